@@ -1,0 +1,51 @@
+"""data -> train -> evaluate -> report: one street. The config says what, the profile says where."""
+
+import sys
+from pathlib import Path
+from shlex import quote
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+sys.path.insert(0, "scripts")
+from cli import Failure
+from configuration import read_study
+
+# The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
+shell.prefix(f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH"; ')
+
+try:
+    # A file given with --configfile stands alone. Snakemake hands it on to the jobs on other nodes.
+    STUDY = read_study(workflow.overwrite_configfiles, workflow.config_settings.config)
+except Failure as failure:
+    raise WorkflowError(f"{failure}\nThe keys are explained in config/README.md.")
+
+RESULTS = STUDY.results_dir
+RUN = f"{RESULTS}/runs/{{experiment}}/seed{{seed}}"
+
+
+wildcard_constraints:
+    experiment="[A-Za-z0-9_.-]+",
+    seed="[0-9]+",
+
+
+include: "workflow/rules/download.smk"
+include: "workflow/rules/prepare.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+# The runs' own files are asked for beside the report: else nobody would notice that one is gone.
+rule all:
+    default_target: True
+    input:
+        f"{RESULTS}/report.csv",
+        [
+            f"{RESULTS}/runs/{experiment}/seed{seed}/{file}"
+            for experiment, seed in STUDY.runs
+            for file in TRAINED + EVALUATED
+        ],
+    localrule: True

@@ -1,0 +1,42 @@
+"""The lesson's convolutional network, that of pytorch/examples' MNIST."""
+
+import torch
+from torch import nn
+
+from models.layers import activation as make_activation
+from models.layers import output_layer
+
+
+class CNN(nn.Module):
+    """Two convolutions, two linear layers: 1,199,882 parameters on MNIST."""
+
+    def __init__(
+        self,
+        image_size: tuple[int, int],
+        num_classes: int,
+        activation: str = "relu",
+        output: str = "log_softmax",
+    ):
+        super().__init__()
+        # Each 3x3 convolution takes a pixel from every side, the pooling halves what is left.
+        height, width = ((size - 4) // 2 for size in image_size)
+        if min(height, width) < 1:
+            raise ValueError(f"images of {image_size[0]}x{image_size[1]} are too small for it")
+        self.conv1 = nn.Conv2d(1, 32, kernel_size=3)
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=3)
+        self.pool = nn.MaxPool2d(2)
+        self.dropout1 = nn.Dropout2d(0.25)  # whole channels, not single values
+        self.fc1 = nn.Linear(64 * height * width, 128)
+        self.dropout2 = nn.Dropout(0.5)
+        self.fc2 = nn.Linear(128, num_classes)
+        self.activation = make_activation(activation)
+        self.output = output_layer(output)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Map images [N, 1, height, width] to [N, classes]."""
+        x = self.activation(self.conv1(images))
+        x = self.activation(self.conv2(x))
+        x = self.dropout1(self.pool(x))
+        x = torch.flatten(x, 1)
+        x = self.dropout2(self.activation(self.fc1(x)))
+        return self.output(self.fc2(x))

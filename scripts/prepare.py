@@ -1,0 +1,101 @@
+"""Read the four IDX files of a data set, check them, and write them as one safetensors file.
+
+The file holds train_images uint8 [N, height, width], train_labels int64 [N], test_images,
+test_labels, and mean and std (float64) of the training pixels scaled to 0-1.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+import cli
+import datasets
+from cli import Failure
+from files import atomic_path, read_json, sha256
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    datasets.add_arguments(parser)
+    add("--files", type=Path, required=True, metavar="JSON", help="what download.py wrote")
+    add("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    args = parser.parse_args()
+
+    entry = datasets.load(args.datasets_file, args.dataset)
+    tensors = read(args.files, entry)
+    with atomic_path(args.output) as temporary:
+        save_file(tensors, temporary, metadata={"classes": json.dumps(entry["classes"])})
+    mean, std = tensors["mean"].item(), tensors["std"].item()
+    print(
+        f"{args.dataset}: {entry['train_size']} training and {entry['test_size']} test images, "
+        f"mean {mean:.4f}, deviation {std:.4f}: {args.output}"
+    )
+
+
+def read(downloaded: Path, entry: dict) -> dict[str, torch.Tensor]:
+    """Read the IDX files that `download.py` listed, and check them against the data set's entry.
+
+    Raises:
+        Failure: a file is missing, has changed since, or holds something else.
+    """
+    tensors = {}
+    for role, source in read_json(downloaded)["files"].items():
+        path = Path(source["path"])
+        again = f"remove {downloaded} and run again: that downloads what is missing or damaged"
+        if not path.is_file():
+            raise Failure(f"{path} is missing; {again}")
+        if sha256(path) != source["sha256"]:
+            raise Failure(f"{path} has changed since it was downloaded; {again}")
+        tensors[role] = read_idx(path, role, entry)
+    if "mean" in entry:
+        mean, std = (torch.tensor(entry[key], dtype=torch.float64) for key in ("mean", "std"))
+    else:
+        mean, std = mean_and_std(tensors["train_images"])
+    return {**tensors, "mean": mean, "std": std}
+
+
+def read_idx(path: Path, role: str, entry: dict) -> torch.Tensor:
+    """Read one IDX file: images uint8 [N, height, width], or labels int64 [N].
+
+    Raises:
+        Failure: its shape, its number of items or its labels are not those of the entry.
+    """
+    split, _, kind = role.partition("_")
+    count = entry[f"{split}_size"]
+    try:
+        tensor = (read_image_file if kind == "images" else read_label_file)(str(path))
+    except Exception as error:  # torchvision asserts, or fails in ways of its own
+        raise Failure(f"{path} is not an IDX file of {kind}: {error!r}") from error
+    wanted = [count, *entry["image_size"]] if kind == "images" else [count]
+    if list(tensor.shape) != wanted:
+        raise Failure(f"{path} holds {kind} of shape {list(tensor.shape)}, wanted {wanted}")
+    if kind == "labels":
+        classes = len(entry["classes"])
+        if tensor.min() < 0 or tensor.max() >= classes:
+            raise Failure(
+                f"{path} has labels from {tensor.min()} to {tensor.max()}, but there are "
+                f"{classes} classes: 0 to {classes - 1}"
+            )
+    return tensor
+
+
+def mean_and_std(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and deviation (of the population) of pixels scaled to 0-1, as float64.
+
+    Args:
+        images: uint8 [N, height, width]. Counting the 256 values makes the sums exact.
+    """
+    counts = torch.bincount(images.flatten(), minlength=256).to(torch.float64)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts * values).sum() / counts.sum()
+    std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
+    return mean, std
+
+
+if __name__ == "__main__":
+    cli.run(main)

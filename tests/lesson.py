@@ -1,0 +1,96 @@
+"""The lesson's plain script, in our words: what a student writes first, and our yardstick.
+
+    python tests/lesson.py mlp --root results/data --output lesson.safetensors
+
+It knows nothing of the project: torchvision's data set, a transform an image, a DataLoader, one
+file for the network and the loop. It prints a line of JSON an epoch and saves the weights.
+"""
+
+import argparse
+import json
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+
+class Perceptron(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(784, 128)
+        self.fc2 = nn.Linear(128, 10)
+
+    def forward(self, x):
+        x = torch.flatten(x, 1)
+        x = F.relu(self.fc1(x))
+        return F.log_softmax(self.fc2(x), dim=1)
+
+
+class Convolutional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, 1)
+        self.conv2 = nn.Conv2d(32, 64, 3, 1)
+        self.dropout1 = nn.Dropout2d(0.25)
+        self.dropout2 = nn.Dropout(0.5)
+        self.fc1 = nn.Linear(9216, 128)
+        self.fc2 = nn.Linear(128, 10)
+
+    def forward(self, x):
+        x = F.relu(self.conv1(x))
+        x = F.relu(self.conv2(x))
+        x = self.dropout1(F.max_pool2d(x, 2))
+        x = F.relu(self.fc1(torch.flatten(x, 1)))
+        return F.log_softmax(self.fc2(self.dropout2(x)), dim=1)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("network", choices=("mlp", "cnn"))
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--output", required=True)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--shuffle", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(1)
+    transform = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
+    )
+    train_set = datasets.MNIST(args.root, train=True, transform=transform)
+    test_set = datasets.MNIST(args.root, train=False, transform=transform)
+    train_loader = DataLoader(train_set, batch_size=64, shuffle=args.shuffle)
+    test_loader = DataLoader(test_set, batch_size=1000)
+    model = Perceptron() if args.network == "mlp" else Convolutional()
+    optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
+
+    for epoch in range(1, args.epochs + 1):
+        model.train()
+        for data, target in train_loader:
+            optimizer.zero_grad()
+            F.nll_loss(model(data), target).backward()
+            optimizer.step()
+        model.eval()
+        loss, correct = 0.0, 0
+        with torch.no_grad():
+            for data, target in test_loader:
+                output = model(data)
+                loss += F.nll_loss(output, target, reduction="sum").item()
+                correct += output.argmax(dim=1).eq(target).sum().item()
+        size = len(test_set)
+        print(
+            json.dumps({"epoch": epoch, "loss": loss / size, "correct": correct, "size": size}),
+            flush=True,
+        )
+        scheduler.step()
+    save_file(model.state_dict(), args.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+# Bring the raw files of the data set into data_dir. Local: compute nodes have no internet.
+
+
+rule download:
+    input:
+        script="scripts/download.py",
+        modules=[
+            f"scripts/{name}.py"
+            for name in ("checked_yaml", "cli", "datasets", "files", "sources")
+        ],
+    output:
+        # The raw files themselves are no output: Snakemake deletes outputs, and data_dir may be
+        # shared with others.
+        f"{RESULTS}/data/{STUDY.dataset}.json",
+    log:
+        f"{RESULTS}/logs/download-{STUDY.dataset}.log",
+    localrule: True
+    params:
+        dataset=STUDY.dataset,
+        datasets_file=STUDY.datasets_file,
+        # Only for the record: a changed entry runs this again, another data set's entry does not.
+        entry=STUDY.dataset_entry,
+        data_dir=lambda wildcards: STUDY.data_dir,
+        mirrors=STUDY.mirrors,
+    message:
+        "Download {params.dataset} into {params.data_dir}"
+    shell:
+        "python {input.script} --dataset {params.dataset:q}"
+        " --datasets-file {params.datasets_file:q} --data-dir {params.data_dir:q}"
+        " --output {output:q} --mirrors {params.mirrors:q} 2>&1 | tee {log:q}"

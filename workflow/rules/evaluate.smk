@@ -1,0 +1,31 @@
+# Load a run's weights afresh, in a job of its own, and measure them on the test set.
+
+EVALUATED = ["predictions.csv.gz", "accuracy.csv", "evaluation.json"]
+
+
+rule evaluate:
+    input:
+        run=rules.train.output,
+        data=rules.prepare.output[0],
+        script="scripts/evaluate.py",
+        modules=[
+            f"scripts/{name}.py"
+            for name in ("cli", "data", "files", "inference", "provenance", "recipe")
+        ]
+        + MODEL_MODULES,
+        model=lambda wildcards: STUDY.experiments[wildcards.experiment].model_file,
+    output:
+        [f"{RUN}/{file}" for file in EVALUATED],
+    log:
+        f"{RESULTS}/logs/evaluate-{{experiment}}-seed{{seed}}.log",
+    threads: lambda wildcards: STUDY.experiments[wildcards.experiment].cpus
+    resources:
+        mem_mb=lambda wildcards: STUDY.experiments[wildcards.experiment].mem_mb,
+        runtime=5,
+    params:
+        run=subpath(output[0], parent=True),
+    message:
+        "Evaluate {wildcards.experiment}, seed {wildcards.seed}"
+    shell:
+        "python {input.script} --run {params.run:q} --data {input.data:q}"
+        " --threads {threads} > {log:q} 2>&1"
