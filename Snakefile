@@ -12,6 +12,7 @@ min_version("9.27")
 sys.path.insert(0, "scripts")
 from cli import Failure
 from configuration import read_study
+from ending import accuracies, unfinished
 
 # The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
 shell.prefix(f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH"; ')
@@ -49,3 +50,11 @@ rule all:
             for file in TRAINED + EVALUATED
         ],
     localrule: True
+
+
+onsuccess:
+    print(accuracies(Path(RESULTS, "report.csv")))
+
+
+onerror:
+    print(unfinished(Path(RESULTS), STUDY.runs, {"train": TRAINED, "evaluate": EVALUATED}))

@@ -7,10 +7,7 @@ rule prepare:
         # come from another mirror, makes nothing new.
         files=ancient(rules.download.output[0]),
         script="scripts/prepare.py",
-        modules=[
-            f"scripts/{name}.py"
-            for name in ("checked_yaml", "cli", "datasets", "files")
-        ],
+        modules=[f"scripts/{name}.py" for name in ("checked_yaml", "cli", "datasets", "files")],
     output:
         f"{RESULTS}/data/{STUDY.dataset}.safetensors",
     log:

@@ -1,0 +1,65 @@
+#!/bin/sh
+# Make the virtual environment $1 hold exactly what the requirements file $2 names, unless it does.
+# Needs Python 3.11 or later, a package index that pip knows, and about 8 GB of disk.
+set -eu
+
+venv=$1
+requirements=$2
+stamp=$venv/installed.txt
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+# The stamp also holds the folder's path: scripts in a virtual environment do not survive a move.
+wanted() {
+    echo "# $(cd "$(dirname "$venv")" && pwd)/$(basename "$venv")"
+    cat "$requirements"
+}
+
+recent_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    for python in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        if recent_enough "$python"; then
+            echo "$python"
+            return
+        fi
+    done
+}
+
+if wanted | cmp -s - "$stamp" && "$venv/bin/python" -c '' 2>/dev/null; then
+    exit 0
+fi
+
+python=$(find_python)
+[ -n "$python" ] || fail "no Python 3.11 or later found (tried: ${PYTHON:-python3, python3.13,
+python3.12, python3.11}). Install one, load your cluster's module (module avail python), or name it:
+make run PYTHON=/path/to/python3.12"
+
+free=$(df -Pk "$(dirname "$venv")" | awk 'NR == 2 {print int($4 / 1000000)}')
+[ "$free" -ge 8 ] || fail "$venv needs about 8 GB, and only $free GB are free in
+$(cd "$(dirname "$venv")" && pwd). Make room, or clone into a larger file system."
+
+echo "Setting up $venv with $("$python" --version): about 3 GB to download, some minutes." >&2
+rm -f "$stamp"
+if ! "$venv/bin/python" -c '' 2>/dev/null || ! recent_enough "$venv/bin/python"; then
+    rm -rf "$venv"
+    "$python" -m venv "$venv" || fail "$python cannot make a virtual environment (see above).
+On Debian and Ubuntu: apt-get install python3-venv"
+fi
+
+# --no-deps: the file names every package; the hashes make sure that it is those and no others.
+# pip compiles the bytecode, without which each start of Snakemake or torch takes seconds more.
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
+    --progress-bar on --compile -r "$requirements" ||
+    fail "pip could not install $requirements (see above). The usual causes:
+- no network, or a package index that wants a proxy: set https_proxy, or PIP_INDEX_URL for a mirror;
+  on a cluster, run this on the login node
+- no space: pip unpacks into TMPDIR (now ${TMPDIR:-/tmp}) and keeps downloads in its cache; set
+  TMPDIR to a larger folder, or PIP_NO_CACHE_DIR=1
+Then type the same command again."
+wanted >"$stamp"
