@@ -75,9 +75,10 @@ def check(value: Any, schema_name: str, where: str) -> None:
 
 
 def nearest(word: Any, valid: list[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest of the valid words, else the list of them."""
+    """Return `; valid are: ...`, with the nearest of the valid words named first."""
     close = difflib.get_close_matches(str(word), valid, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else f"; valid are: {', '.join(valid)}"
+    hint = f"; did you mean {close[0]!r}?" if close else ";"
+    return f"{hint} valid are: {', '.join(valid)}"
 
 
 def explain(error: ValidationError) -> list[str]:

@@ -148,14 +148,15 @@ def fetch(source, path: Path, wanted: dict, size: int) -> str:
         Rejected: the source has it not, or has something else.
         Failure: `path` cannot be written.
     """
-    *likelier, last = source.candidates(path.name)
-    for candidate in likelier:
+    answers = []
+    for candidate in source.candidates(path.name):
         try:
             return fetch_candidate(source, candidate, path, wanted, size)
         except Rejected as rejected:
             if not rejected.final:
                 raise
-    return fetch_candidate(source, last, path, wanted, size)
+            answers.append(f"{candidate}: {rejected}")
+    raise Rejected("; ".join(answers), final=True)
 
 
 def fetch_candidate(source, candidate: str, path: Path, wanted: dict, size: int) -> str:

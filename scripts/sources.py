@@ -55,6 +55,8 @@ def reading() -> Iterator[None]:
         raise Rejected("silent for longer than the time-out", final=False) from error
     except requests.exceptions.ConnectionError as error:
         raise Rejected(f"no connection ({_cause(error)})", final=False) from error
+    except urllib3.exceptions.ProtocolError as error:
+        raise Rejected(f"cut off: {error.args[-1]}", final=False) from error
     except READ_ERRORS as error:
         raise Rejected(f"cannot be read: {error}", final=False) from error
 
@@ -82,8 +84,8 @@ class Folder:
         try:
             return (self.path / candidate).open("rb")
         except OSError as error:
-            reason = f"{candidate}: {error.strerror}"
-            raise Rejected(reason if self.path.is_dir() else "no such folder", True) from error
+            reason = error.strerror if self.path.is_dir() else "no such folder"
+            raise Rejected(reason, final=True) from error
 
 
 class Web:
@@ -104,13 +106,13 @@ class Web:
                 url, stream=True, timeout=self.timeout, headers={"Accept-Encoding": "identity"}
             )
         if not response.ok:
-            status = f"{candidate}: HTTP status {response.status_code} {response.reason}"
+            status = f"HTTP status {response.status_code} {response.reason}"
             raise Rejected(status, final=response.status_code < 500)
         return io.BufferedReader(_Transfer(response, candidate, self.deadline), 1 << 16)
 
 
 class _Transfer(io.RawIOBase):
-    """The body of a response; tells how far it is, and checks that it comes whole and in time."""
+    """The body of a response; tells how far it is, and checks that it comes in time."""
 
     def __init__(self, response: requests.Response, name: str, deadline: float):
         self.response = response
@@ -138,8 +140,6 @@ class _Transfer(io.RawIOBase):
         if self.bar.disable and now > self.next_line:
             say(f"{self.name}: {self.seen / 1e6:.1f} of {(self.size or 0) / 1e6:.1f} MB")
             self.next_line = now + 10
-        if not data and self.size and self.seen < self.size:
-            raise EOFError(f"cut off after {self.seen:,} of {self.size:,} bytes")
         buffer[: len(data)] = data
         return len(data)
 

@@ -5,7 +5,7 @@ set -eu
 
 venv=$1
 requirements=$2
-stamp=$venv/installed.txt
+stamp=$venv/installed-$(basename "$requirements")
 
 fail() {
     echo "error: $*" >&2

@@ -1,0 +1,127 @@
+"""What the tests share: copies of the project, and one finished run of the small data set."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL_CONFIG = "tests/data/config.yaml"
+IN_CI = os.environ.get("CI") == "true"
+# As the README says: snakemake is called by its path, nothing is activated.
+BIN = Path(sys.executable).parent
+
+
+def pytest_collection_modifyitems(items):
+    if not IN_CI:
+        for item in items:
+            if item.get_closest_marker("ci"):
+                item.add_marker(pytest.mark.skip(reason="slow: run only where CI=true"))
+
+
+class Project:
+    """A copy of the project in a folder of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.results = folder / "results" / "small"
+
+    def run(self, *command, check=True, **options) -> subprocess.CompletedProcess:
+        """Run a command in the folder; fail with what it printed if it fails."""
+        done = subprocess.run(
+            [str(word) for word in command],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            **options,
+        )
+        assert not check or done.returncode == 0, done.stdout
+        return done
+
+    def script(self, name: str, *arguments, **options) -> subprocess.CompletedProcess:
+        """Run a script as a user would by hand."""
+        return self.run(sys.executable, f"scripts/{name}.py", *arguments, **options)
+
+    def snakemake(self, *arguments, config=SMALL_CONFIG, **options):
+        """Run the workflow with the local profile on the small data set."""
+        configfile = ("--configfile", config) if config else ()
+        profile = ("--profile", "profiles/local")
+        return self.run(BIN / "snakemake", *profile, *arguments, *configfile, **options)
+
+    def planned(self, *arguments, **options) -> set[str]:
+        """Return the jobs that a dry run names, as `train mlp 1` or `report`."""
+        output = self.snakemake("-n", *arguments, **options).stdout
+        words = {"Download": "download", "Prepare": "prepare", "Report": "report"}
+        jobs = set()
+        for message in re.findall(r"^Job \d+: (.+)$", output, flags=re.MULTILINE):
+            run = re.match(r"(Train|Evaluate) (\S+), seed (\d+)", message)
+            jobs.add(" ".join(run.groups()).lower() if run else words[message.split()[0]])
+        assert jobs or "Nothing to be done" in output, output
+        return jobs
+
+    def edit(self, file: str, old: str, new: str) -> None:
+        """Replace text in a file that must hold it."""
+        path = self.folder / file
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def run_folder(self, experiment: str, seed: int = 1) -> Path:
+        return self.results / "runs" / experiment / f"seed{seed}"
+
+    def record(self, experiment: str, seed: int = 1) -> dict:
+        return json.loads((self.run_folder(experiment, seed) / "run.json").read_text())
+
+    @property
+    def data(self) -> Path:
+        return self.results / "data" / "MNIST-small.safetensors"
+
+    def copy(self, folder: Path) -> "Project":
+        """Return a copy with the same times of change, which Snakemake looks at."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
+
+
+def fresh_project(folder: Path) -> Project:
+    """Copy what git has, or would have, into a new folder."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return Project(folder)
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    """A fresh copy of the project."""
+    return fresh_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory) -> Project:
+    """The project after a complete run on the small data set. Only for looking at."""
+    project = fresh_project(tmp_path_factory.mktemp("finished") / "project")
+    project.log = project.snakemake().stdout
+    return project
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path) -> Project:
+    """A copy of the finished project, to change as one likes."""
+    return finished_once.copy(tmp_path / "finished")
+
+
+@pytest.fixture(scope="session")
+def small_data(finished_once) -> Path:
+    """The prepared small data set."""
+    return finished_once.data

@@ -1,0 +1,324 @@
+"""Where the data comes from, and what happens when it does not come."""
+
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import server
+from conftest import ROOT
+
+import checked_yaml
+
+DATA = ROOT / "tests" / "data"
+NAMES = [path.name.removesuffix(".gz") for path in sorted(DATA.glob("*.gz"))]
+CONTENTS = {name: gzip.decompress((DATA / f"{name}.gz").read_bytes()) for name in NAMES}
+
+
+def download(tmp_path, *mirrors, datasets_file=DATA / "datasets.yaml", check=True, **options):
+    """Run the script as a user would, with a short patience."""
+    command = [sys.executable, "scripts/download.py", "--dataset", "MNIST-small"]
+    command += ["--datasets-file", datasets_file, "--data-dir", tmp_path / "data"]
+    command += ["--output", tmp_path / "files.json", "--timeout", "1", "--deadline", "3"]
+    done = subprocess.run(
+        [*command, "--mirrors", *mirrors],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **options,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def raw(tmp_path) -> Path:
+    return tmp_path / "data" / "MNIST-small" / "raw"
+
+
+def assert_complete(tmp_path):
+    assert {path.name for path in raw(tmp_path).iterdir()} - {".download.lock"} == set(NAMES)
+    for name, content in CONTENTS.items():
+        assert (raw(tmp_path) / name).read_bytes() == content
+    files = json.loads((tmp_path / "files.json").read_text())["files"]
+    assert list(files) == ["train_images", "train_labels", "test_images", "test_labels"]
+
+
+def assert_nothing(tmp_path):
+    """Nothing is there, nor a half of it."""
+    left = list(raw(tmp_path).iterdir()) if raw(tmp_path).exists() else []
+    assert [path.name for path in left if path.name != ".download.lock"] == []
+    assert not (tmp_path / "files.json").exists()
+
+
+@pytest.mark.parametrize("behaviour", ["good", "plain"])
+def test_from_a_web_server(tmp_path, behaviour):
+    with server.serve() as (address, _):
+        download(tmp_path, f"{address}/{behaviour}")
+    assert_complete(tmp_path)
+    files = json.loads((tmp_path / "files.json").read_text())["files"]
+    assert {file["source"] for file in files.values()} == {f"{address}/{behaviour}"}
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+@pytest.mark.parametrize("compressed", [True, False])
+def test_from_a_folder(tmp_path, prefix, compressed):
+    mirror = tmp_path / "a mirror"
+    mirror.mkdir()
+    for name, content in CONTENTS.items():
+        path = mirror / (f"{name}.gz" if compressed else name)
+        path.write_bytes(gzip.compress(content, 1) if compressed else content)
+    folder = str(mirror).replace(" ", "%20") if prefix else str(mirror)
+    download(tmp_path, prefix + folder)
+    assert_complete(tmp_path)
+
+
+BAD = {
+    "403": ("403 Forbidden", 2),
+    "404": ("404 Not Found", 2),
+    "500": ("500 Internal Server Error", 2),
+    "hang": ("silent for longer", 2),
+    "cut": ("cut off: IncompleteRead", 2),
+    "trickle": ("too slow", 2),
+    "html": ("an HTML page", 2),
+    "corrupt": ("cannot be read", 2),
+    "other": ("not the right file", 2),
+    "truncated": ("cannot be read", 2),
+    "oversized": ("larger than the 1,568,016 bytes", 2),
+}
+
+
+@pytest.mark.parametrize(("behaviour", "expected"), BAD.items(), ids=BAD.keys())
+def test_a_bad_mirror_is_named_and_leaves_nothing(tmp_path, behaviour, expected):
+    reason, requests = expected
+    with server.serve() as (address, asked):
+        done = download(tmp_path, f"{address}/{behaviour}", check=False)
+    assert done.returncode == 1
+    assert f"{address}/{behaviour}: " in done.stderr
+    assert reason in done.stderr
+    assert "mirrors: [" in done.stderr  # the line of config that would help
+    assert len(asked) == requests  # .gz and plain, or one retry
+    assert_nothing(tmp_path)
+
+
+def test_a_bad_mirror_is_passed_over(tmp_path):
+    with server.serve() as (address, asked):
+        download(tmp_path, f"{address}/hang", str(tmp_path / "nowhere"), f"{address}/good")
+    assert_complete(tmp_path)
+    # Once it has been silent twice it is not asked again: four files would wait for it.
+    assert sum(path.startswith("/hang/") for path in asked) == 2
+
+
+def test_all_sources_are_listed(tmp_path):
+    with server.refused() as address, server.serve() as (other, _):
+        mirrors = [address, f"{other}/404", str(tmp_path / "nowhere")]
+        done = download(tmp_path, *mirrors, check=False)
+    message = done.stderr[done.stderr.index("error:") :]
+    assert f"  {address}: no connection" in message
+    assert f"  {other}/404: train-images-idx3-ubyte.gz: HTTP status 404" in message
+    assert f"  {tmp_path / 'nowhere'}: train-images-idx3-ubyte.gz: no such folder" in message
+    assert_nothing(tmp_path)
+
+
+def test_intact_files_are_never_touched(tmp_path):
+    download(tmp_path, DATA)
+    before = {path: path.stat() for path in raw(tmp_path).iterdir()}
+    with server.serve() as (address, asked):
+        download(tmp_path, f"{address}/good")
+    assert asked == []
+    assert {path: path.stat() for path in raw(tmp_path).iterdir()} == before
+
+
+def test_only_what_is_damaged_is_brought(tmp_path):
+    download(tmp_path, DATA)
+    damaged, *intact = (raw(tmp_path) / name for name in NAMES)
+    before = [path.stat() for path in intact]
+    damaged.write_bytes(CONTENTS[damaged.name][:-1])
+    (tmp_path / "files.json").unlink()
+    with server.serve() as (address, asked):
+        download(tmp_path, f"{address}/good")
+    assert asked == [f"/good/{damaged.name}.gz"]
+    assert [path.stat() for path in intact] == before
+    assert_complete(tmp_path)
+
+
+def test_a_failed_download_keeps_what_is_there(tmp_path):
+    download(tmp_path, DATA)
+    (raw(tmp_path) / NAMES[0]).unlink()
+    done = download(tmp_path, tmp_path / "nowhere", check=False)
+    assert done.returncode == 1
+    for name in NAMES[1:]:
+        assert (raw(tmp_path) / name).read_bytes() == CONTENTS[name]
+
+
+def test_a_partial_file_of_a_killed_run_is_overwritten(tmp_path):
+    raw(tmp_path).mkdir(parents=True)
+    (raw(tmp_path) / ".download.part").write_bytes(b"half of somet")
+    download(tmp_path, DATA)
+    assert_complete(tmp_path)
+
+
+def test_two_runs_share_a_folder(tmp_path):
+    command = [sys.executable, "scripts/download.py", "--dataset", "MNIST-small"]
+    command += ["--datasets-file", DATA / "datasets.yaml", "--data-dir", tmp_path / "data"]
+    with server.serve() as (address, asked):
+        runs = [
+            subprocess.Popen(
+                [*command, "--output", tmp_path / f"{i}.json", "--mirrors", f"{address}/good"],
+                cwd=ROOT,
+                stderr=subprocess.DEVNULL,
+            )
+            for i in range(3)
+        ]
+        assert [run.wait(60) for run in runs] == [0, 0, 0]
+    assert len(asked) == 4  # the others waited, and found what the first had brought
+    (tmp_path / "files.json").write_bytes((tmp_path / "0.json").read_bytes())
+    assert_complete(tmp_path)
+
+
+def mount(folder, *options):
+    """Return the beginning of a command that sees a small or read-only folder.
+
+    The folder is mounted in a mount namespace of the command's own, which needs no root.
+    """
+    probe = ["unshare", "--map-root-user", "--mount", "true"]
+    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True).returncode:
+        pytest.skip("needs unprivileged user namespaces (unshare --map-root-user --mount)")
+    script = f'mount {" ".join(options)} "{folder}" && shift 0 && exec "$@"'
+    return ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh"]
+
+
+def download_in(namespace, tmp_path, *mirrors):
+    command = [sys.executable, "scripts/download.py", "--dataset", "MNIST-small"]
+    command += ["--datasets-file", DATA / "datasets.yaml", "--data-dir", tmp_path / "data"]
+    command += ["--output", tmp_path / "files.json", "--mirrors", *mirrors]
+    return subprocess.run([*namespace, *command], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_a_full_folder_without_the_data(tmp_path):
+    (tmp_path / "data").mkdir()
+    namespace = mount(tmp_path / "data", "-t", "tmpfs", "-o", "size=1m", "tmpfs")
+    done = download_in(namespace, tmp_path, DATA)
+    assert done.returncode == 1
+    assert "cannot write" in done.stderr
+    assert "No space left on device" in done.stderr
+    assert "data_dir" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "files.json").exists()
+
+
+def read_only(folder):
+    return mount(folder, "--bind", "-o", "ro", f'"{folder}"')
+
+
+def test_a_read_only_folder_without_the_data(tmp_path):
+    (tmp_path / "data").mkdir()
+    done = download_in(read_only(tmp_path / "data"), tmp_path, DATA)
+    assert done.returncode == 1
+    assert "does not hold the data and cannot be written: Read-only file system" in done.stderr
+    assert "data_dir" in done.stderr
+
+
+def test_a_read_only_folder_with_the_data(tmp_path):
+    download(tmp_path, DATA)
+    (tmp_path / "files.json").unlink()
+    done = download_in(read_only(tmp_path / "data"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "files.json").exists()
+
+
+def datasets_file(tmp_path, **changes) -> Path:
+    """Write the entry of the small data set with other keys."""
+    entry = checked_yaml.load(DATA / "datasets.yaml")["MNIST-small"] | changes
+    path = tmp_path / "datasets.yaml"
+    path.write_text(json.dumps({"MNIST-small": entry}))  # JSON is YAML
+    return path
+
+
+def md5_entry(tmp_path) -> Path:
+    """Describe the small data set as KMNIST is: only the archives' MD5 is known."""
+    import hashlib
+
+    files = checked_yaml.load(DATA / "datasets.yaml")["MNIST-small"]["files"]
+    for file in files.values():
+        archive = (DATA / f"{file['name']}.gz").read_bytes()
+        file.pop("sha256")
+        file["archive_md5"] = hashlib.md5(archive, usedforsecurity=False).hexdigest()
+    return datasets_file(tmp_path, files=files)
+
+
+def test_where_only_the_archives_digest_is_known(tmp_path):
+    path = md5_entry(tmp_path)
+    download(tmp_path, DATA, datasets_file=path)
+    for name, content in CONTENTS.items():
+        assert (raw(tmp_path) / name).read_bytes() == content
+        assert (raw(tmp_path) / f"{name}.gz").read_bytes() == (DATA / f"{name}.gz").read_bytes()
+    (raw(tmp_path) / NAMES[0]).write_bytes(b"damaged")
+    download(tmp_path, DATA, datasets_file=path)
+    assert (raw(tmp_path) / NAMES[0]).read_bytes() == CONTENTS[NAMES[0]]
+    assert "all four files are there" in download(tmp_path, datasets_file=path).stderr
+
+
+def test_an_archive_of_another_md5_is_rejected(tmp_path):
+    mirror = tmp_path / "recompressed"
+    mirror.mkdir()
+    for name, content in CONTENTS.items():
+        (mirror / f"{name}.gz").write_bytes(gzip.compress(content, 1))
+    done = download(tmp_path, mirror, datasets_file=md5_entry(tmp_path), check=False)
+    assert done.returncode == 1
+    assert "md5" in done.stderr
+    assert_nothing(tmp_path)
+
+
+def npm_in(folder: Path, script: str) -> dict[str, str]:
+    """Return an environment whose npm is a shell script of ours."""
+    folder.mkdir()
+    (folder / "npm").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "npm").chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def test_npm_comes_last(tmp_path):
+    # The archive is made as `npm pack` lays it out; the real package is 11 MB, and has a test of
+    # its own in tests/workflow.
+    archive = tmp_path / "package.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, content in CONTENTS.items():
+            (tmp_path / name).write_bytes(content)
+            tar.add(tmp_path / name, f"package/data/{name}")
+    environment = npm_in(tmp_path / "bin", f'cp "{archive}" "$5"/; echo "$@" > "{tmp_path}/args"')
+    path = datasets_file(tmp_path, npm="mnist-small@1.0.0")
+    done = download(tmp_path, tmp_path / "nowhere", datasets_file=path, env=environment)
+    assert_complete(tmp_path)
+    assert (tmp_path / "args").read_text().startswith("pack mnist-small@1.0.0 ")
+    assert done.stderr.index("no such folder") < done.stderr.index("npm pack")
+
+
+def test_npm_that_fails_is_listed(tmp_path):
+    environment = npm_in(tmp_path / "bin", "echo 'npm error 404 not found' >&2; exit 1")
+    path = datasets_file(tmp_path, npm="mnist-small@1.0.0")
+    done = download(tmp_path, datasets_file=path, env=environment, check=False)
+    assert "npm pack mnist-small@1.0.0: failed: npm error 404 not found" in done.stderr
+    assert_nothing(tmp_path)
+
+
+def test_no_npm_is_listed(tmp_path):
+    path = datasets_file(tmp_path, npm="mnist-small@1.0.0")
+    done = download(tmp_path, datasets_file=path, env={"PATH": str(tmp_path)}, check=False)
+    assert "npm is not on the PATH" in done.stderr
+
+
+def test_torchvisions_mirrors_are_asked(monkeypatch):
+    import torchvision.datasets
+
+    from sources import all_sources
+
+    labels = [source.label for source in all_sources({"torchvision": "MNIST"}, ["/a"], 1, 1)]
+    assert labels == ["/a", *torchvision.datasets.MNIST.mirrors]
