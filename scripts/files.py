@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from cli import Failure
 
 
@@ -27,8 +29,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise Failure(f"cannot write {path}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise Failure(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
     finally:
         # Where the folder cannot be written there is nothing to remove.
         with suppress(OSError):

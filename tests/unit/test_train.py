@@ -1,0 +1,304 @@
+"""Training: the lesson's numbers to the last bit, every recipe, and clear ends where it fails."""
+
+import csv
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+
+import cli
+import models
+import recipe
+import train
+from recipe import LOSSES, OPTIMIZERS, SCHEDULERS
+
+
+def run(small_data, output, *options, check=True, **keywords):
+    """Run the script as a user would."""
+    command = [sys.executable, "scripts/train.py", "--data", small_data, "--output", output]
+    done = subprocess.run(
+        [*command, *options],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **keywords,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def history(folder) -> list[dict]:
+    with (folder / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def lesson(root: Path, output: Path, network: str, *options) -> list[dict]:
+    """Run the lesson's plain script; return what it prints, a row an epoch."""
+    command = [sys.executable, "tests/lesson.py", network, "--root", root, "--output", output]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def assert_same(run_folder, rows, weights):
+    ours = history(run_folder)
+    assert [float(row["loss"]) for row in ours] == [row["loss"] for row in rows]
+    assert [float(row["accuracy"]) for row in ours] == [
+        row["correct"] / row["size"] for row in rows
+    ]
+    ours, theirs = load_file(run_folder / "model.safetensors"), load_file(weights)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+@pytest.fixture(scope="module")
+def lesson_root(finished_once, tmp_path_factory):
+    """The small data set where torchvision's MNIST looks for it."""
+    root = tmp_path_factory.mktemp("lesson")
+    shutil.copytree(finished_once.results / "data" / "MNIST-small" / "raw", root / "MNIST" / "raw")
+    return root
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_the_workflow_has_the_lessons_bits(finished_once, lesson_root, tmp_path, network):
+    rows = lesson(lesson_root, tmp_path / "weights", network, "--epochs", "2")
+    assert_same(finished_once.run_folder(network), rows, tmp_path / "weights")
+
+
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_shuffled_batches_are_a_dataloaders(small_data, lesson_root, tmp_path, network):
+    rows = lesson(lesson_root, tmp_path / "weights", network, "--epochs", "1", "--shuffle")
+    run(small_data, tmp_path / "out", "--model", network.upper(), "--epochs", "1", "--shuffle")
+    assert_same(tmp_path / "out", rows, tmp_path / "weights")
+
+
+def test_two_runs_are_the_same_bytes(finished_once, small_data, tmp_path):
+    run(small_data, tmp_path / "out", "--model", "CNN", "--epochs", "2")
+    once = finished_once.run_folder("cnn")
+    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
+    assert weights == (once / "model.safetensors").read_bytes()
+    for ours, theirs in zip(history(tmp_path / "out"), history(once), strict=True):
+        for column in set(ours) - {"train_seconds", "eval_seconds"}:
+            assert ours[column] == theirs[column]
+
+
+def test_another_seed_is_another_network(small_data, tmp_path):
+    for seed in "12":
+        run(small_data, tmp_path / seed, "--model", "MLP", "--epochs", "1", "--seed", seed)
+    weights = [(tmp_path / seed / "model.safetensors").read_bytes() for seed in "12"]
+    assert weights[0] != weights[1]
+
+
+def test_what_it_prints_and_writes(small_data, tmp_path):
+    done = run(
+        small_data, tmp_path, "--model", "MLP", "hidden=16", "--epochs", "2", "--log-interval", "10"
+    )
+    lines = done.stdout.splitlines()
+    assert lines[0] == "MLP: 12,730 parameters, on cpu"
+    assert lines[1].startswith("Train Epoch: 1 [0/2000 (0%)]\tLoss: 2.")
+    assert lines[2].startswith("Train Epoch: 1 [640/2000 (31%)]\tLoss: ")
+    assert sum(line.startswith("Train Epoch: 2 ") for line in lines) == 4
+    assert sum(line.startswith("Test set: Average loss: ") for line in lines) == 2
+    assert done.stderr == ""  # no progress bar in a log file
+    rows = history(tmp_path)
+    assert list(rows[0]) == train.HISTORY
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert [row["learning_rate"] for row in rows] == ["1.0", "0.7"]
+    assert {row["split"] for row in rows} == {"test"}
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["settings"]["model"] == {"name": "MLP", "hidden": 16}
+    assert record["parameters"] == 12730
+    assert (record["device_asked"], record["device"]) == ("cpu", "cpu")
+    assert record["threads"] == 1
+    assert record["peak_memory_mb"] > 100
+    assert record["images_per_second"] == pytest.approx(4000 / record["train_seconds"])
+    assert len(record["code_sha256"]) == len(record["data_sha256"]) == 64
+
+
+def test_the_record_knows_the_code_it_ran():
+    done = subprocess.run(
+        [sys.executable, "-c", "import train, provenance; print(*provenance.code_files())"],
+        env={"PYTHONPATH": str(ROOT / "scripts"), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    names = {Path(path).name for path in done.stdout.split()}
+    assert {"train.py", "recipe.py", "data.py", "inference.py"} <= names
+    assert "report.py" not in names
+
+
+def test_a_terminal_shows_a_bar(small_data, tmp_path):
+    if not shutil.which("script"):
+        pytest.skip("needs script(1) for a terminal")
+    command = f"stty cols 80; {sys.executable} scripts/train.py --data {small_data}"
+    done = subprocess.run(
+        ["script", "-qec", f"{command} --output {tmp_path} --model MLP --epochs 1", "/dev/null"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "epoch 1:" in done.stdout
+    assert "image/s" in done.stdout
+
+
+def test_the_validation_split_replaces_the_test_set(small_data, tmp_path):
+    done = run(small_data, tmp_path, "--model", "MLP", "--epochs", "1", "--validation-size", "400")
+    assert "Validation set: Average loss" in done.stdout
+    assert "/400 (" in done.stdout
+    assert "Test set" not in done.stdout
+    assert {row["split"] for row in history(tmp_path)} == {"validation"}
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert (record["train_size"], record["validation_size"]) == (1600, 400)
+
+
+def test_parameter_counts_are_the_lessons():
+    for name, count in {"MLP": 101_770, "CNN": 1_199_882}.items():
+        model = models.build({"name": name}, (28, 28), 10)
+        assert sum(parameter.numel() for parameter in model.parameters()) == count
+
+
+FITTING = [(loss, output) for loss, wants in LOSSES.items() for output in wants.outputs]
+
+
+@pytest.mark.parametrize(("loss", "output"), FITTING)
+def test_every_loss_trains(small_data, tmp_path, loss, output):
+    run(
+        small_data, tmp_path, "--model", "MLP", f"output={output}", "--loss", loss,
+        "--epochs", "2", "--optimizer", "Adam", "lr=0.01",
+    )  # fmt: skip
+    first, second = history(tmp_path)
+    assert float(second["train_loss"]) < float(first["train_loss"])
+    assert float(second["accuracy"]) > 0.7
+    # Both are means on one scale, whatever the loss sums over.
+    assert float(second["loss"]) == pytest.approx(float(second["train_loss"]), rel=0.6)
+
+
+@pytest.mark.parametrize(("loss", "output"), sorted(
+    set(itertools.product(LOSSES, ["log_softmax", "softmax", "logits"])) - set(FITTING)
+))  # fmt: skip
+def test_a_loss_that_does_not_fit(loss, output):
+    problem = recipe.misfit(loss, output)
+    assert loss in problem
+    assert output in problem
+
+
+SCHEDULER_ARGUMENTS = {
+    "StepLR": {"step_size": 1},
+    "MultiStepLR": {"milestones": [1]},
+    "ExponentialLR": {"gamma": 0.5},
+    "CosineAnnealingLR": {"T_max": 3},
+    "CosineAnnealingWarmRestarts": {"T_0": 2},
+}
+
+
+@pytest.mark.parametrize("scheduler", [None, *SCHEDULERS])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_and_scheduler_can_be_made(optimizer, scheduler):
+    model = models.build({"name": "MLP", "hidden": 2}, (4, 4), 2)
+    made = recipe.make_optimizer({"name": optimizer, "lr": 0.1}, model.parameters())
+    assert type(made).__name__ == optimizer
+    if scheduler:
+        arguments = SCHEDULER_ARGUMENTS.get(scheduler, {})
+        steps = recipe.make_scheduler({"name": scheduler, **arguments}, made)
+        assert type(steps).__name__ == scheduler
+    else:
+        assert recipe.make_scheduler(None, made) is None
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "sigmoid"])
+@pytest.mark.parametrize("name", ["MLP", "CNN"])
+def test_every_activation(name, activation):
+    model = models.build({"name": name, "activation": activation}, (28, 28), 10)
+    model.eval()
+    output = model(torch.zeros(2, 1, 28, 28))
+    assert output.exp().sum(dim=1).tolist() == pytest.approx([1, 1])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model", "CNNN"], ["no model 'CNNN'", "CNN, MLP"]),
+        (["--model", "MLP", "hiden=3"], ["hiden"]),
+        (["--model", "MLP", "activation=rely"], ["'rely'", "relu, tanh, gelu, sigmoid"]),
+        (["--model", "MLP", "output=softmax"], ["nll_loss", "softmax", "log_softmax"]),
+        (["--model", "MLP", "--optimizer", "Adem"], ["'Adem'", "Adadelta", "SGD"]),
+        (["--model", "MLP", "--optimizer", "SGD", "lr=-1"], ["SGD", "Invalid learning rate"]),
+        (["--model", "MLP", "--optimizer", "SGD", "lr"], ["'lr'", "KEY=VALUE"]),
+        (["--model", "MLP", "--scheduler", "StepLR"], ["StepLR", "step_size"]),
+        (["--model", "MLP", "--scheduler", "Cosine"], ["'Cosine'", "CosineAnnealingLR"]),
+        (["--model", "MLP", "--epochs", "0"], ["--epochs", "'0'", "1 or more"]),
+        (["--model", "MLP", "--validation-size", "2000"], ["validation_size 2000", "2000 images"]),
+        (["--model", "MLP", "--loss", "mse"], ["--loss", "'mse'", "nll_loss"]),
+    ],
+)
+def test_bad_options(small_data, tmp_path, options, words):
+    done = run(small_data, tmp_path / "out", *options, check=False)
+    assert done.returncode in (1, 2)
+    for word in words:
+        assert word in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_loss_that_turns_nan(small_data, tmp_path):
+    done = run(
+        small_data, tmp_path / "out", "--model", "MLP", "--optimizer", "SGD", "lr=1e30",
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "error: the training loss is nan at epoch 1, step 2:" in done.stderr
+    assert "learning rate" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_cuda_without_a_gpu_fails_and_auto_falls_back(small_data, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    done = run(small_data, tmp_path / "out", "--model", "MLP", "--device", "cuda", check=False)
+    assert done.returncode == 1
+    assert "device cuda: torch sees no GPU here" in done.stderr
+    assert "nvidia-smi" in done.stderr
+    run(small_data, tmp_path / "auto", "--model", "MLP", "--device", "auto", "--epochs", "1")
+    record = json.loads((tmp_path / "auto" / "run.json").read_text())
+    assert (record["device_asked"], record["device"]) == ("auto", "cpu")
+
+
+def test_data_of_another_shape(tmp_path):
+    path = tmp_path / "other.safetensors"
+    from safetensors.torch import save_file
+
+    save_file({"images": torch.zeros(3, 3)}, path)
+    done = run(path, tmp_path / "out", "--model", "MLP", check=False)
+    assert done.returncode == 1
+    assert f"{path} is not a prepared data set" in done.stderr
+
+
+def test_options_survive_the_way_through_the_shell():
+    mapping = {"name": "SGD", "lr": 1e-3, "nesterov": True, "momentum": 0.9, "foreach": None}
+    assert cli.name_and_arguments(cli.as_words(mapping)) == mapping
+    model = {"name": "MLP", "output": "it's; $(odd)", "hidden": 3}
+    assert cli.name_and_arguments(cli.as_words(model)) == model
+
+
+@pytest.mark.ci
+def test_the_lessons_bits_on_all_of_mnist(finished_once, tmp_path):
+    """The MLP on the 60,000 images: about a minute."""
+    project = finished_once.copy(tmp_path / "full")
+    config = "results_dir: full\ndata_dir: full/data\nexperiments: {mlp: {model: {name: MLP}}}"
+    (project.folder / "full.yaml").write_text(config)
+    project.snakemake(config="full.yaml")
+    rows = lesson(project.folder / "full" / "data", tmp_path / "weights", "mlp")
+    assert len(rows) == 3
+    assert_same(project.folder / "full" / "runs" / "mlp" / "seed1", rows, tmp_path / "weights")
