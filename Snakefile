@@ -15,7 +15,9 @@ from configuration import read_study
 from ending import accuracies, unfinished
 
 # The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
-shell.prefix(f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH"; ')
+# `set` is Snakemake's own prefix, which this one replaces: without it, a failed command that is
+# piped into tee would count as done.
+shell.prefix(f'set -euo pipefail; export PATH={quote(str(Path(sys.executable).parent))}:"$PATH"; ')
 
 try:
     # A file given with --configfile stands alone. Snakemake hands it on to the jobs on other nodes.

@@ -90,6 +90,15 @@ class Project:
         return Project(folder)
 
 
+def untouched(folder: Path) -> dict:
+    """Return what changes of the files below a folder when one of them is written."""
+    return {
+        path: (path.stat().st_mtime_ns, path.stat().st_ino, path.stat().st_size)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
 def fresh_project(folder: Path) -> Project:
     """Copy what git has, or would have, into a new folder."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]

@@ -141,7 +141,7 @@ def test_the_record_knows_the_code_it_ran():
 def test_a_terminal_shows_a_bar(small_data, tmp_path):
     if not shutil.which("script"):
         pytest.skip("needs script(1) for a terminal")
-    command = f"stty cols 80; {sys.executable} scripts/train.py --data {small_data}"
+    command = f"stty rows 24 cols 80; {sys.executable} scripts/train.py --data {small_data}"
     done = subprocess.run(
         ["script", "-qec", f"{command} --output {tmp_path} --model MLP --epochs 1", "/dev/null"],
         cwd=ROOT,

@@ -18,10 +18,12 @@ rule download:
     params:
         dataset=STUDY.dataset,
         datasets_file=STUDY.datasets_file,
-        # Only for the record: a changed entry runs this again, another data set's entry does not.
+        # Not used, but recorded: a changed entry runs this again, another data set's does not.
         entry=STUDY.dataset_entry,
-        data_dir=lambda wildcards: STUDY.data_dir,
-        mirrors=STUDY.mirrors,
+        # Snakemake does not record a function of `output`: the digests say what the data is, and
+        # data that has moved, or has other mirrors, trains nothing again.
+        data_dir=lambda wildcards, output: STUDY.data_dir,
+        mirrors=lambda wildcards, output: STUDY.mirrors,
     message:
         "Download {params.dataset} into {params.data_dir}"
     shell:

@@ -3,9 +3,7 @@
 
 rule prepare:
     input:
-        # ancient: the content is what counts, and `entry` knows its digests. Data that has moved, or
-        # come from another mirror, makes nothing new.
-        files=ancient(rules.download.output[0]),
+        files=rules.download.output,
         script="scripts/prepare.py",
         modules=[f"scripts/{name}.py" for name in ("checked_yaml", "cli", "datasets", "files")],
     output:

@@ -1,0 +1,113 @@
+"""The evaluation: predictions and the accuracy table, and runs that cannot be evaluated."""
+
+import gzip
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+
+import data
+import evaluate
+
+
+def run(folder, data, check=True):
+    command = [sys.executable, "scripts/evaluate.py", "--run", folder, "--data", data]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def test_predictions_are_the_models(finished_once):
+    """Worked out here from the weights alone, without the project's own model."""
+    table = pd.read_csv(finished_once.run_folder("mlp") / "predictions.csv.gz")
+    assert list(table) == ["index", "label", "prediction", "confidence"]
+    assert table["index"].tolist() == list(range(1000))
+    dataset = data.load(finished_once.data)
+    assert table["label"].tolist() == dataset.test_labels.tolist()
+    weights = load_file(finished_once.run_folder("mlp") / "model.safetensors")
+    pixels = (dataset.test_images.double() / 255 - 0.1307) / 0.3081
+    hidden = torch.relu(pixels.flatten(1) @ weights["fc1.weight"].double().T + weights["fc1.bias"])
+    logits = hidden @ weights["fc2.weight"].double().T + weights["fc2.bias"]
+    confidence, prediction = logits.softmax(dim=1).max(dim=1)
+    assert table["prediction"].tolist() == prediction.tolist()
+    assert table["confidence"].tolist() == pytest.approx(confidence.tolist(), abs=1e-5)
+
+
+def test_the_table_agrees_with_the_history(finished_once):
+    for experiment in ("mlp", "cnn"):
+        folder = finished_once.run_folder(experiment)
+        table = pd.read_csv(folder / "accuracy.csv")
+        last = pd.read_csv(folder / "history.csv").iloc[-1]
+        evaluation = json.loads((folder / "evaluation.json").read_text())
+        assert table.iloc[-1]["accuracy"] == last["accuracy"]
+        assert evaluation["test_loss"] == last["loss"]
+
+
+def test_the_accuracy_table():
+    # class a: 2 of 3 right; b: 1 of 1; c: never predicted, 0 of 1
+    predictions = pd.DataFrame({"label": [0, 0, 0, 1, 2], "prediction": [0, 0, 1, 1, 0]})
+    table = evaluate.accuracy_table(predictions, ["a", "b", "c"])
+    assert list(table) == ["class", "correct", "total", "accuracy", "precision", "recall", "f1"]
+    rows = table.set_index("class").to_dict("index")
+    third = pytest.approx(2 / 3)
+    assert (rows["a"]["correct"], rows["a"]["total"]) == (2, 3)
+    for column in ("accuracy", "precision", "recall", "f1"):
+        assert rows["a"][column] == third
+    assert rows["b"]["precision"] == 0.5
+    assert rows["b"]["f1"] == pytest.approx(2 / 3)
+    assert set(rows["c"].values()) == {0, 1}  # one image, and 0 for all the rest
+    assert (rows["all"]["correct"], rows["all"]["total"]) == (3, 5)
+    assert rows["all"]["accuracy"] == 0.6
+    assert rows["all"]["recall"] == pytest.approx((2 / 3 + 1 + 0) / 3)
+
+
+@pytest.mark.parametrize("kind", ["log_softmax", "softmax", "logits"])
+def test_confidence_is_a_probability(kind):
+    logits = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
+    output = {"log_softmax": logits.log_softmax(1), "softmax": logits.softmax(1)}.get(kind, logits)
+    table = evaluate.prediction_table(output, torch.tensor([1, 0]), kind)
+    assert table["confidence"].tolist() == pytest.approx([0.8807971, 0.5])
+    assert table["prediction"].tolist() == [1, 0]
+
+
+def test_equal_predictions_are_equal_bytes(finished):
+    folder = finished.run_folder("mlp")
+    before = (folder / "predictions.csv.gz").read_bytes()
+    run(folder, finished.data)
+    assert (folder / "predictions.csv.gz").read_bytes() == before
+    assert gzip.decompress(before).startswith(b"index,label,prediction,confidence\n0,7,7,0.9")
+
+
+def test_weights_of_another_model(finished):
+    weights = finished.run_folder("cnn") / "model.safetensors"
+    (finished.run_folder("mlp") / "model.safetensors").write_bytes(weights.read_bytes())
+    done = run(finished.run_folder("mlp"), finished.data, check=False)
+    assert done.returncode == 1
+    assert "holds the weights of another model than MLP" in done.stderr
+    assert str(finished.run_folder("mlp") / "model.safetensors") in done.stderr
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "run.json"])
+@pytest.mark.parametrize("damage", ["torn", "missing"])
+def test_a_run_that_is_not_whole(finished, file, damage):
+    path = finished.run_folder("mlp") / file
+    path.write_bytes(path.read_bytes()[:-20])
+    if damage == "missing":
+        path.unlink()
+    done = run(finished.run_folder("mlp"), finished.data, check=False)
+    assert done.returncode == 1
+    assert str(path) in done.stderr
+
+
+def test_other_data_than_it_was_trained_on(finished):
+    content = finished.data.read_bytes()
+    finished.data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    done = run(finished.run_folder("mlp"), finished.data, check=False)
+    assert done.returncode == 1
+    assert "digests differ" in done.stderr

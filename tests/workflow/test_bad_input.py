@@ -1,0 +1,65 @@
+"""Bad input ends the workflow with one clear message before anything runs, and nothing is lost."""
+
+import pytest
+
+HEAD = "dataset: MNIST-small\ndatasets_file: tests/data/datasets.yaml\n"
+
+WRONG = {
+    "misspelled key": ("trainng: {}", "unknown key 'trainng'; did you mean 'training'?"),
+    "duplicate key": ("seeds: [1]\nseeds: [2]", "duplicate key"),
+    "negative epochs": ("training: {epochs: -1}", "training.epochs: -1 is less than"),
+    "a path as a name": ("experiments: {../x: {model: {name: MLP}}}", "'../x' is not valid"),
+    "a command as a seed": ("seeds: [$(reboot)]", "seeds.0"),
+    "no such model": ("experiments: {x: {model: {name: VGG}}}", "no 'VGG' in scripts/models"),
+    "no such data set": ("dataset: EMNIST", "'EMNIST' is not an entry of"),
+    "loss and output": (
+        "training: {loss: binary_cross_entropy}",
+        "loss binary_cross_entropy does not fit the model's output log_softmax",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_config(project, text, message):
+    head = "" if text.startswith("dataset") else HEAD
+    (project.folder / "wrong.yaml").write_text(head + text)
+    done = project.snakemake(config="wrong.yaml", check=False)
+    assert done.returncode == 1
+    assert message in done.stdout
+    assert "wrong.yaml" in done.stdout or text.startswith("dataset")
+    assert "config/README.md" in done.stdout
+    assert "Traceback" not in done.stdout
+    assert len(done.stdout.splitlines()) < 8
+    assert not project.results.exists()
+
+
+def test_a_wrong_key_on_the_command_line(project):
+    done = project.snakemake("--config", "epochs=1", check=False)
+    assert done.returncode == 1
+    assert "--config: unknown key 'epochs'" in done.stdout
+
+
+def test_a_failed_rerun_loses_no_other_run(finished):
+    """Of a run that fails when it is done again, the others keep every byte."""
+    kept = {path: path.read_bytes() for path in finished.run_folder("cnn").iterdir()}
+    finished.edit("tests/data/config.yaml", "{name: MLP},", "{name: MLP}, device: cuda,")
+    done = finished.snakemake(
+        check=False, env={"PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": ""}
+    )
+    assert done.returncode == 1
+    assert "device cuda: torch sees no GPU here" in done.stdout
+    assert "mlp, seed 1: train is not done" in done.stdout
+    assert {path: path.read_bytes() for path in finished.run_folder("cnn").iterdir()} == kept
+
+
+def test_damaged_data_is_mended_by_the_next_run(finished):
+    raw = finished.results / "data" / "MNIST-small" / "raw" / "t10k-labels-idx1-ubyte"
+    raw.write_bytes(raw.read_bytes()[:-5])
+    prepare = ("--forcerun", "prepare", "--until", "prepare")
+    done = finished.snakemake(*prepare, check=False)
+    assert done.returncode == 1
+    listing = "results/small/data/MNIST-small.json"
+    assert f"has changed since it was downloaded; remove {listing} and run again" in done.stdout
+    (finished.folder / listing).unlink()
+    finished.snakemake(*prepare)
+    assert raw.stat().st_size == 1008

@@ -1,0 +1,116 @@
+"""Every command of the README does what it says, on the small data set where it trains."""
+
+import os
+import re
+import textwrap
+
+import pytest
+from conftest import BIN, ROOT, fresh_project
+
+README = (ROOT / "README.md").read_text()
+MAKE_HELP = (ROOT / "Makefile").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    """Return the README's code blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Return the README's commands, one a line, without comments."""
+    lines = [line.split("   #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+# Not run here: these would set up an environment, run this suite inside itself, or take long.
+ONLY_CHECKED = ("make test", "make bench", "git clone", "cd ", "source ")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The project with the small data set in the place of every known one."""
+    project = fresh_project(tmp_path_factory.mktemp("readme") / "project")
+    entry = (project.folder / "tests/data/datasets.yaml").read_text()
+    names = ("MNIST", "FashionMNIST")
+    small = "\n".join(entry.replace("MNIST-small:", f"{name}:") for name in names)
+    (project.folder / "config/datasets.yaml").write_text(small)
+    project.edit("config/config.yaml", "mirrors: []", "mirrors: [tests/data]")
+    (project.folder / ".venv").symlink_to(BIN.parent)
+    return project
+
+
+def run(project, command):
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "VENV": str(BIN.parent)}
+    # There may be no Slurm here: what runs on a cluster is planned.
+    if "profiles/slurm" in command and " -n" not in command:
+        command += " -n"
+    return project.run("bash", "-euo", "pipefail", "-c", command, env=environment).stdout
+
+
+def add_entries(project, block):
+    """Append to the experiments, which end the config."""
+    path = project.folder / "config/config.yaml"
+    path.write_text(path.read_text() + block)
+
+
+@pytest.fixture(scope="module")
+def outputs(project):
+    """What each command prints, run in the README's order with its files written on the way."""
+    printed = {}
+    files = re.findall(r"^```(sh|yaml|python)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    for language, block in files:
+        first, _, rest = block.partition("\n")
+        if language == "python":
+            (project.folder / first.removeprefix("# ")).write_text(rest)
+        elif language == "yaml":
+            assert first == "# config/config.yaml, under experiments"
+            add_entries(project, rest)
+        else:
+            for command in commands():
+                if command in [line.split("   #")[0].strip() for line in block.splitlines()]:
+                    if not command.startswith(ONLY_CHECKED):
+                        printed[command] = run(project, command)
+    return printed
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if not c.startswith(ONLY_CHECKED)])
+def test_the_command_runs(outputs, command):
+    assert outputs[command]
+
+
+def test_the_commands_leave_what_the_readme_says(outputs, project):
+    rows = (project.folder / "results/report.csv").read_text().splitlines()
+    experiments = [row.split(",")[0] for row in rows[1:]]
+    assert experiments == ["mlp", "cnn", "wide", "linear"]
+    columns = rows[0].split(",")
+    table = README[README.index("| column |") : README.index("A run's folder")]
+    documented = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
+    assert set(documented) <= set(columns)
+    run_folder = project.folder / "results/runs/cnn/seed1"
+    table = README[README.index("| file | content |") : README.index("## Your own experiment")]
+    files = re.findall(r"`([\w.]+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
+    assert sorted(files) == sorted(path.name for path in run_folder.iterdir())
+
+
+def test_a_new_model_trains_alone(outputs):
+    last = outputs["snakemake --profile profiles/local"]
+    assert "Test accuracy" in last
+    assert "linear, seed 1:" in last
+
+
+def test_the_commands_that_are_not_run_exist():
+    for command in commands():
+        if command.startswith("make "):
+            assert re.search(rf"^{command.split()[1]}:.*##", MAKE_HELP, re.MULTILINE), command
+
+
+def test_python_blocks_are_whole_files():
+    for block in blocks("python"):
+        assert block.startswith("# scripts/models/")
+        compile(textwrap.dedent(block), "README.md", "exec")
+
+
+def test_the_output_shown_has_the_form_of_the_real_one(outputs):
+    shown = re.search(r"```text\n(.*?)```", README, re.DOTALL)[1]
+    form = re.sub(r"[\d.,]+", "N", shown)
+    assert form in re.sub(r"[\d.,]+", "N", outputs["make run"])

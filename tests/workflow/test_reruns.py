@@ -1,0 +1,149 @@
+"""What runs again after a change, and what does not."""
+
+import pytest
+from conftest import untouched
+
+MLP = {"train mlp 1", "evaluate mlp 1"}
+CNN = {"train cnn 1", "evaluate cnn 1"}
+
+
+def test_nothing_after_a_complete_run(finished):
+    assert finished.planned() == set()
+
+
+def test_touched_scripts_run_nothing(finished):
+    for path in (finished.folder / "scripts").rglob("*.py"):
+        path.touch()
+    assert finished.planned() == set()
+
+
+EDITS = {
+    "the report": ("scripts/report.py", {"report"}),
+    "the evaluation": ("scripts/evaluate.py", {"evaluate mlp 1", "evaluate cnn 1", "report"}),
+    "the training loop": ("scripts/train.py", MLP | CNN | {"report"}),
+    "the losses": ("scripts/recipe.py", MLP | CNN | {"report"}),
+    "the CNN": ("scripts/models/cnn.py", CNN | {"report"}),
+    "the MLP": ("scripts/models/mlp.py", MLP | {"report"}),
+    "the preparation": ("scripts/prepare.py", {"prepare", "report"} | MLP | CNN),
+    "the download": ("scripts/download.py", {"download", "prepare", "report"} | MLP | CNN),
+    "the check of the config": ("scripts/configuration.py", set()),
+    "the README": ("README.md", set()),
+}
+
+
+@pytest.mark.parametrize(("file", "jobs"), EDITS.values(), ids=EDITS.keys())
+def test_after_editing(finished, file, jobs):
+    with (finished.folder / file).open("a") as script:
+        script.write("# edited\n")
+    assert finished.planned() == jobs
+
+
+def test_after_changing_an_experiment(finished):
+    finished.edit("tests/data/config.yaml", "{name: CNN},", "{name: CNN}, epochs: 3,")
+    assert finished.planned() == CNN | {"report"}
+
+
+def test_after_changing_resources_only(finished):
+    finished.edit("tests/data/config.yaml", "mem_mb: 1024, runtime: 2", "mem_mb: 2048, runtime: 9")
+    assert finished.planned() == set()
+
+
+def test_after_moving_the_data(finished):
+    finished.edit("tests/data/config.yaml", "mirrors: [tests/data]", "mirrors: []")
+    assert finished.planned("--config", "data_dir=elsewhere") == set()
+
+
+def test_after_adding_a_data_set(finished):
+    path = finished.folder / "tests/data/datasets.yaml"
+    path.write_text(path.read_text() + path.read_text().replace("MNIST-small", "Mine"))
+    assert finished.planned() == set()
+
+
+def test_after_another_digest(finished):
+    finished.edit("tests/data/datasets.yaml", "832c0d20", "00000000")
+    assert finished.planned() == {"download", "prepare", "report"} | MLP | CNN
+
+
+def test_two_changes_at_once(finished):
+    """A job that runs again for one reason does not hide the other's."""
+    with (finished.folder / "scripts/models/mlp.py").open("a") as script:
+        script.write("# edited\n")
+    finished.edit("tests/data/config.yaml", "{name: CNN},", "{name: CNN}, epochs: 3,")
+    assert finished.planned() == MLP | CNN | {"report"}
+
+
+@pytest.mark.parametrize(
+    ("file", "jobs"),
+    [
+        ("model.safetensors", MLP | {"report"}),
+        ("history.csv", MLP | {"report"}),
+        ("predictions.csv.gz", {"evaluate mlp 1", "report"}),
+    ],
+)
+def test_after_deleting_a_file_of_a_run(finished, file, jobs):
+    (finished.run_folder("mlp") / file).unlink()
+    assert finished.planned() == jobs
+
+
+def test_deleted_weights_come_back_the_same(finished):
+    path = finished.run_folder("mlp") / "model.safetensors"
+    before, other = path.read_bytes(), untouched(finished.run_folder("cnn"))
+    report = (finished.results / "report.csv").read_text().splitlines()
+    path.unlink()
+    finished.snakemake()
+    assert path.read_bytes() == before
+    assert untouched(finished.run_folder("cnn")) == other
+    again = (finished.results / "report.csv").read_text().splitlines()
+    assert again[2] == report[2]  # the CNN's row
+    assert again[1].split(",")[:11] == report[1].split(",")[:11]
+    assert finished.planned() == set()
+
+
+def test_a_new_seed_keeps_the_trained_ones(finished):
+    assert finished.planned("--config", "seeds=[1,2]") == {
+        "train mlp 2", "train cnn 2", "evaluate mlp 2", "evaluate cnn 2", "report",
+    }  # fmt: skip
+
+
+def test_the_raw_files_are_not_needed_again(finished):
+    for path in (finished.results / "data" / "MNIST-small" / "raw").iterdir():
+        path.unlink()
+    assert finished.planned() == set()
+
+
+def test_forcing_everything_keeps_intact_data(finished):
+    raw = finished.results / "data" / "MNIST-small" / "raw"
+    before = untouched(raw)
+    finished.snakemake("--forcerun", "download", "--until", "download")
+    assert untouched(raw) == before
+
+
+NEW_MODEL = """
+import torch
+from torch import nn
+
+
+class Linear(nn.Module):
+    output = "logits"
+
+    def __init__(self, image_size, num_classes, bias=True):
+        super().__init__()
+        self.fc = nn.Linear(image_size[0] * image_size[1], num_classes, bias=bias)
+
+    def forward(self, images):
+        return self.fc(torch.flatten(images, 1))
+"""
+
+
+def test_adding_a_model_is_one_file_and_one_entry(finished):
+    (finished.folder / "scripts/models/linear.py").write_text(NEW_MODEL)
+    config = finished.folder / "tests/data/config.yaml"
+    entry = "  line: {model: {name: Linear, bias: false}, loss: cross_entropy}\n"
+    config.write_text(config.read_text() + entry)
+    assert finished.planned() == {"train line 1", "evaluate line 1", "report"}
+    before = untouched(finished.run_folder("cnn"))
+    finished.snakemake()
+    assert untouched(finished.run_folder("cnn")) == before
+    assert finished.record("line")["parameters"] == 7840
+    last = (finished.results / "report.csv").read_text().splitlines()[-1]
+    assert last.startswith("line,Linear,1,0.8")

@@ -1,0 +1,192 @@
+"""The workflow from end to end, on the small data set."""
+
+import csv
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from conftest import BIN, fresh_project, untouched
+
+
+def report(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_writes_what_the_design_says(finished_once):
+    files = {
+        str(path.relative_to(finished_once.results))
+        for path in finished_once.results.rglob("*")
+        if path.is_file()
+    }
+    runs = {
+        f"runs/{experiment}/seed1/{file}"
+        for experiment in ("mlp", "cnn")
+        for file in (
+            "model.safetensors", "history.csv", "run.json",
+            "predictions.csv.gz", "accuracy.csv", "evaluation.json",
+        )
+    }  # fmt: skip
+    logs = {
+        f"logs/{stage}-{experiment}-seed1.log"
+        for stage in ("train", "evaluate")
+        for experiment in ("mlp", "cnn")
+    }
+    logs |= {"logs/download-MNIST-small.log", "logs/prepare-MNIST-small.log", "logs/report.log"}
+    data = {"data/MNIST-small.json", "data/MNIST-small.safetensors"}
+    raw = {file for file in files if file.startswith("data/MNIST-small/raw/")}
+    assert files - raw == runs | logs | data | {"report.csv"}
+    for experiment in ("mlp", "cnn"):
+        assert sum(f"{experiment}" in file for file in files) <= 10
+
+
+def test_it_ends_with_the_accuracies(finished_once):
+    assert "Test accuracy (results/small/report.csv):" in finished_once.log
+    assert "mlp, seed 1: 86" in finished_once.log
+    assert " of 1,000 test images right (95 % interval " in finished_once.log
+
+
+def test_it_learns(finished_once):
+    rows = {row["experiment"]: row for row in report(finished_once.results / "report.csv")}
+    assert float(rows["mlp"]["test_accuracy"]) > 0.8
+    assert float(rows["cnn"]["test_accuracy"]) > 0.85
+
+
+def test_it_runs_without_an_activated_environment(project):
+    """With nothing but the system's folders on the PATH, and without compiled bytecode."""
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment |= {"HOME": str(project.folder)}
+    project.snakemake("--until", "prepare", env=environment)
+    assert project.data.is_file()
+
+
+def test_seeds_on_the_command_line(project):
+    jobs = project.planned("--config", "seeds=[1,2,3]")
+    assert {job for job in jobs if job.startswith("train")} == {
+        f"train {experiment} {seed}" for experiment in ("mlp", "cnn") for seed in (1, 2, 3)
+    }
+
+
+def test_nested_values_on_the_command_line(project):
+    done = project.snakemake(
+        "--config", "training={epochs: 1, optimizer: {name: SGD, lr: 1e-2}}",
+        'experiments={mlp: {shuffle: true}}', "--until", "train", "--forcerun", "train",
+    )  # fmt: skip
+    assert done.returncode == 0
+    settings = project.record("mlp")["settings"]
+    assert settings["epochs"] == 1
+    assert settings["optimizer"] == {"name": "SGD", "lr": 0.01}
+    assert (settings["shuffle"], project.record("cnn")["settings"]["shuffle"]) == (True, False)
+
+
+def test_a_config_file_stands_alone(project):
+    (project.folder / "one.yaml").write_text(
+        "dataset: MNIST-small\ndatasets_file: tests/data/datasets.yaml\n"
+        "experiments: {only: {model: {name: MLP}}}\n"
+    )
+    jobs = project.planned(config="one.yaml")
+    assert {job for job in jobs if job.startswith("train")} == {"train only 1"}
+
+
+def test_a_config_file_stands_alone_in_spawned_jobs(project):
+    """Snakemake started for one job, as an executor does it on another node."""
+    (project.folder / "one.yaml").write_text(
+        "dataset: MNIST-small\ndatasets_file: tests/data/datasets.yaml\nmirrors: [tests/data]\n"
+        "data_dir: results/small/data\nresults_dir: results/small\n"
+        "experiments: {only: {model: {name: MLP}, epochs: 1}}\n"
+    )
+    project.snakemake("--until", "prepare", config="one.yaml")
+    target = "results/small/runs/only/seed1/model.safetensors"
+    project.run(
+        BIN / "snakemake", target, "--mode", "remote", "--target-jobs",
+        "train:experiment=only,seed=1", "--cores", "1", "--configfiles", "one.yaml",
+        "--config", "seeds=['1']", "--force", "--nolock", "--no-hooks",
+    )  # fmt: skip
+    assert project.record("only")["settings"]["epochs"] == 1
+
+
+def test_the_slurm_profile_plans_without_slurm_and_without_data(project):
+    commands = project.folder / "bin"
+    commands.mkdir()
+    for name in ("bash", "sh", "which"):  # but no sinfo, sbatch, squeue, sacct
+        (commands / name).symlink_to(shutil.which(name))
+    environment = {"PATH": str(commands), "HOME": str(project.folder)}
+    for config in ((), ("--configfile", "tests/data/config.yaml")):
+        command = [BIN / "snakemake", "--profile", "profiles/slurm", "-n", *config]
+        output = project.run(*command, env=environment).stdout
+        assert "Train cnn, seed 1" in output
+    assert not project.results.exists()
+
+
+def test_a_dry_run_needs_no_profile(project):
+    output = project.run(BIN / "snakemake", "-n").stdout
+    assert "Download MNIST into results/data" in output
+
+
+def test_two_studies_do_not_meet(finished):
+    """A second results_dir shares the data and nothing else."""
+    before = untouched(finished.results)
+    second = ("--config", "results_dir=results/a second", "training={epochs: 1}")
+    assert finished.planned(*second) == {
+        "download", "prepare", "train mlp 1", "train cnn 1", "evaluate mlp 1", "evaluate cnn 1",
+        "report",
+    }  # fmt: skip
+    finished.snakemake(*second)
+    assert untouched(finished.results) == before
+    results = finished.folder / "results" / "a second"
+    assert len(report(results / "report.csv")) == 2
+    assert not list(results.rglob("*ubyte*"))  # the raw files are shared
+    log = (results / "logs" / "download-MNIST-small.log").read_text()
+    assert "all four files are there and intact" in log
+
+
+def test_one_failed_experiment_stops_no_other(project):
+    config = (
+        "{mlp: {model: {name: MLP}}, bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}}}"
+    )
+    (project.folder / "bad.yaml").write_text(
+        f"dataset: MNIST-small\ndatasets_file: tests/data/datasets.yaml\nmirrors: [tests/data]\n"
+        f"data_dir: results/small/data\nresults_dir: results/small\n"
+        f"training: {{epochs: 1}}\nexperiments: {config}\n"
+    )
+    done = project.snakemake(config="bad.yaml", check=False)
+    assert done.returncode != 0
+    assert (project.run_folder("mlp") / "accuracy.csv").is_file()
+    assert not (project.results / "report.csv").exists()
+    assert "the training loss is nan at epoch 1, step 2" in done.stdout  # the failed log is shown
+    ending = done.stdout[done.stdout.index("Not finished:") :]
+    assert "bad, seed 1: train is not done; see results/small/logs/train-bad-seed1.log" in ending
+    assert "mlp" not in ending
+    project.edit("bad.yaml", "lr: 1e30", "lr: 1e-2")
+    assert project.planned(config="bad.yaml") == {"train bad 1", "evaluate bad 1", "report"}
+    project.snakemake(config="bad.yaml")
+    assert len(report(project.results / "report.csv")) == 2
+
+
+AS_NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+
+
+def can_be_nobody() -> bool:
+    """Whether we may become another user, who can then read this interpreter."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        return False
+    return not subprocess.run(
+        [*AS_NOBODY, BIN / "python", "-c", ""], capture_output=True
+    ).returncode
+
+
+@pytest.mark.skipif(not can_be_nobody(), reason="cannot become another user with this interpreter")
+def test_it_runs_as_another_user():
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        project = fresh_project(Path(folder) / "project")
+        for path in (project.folder, *project.folder.rglob("*")):
+            os.chown(path, 65534, 65534)
+        command = [BIN / "snakemake", "--profile", "profiles/local", "--until", "prepare"]
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(project.folder)}
+        configfile = ("--configfile", "tests/data/config.yaml")
+        project.run(*AS_NOBODY, *command, *configfile, env=environment)
+        assert project.data.stat().st_uid == 65534
