@@ -63,3 +63,14 @@ def test_damaged_data_is_mended_by_the_next_run(finished):
     (finished.folder / listing).unlink()
     finished.snakemake(*prepare)
     assert raw.stat().st_size == 1008
+
+
+def test_data_that_is_nowhere(project):
+    """The download's output goes through a pipe, which must not hide that it failed."""
+    project.edit("tests/data/config.yaml", "mirrors: [tests/data]", "mirrors: [/nowhere]")
+    done = project.snakemake(check=False)
+    assert done.returncode == 1
+    assert "error: cannot get train-images-idx3-ubyte. Tried:" in done.stdout
+    assert 'mirrors: ["/path/to/the/folder"]' in done.stdout
+    log = project.results / "logs" / "download-MNIST-small.log"
+    assert "no such folder" in log.read_text()

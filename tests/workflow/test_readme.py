@@ -16,10 +16,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 
 
+def block_commands(block: str) -> list[str]:
+    """Return a block's commands, one a line, without comments."""
+    return [line.split("   #")[0].strip() for line in block.splitlines() if line.strip()]
+
+
 def commands() -> list[str]:
-    """Return the README's commands, one a line, without comments."""
-    lines = [line.split("   #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
+    """Return the README's commands."""
+    return [command for block in blocks("sh") for command in block_commands(block)]
 
 
 # Not run here: these would set up an environment, run this suite inside itself, or take long.
@@ -66,10 +70,9 @@ def outputs(project):
             assert first == "# config/config.yaml, under experiments"
             add_entries(project, rest)
         else:
-            for command in commands():
-                if command in [line.split("   #")[0].strip() for line in block.splitlines()]:
-                    if not command.startswith(ONLY_CHECKED):
-                        printed[command] = run(project, command)
+            for command in block_commands(block):
+                if not command.startswith(ONLY_CHECKED):
+                    printed[command] = run(project, command)
     return printed
 
 
