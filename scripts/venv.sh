@@ -55,7 +55,7 @@ fi
 # --no-deps: the file names every package; the hashes make sure that it is those and no others.
 # pip compiles the bytecode, without which each start of Snakemake or torch takes seconds more.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
-    --progress-bar on --compile -r "$requirements" ||
+    --use-pep517 --progress-bar on --compile -r "$requirements" ||
     fail "pip could not install $requirements (see above). The usual causes:
 - no network, or a package index that wants a proxy: set https_proxy, or PIP_INDEX_URL for a mirror;
   on a cluster, run this on the login node

@@ -117,3 +117,14 @@ def test_the_output_shown_has_the_form_of_the_real_one(outputs):
     shown = re.search(r"```text\n(.*?)```", README, re.DOTALL)[1]
     form = re.sub(r"[\d.,]+", "N", shown)
     assert form in re.sub(r"[\d.,]+", "N", outputs["make run"])
+
+
+def edges(graph: str) -> set[tuple[str, str]]:
+    """Return the arrows of a Mermaid flow chart by the names of what they join."""
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", graph))
+    return {(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", graph)}
+
+
+def test_the_picture_is_the_commands(outputs):
+    drawn = outputs["snakemake --rulegraph mermaid-js"]
+    assert edges(blocks("mermaid")[0]) == edges(drawn) != set()
