@@ -44,7 +44,7 @@ def main() -> None:
         nargs="*",
         default=[],
         metavar="URL_OR_DIR",
-        help="http, https or file URLs or folders, tried before the built-in sources (default: none)",
+        help="http, https or file URLs or folders, tried before the built-in ones (default: none)",
     )
     add("--output", type=Path, required=True, metavar="JSON", help="the list of files to write")
     add(
