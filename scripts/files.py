@@ -28,6 +28,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+        # safetensors writes files that only their owner may read; ours are as any other.
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         raise Failure(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
@@ -35,6 +37,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # Where the folder cannot be written there is nothing to remove.
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Return the process's umask, which can only be read by setting it."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -43,6 +43,15 @@ def test_it_writes_what_the_design_says(finished_once):
         assert sum(f"{experiment}" in file for file in files) <= 10
 
 
+def test_others_may_read_the_results(finished_once):
+    """Every file has the mode that any other new file has."""
+    (finished_once.folder / "new").touch()
+    wanted = (finished_once.folder / "new").stat().st_mode
+    for path in finished_once.results.rglob("*"):
+        if path.is_file():
+            assert path.stat().st_mode == wanted, path
+
+
 def test_it_ends_with_the_accuracies(finished_once):
     assert "Test accuracy (results/small/report.csv):" in finished_once.log
     assert "mlp, seed 1: 86" in finished_once.log
