@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from cli import Failure
+from files import sha256
 
 # The validation split is the same for all runs, so its seed is not the run's.
 VALIDATION_SEED = 0
@@ -105,6 +106,18 @@ def stratified(labels: torch.Tensor, size: int) -> torch.Tensor:
         order = torch.randperm(len(members), generator=generator)
         mask[members[order[:wanted]]] = True
     return mask
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a prepared file.
+
+    Raises:
+        Failure: it cannot be read.
+    """
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise Failure(f"cannot read {path}: {error.strerror}") from error
 
 
 def load(path: Path) -> Dataset:

@@ -37,7 +37,7 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     record = read_json(args.run / "run.json")
-    settings, digest = record["settings"], sha256(args.data)
+    settings, digest = record["settings"], data.digest(args.data)
     if digest != record["data_sha256"]:
         raise Failure(f"{args.run} was trained on another file than {args.data}: digests differ")
     dataset = data.load(args.data)

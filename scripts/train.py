@@ -8,240 +8,284 @@ and the accuracy on held-out images (the test set, or the validation split where
 OUTPUT/model.safetensors   the trained weights
 OUTPUT/history.csv         one row an epoch
 OUTPUT/run.json            settings, versions, machine, seconds: where the numbers come from
+
+On SIGTERM or Ctrl-C it saves a checkpoint into OUTPUT and ends; the same command goes on from
+there, with the same bits as if nothing had happened. Checkpoints are also saved after each epoch,
+and in long ones every few minutes; the last one is removed when the run is complete.
 """
 
 import argparse
-import csv
 import math
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
-from tqdm import tqdm
 
 import cli
 import data
 import device as devices
 import models
 import provenance
+from checkpoint import Checkpoints, Stopped
 from cli import Failure
 from data import Split
-from files import atomic_path, sha256, write_json
 from inference import correct_count, measure
+from lease import Lease
+from progress import Diverged, Progress
 from recipe import LOSSES, loss_function, make_optimizer, make_scheduler, misfit
-
-HISTORY = "epoch,learning_rate,train_loss,split,loss,accuracy,train_seconds,eval_seconds".split(",")
+from run_folder import HISTORY, RunFolder
 
 
 def main() -> None:
-    """Run the command line."""
-    start, clock = provenance.now(), time.perf_counter()
+    """Run the command line: one writer at a time, and nothing that has failed for good again."""
     settings, args = read_arguments()
     device = devices.choose(settings["device"])
+    models.find(settings["model"]["name"])  # imported now, so that the code's digest knows it
+    identity = {
+        "settings": settings,
+        "data_sha256": data.digest(args.data),
+        "code_sha256": provenance.code_digest(),
+    }
+    folder = RunFolder(args.output, identity)
+    job = provenance.slurm_job()
+    print(
+        f"{provenance.now()} on {socket.gethostname()}"
+        + (f", Slurm job {job['job_id']}" if job else "")
+    )
+    with Lease(args.output) as lease:
+        if lease.waited and folder.is_complete():
+            print(f"{args.output} is complete: the other process has finished it")
+            return
+        folder.refuse_known_failure()
+        checkpoints = Checkpoints(args.output, identity, 60 * args.checkpoint_minutes, lease.check)
+        checkpoints.listen()
+        try:
+            run_training(settings, args, device, folder, checkpoints)
+        except Diverged as failure:
+            lease.check()
+            folder.remember_failure(str(failure))
+            raise
+        except Stopped as stopped:
+            print(f"{stopped}; the same command goes on from there", file=sys.stderr, flush=True)
+            sys.exit(128 + checkpoints.signal)
+
+
+def run_training(
+    settings: dict,
+    args: argparse.Namespace,
+    device: torch.device,
+    folder: RunFolder,
+    checkpoints: Checkpoints,
+) -> None:
+    """Train, and write the run's files."""
+    start, clock = provenance.now(), time.perf_counter()
     torch.set_num_threads(args.threads)
 
     # The order matters: the lesson seeds, reads the data, then makes the model. Every random
     # number comes from torch's global generator, in the lesson's order, so its bits are ours.
     torch.manual_seed(settings["seed"])
     dataset = data.load(args.data)
-    training, validation = dataset.train_and_validation(settings["validation_size"])
+    training_set, validation = dataset.train_and_validation(settings["validation_size"])
     held_out = validation or dataset.test_split()
     model = models.build(settings["model"], dataset.image_size, len(dataset.classes))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{settings['model']['name']}: {parameters:,} parameters, on {device}", flush=True)
 
-    history = train(
+    run = train(
         model.to(device),
-        training.to(device),
+        training_set.to(device),
         held_out.to(device),
         "validation" if validation else "test",
         loss_function(settings["loss"], len(dataset.classes)),
         settings,
+        checkpoints,
         args.log_interval,
     )
 
-    train_seconds = sum(row["train_seconds"] for row in history)
+    train_seconds = sum(row["train_seconds"] for row in run.history)
     record = {
-        "settings": settings,
+        **folder.identity,
         "parameters": parameters,
         "data": str(args.data),
-        "data_sha256": sha256(args.data),
         "classes": dataset.classes,
-        "train_size": len(training),
+        "train_size": len(training_set),
         "validation_size": len(validation or ()),
         **devices.describe(settings["device"], device),
         "threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "slurm": provenance.slurm_job(),
         **provenance.git_state(),
-        "code_sha256": provenance.code_digest(),
         "versions": provenance.versions(),
         "command": sys.argv,
         "start": start,
         "end": provenance.now(),
         "seconds": round(time.perf_counter() - clock, 3),
         "train_seconds": train_seconds,
-        "images_per_second": len(training) * len(history) / train_seconds,
+        "images_per_second": len(training_set) * len(run.history) / train_seconds,
         "peak_memory_mb": provenance.peak_memory_mb(),
-        "resumes": 0,
+        "resumes": run.resumes,
     }
-    write_run(args.output, model, history, record)
+    checkpoints.check_writer()
+    folder.write(model, run.history, record)
+    checkpoints.remove()
+
+
+@dataclass
+class Training:
+    """A training and where it stands: all that a checkpoint must hold."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    history: list[dict] = field(default_factory=list)
+    epoch: int = 1
+    step: int = 0  # steps done in this epoch
+    order_seed: int | None = None  # of this epoch's shuffled order
+    losses: torch.Tensor | None = None  # [steps] of this epoch
+    seconds: float = 0.0  # spent on this epoch's steps
+    resumes: int = 0
+
+    PLAIN = ("history", "epoch", "step", "order_seed", "losses", "seconds", "resumes")
+
+    def state(self) -> dict:
+        """Return the state, from which training goes on with the same bits."""
+        cuda = torch.cuda.is_available()
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler and self.scheduler.state_dict(),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if cuda else [],
+            "plain": {name: getattr(self, name) for name in self.PLAIN},
+        }
+
+    def restore(self, state: dict) -> None:
+        """Go back to a state, and count that we did."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler:
+            self.scheduler.load_state_dict(state["scheduler"])
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"]:
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+        for name, value in state["plain"].items():
+            setattr(self, name, value)
+        # If the epoch's last step was saved, torch takes the scheduler's next one for a mistake.
+        warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+        self.resumes += 1
 
 
 def train(
     model: torch.nn.Module,
-    training: Split,
+    training_set: Split,
     held_out: Split,
     held_out_name: str,
     loss: Callable,
     settings: dict,
-    log_interval: int,
-) -> list[dict]:
-    """Train `model` in place and return its history, one row an epoch.
+    checkpoints: Checkpoints,
+    log_interval: int = 100,
+) -> Training:
+    """Train `model` in place, from its checkpoint if there is one.
 
     Raises:
         Failure: a loss is not finite; the message says at which epoch and step.
+        Stopped: a signal asked for it; the checkpoint is saved.
     """
     optimizer = make_optimizer(settings["optimizer"], model.parameters())
-    scheduler = make_scheduler(settings["scheduler"], optimizer)
-    history = []
-    for epoch in range(1, settings["epochs"] + 1):
+    run = Training(model, optimizer, make_scheduler(settings["scheduler"], optimizer))
+    saved = checkpoints.load()
+    if saved:
+        run.restore(saved)
+        print(f"resuming at epoch {run.epoch}, after {run.step} steps", flush=True)
+    while run.epoch <= settings["epochs"]:
         learning_rate = optimizer.param_groups[0]["lr"]
-        clock = time.perf_counter()
-        train_loss = train_epoch(
-            model,
-            training,
-            loss,
-            optimizer,
-            settings,
-            Progress(epoch, len(training), settings["batch_size"], log_interval),
-        )
-        train_seconds = time.perf_counter() - clock
+        train_loss = train_epoch(run, training_set, loss, settings, checkpoints, log_interval)
 
         draw_seed()
         clock = time.perf_counter()
         mean_loss, output = measure(model, held_out, loss, settings["evaluation_batch_size"])
         eval_seconds = time.perf_counter() - clock
         if not math.isfinite(mean_loss):
-            raise Failure(
-                f"the {held_out_name} loss is {mean_loss} after epoch {epoch}: {DIVERGED}"
-            )
+            raise Diverged(f"the {held_out_name} loss is {mean_loss} after epoch {run.epoch}")
         correct = correct_count(output, held_out.labels)
         print(
             f"\n{held_out_name.capitalize()} set: Average loss: {mean_loss:.4f}, "
             f"Accuracy: {correct}/{len(held_out)} ({100 * correct / len(held_out):.2f}%)\n",
             flush=True,
         )
-        row = (epoch, learning_rate, train_loss, held_out_name, mean_loss)
-        row += (correct / len(held_out), train_seconds, eval_seconds)
-        history.append(dict(zip(HISTORY, row, strict=True)))
-        if scheduler:
-            scheduler.step()
-    return history
-
-
-DIVERGED = "training has diverged; a smaller learning rate (optimizer: lr) is the usual cure"
+        row = (run.epoch, learning_rate, train_loss, held_out_name, mean_loss)
+        row += (correct / len(held_out), run.seconds, eval_seconds)
+        run.history.append(dict(zip(HISTORY, row, strict=True)))
+        if run.scheduler:
+            run.scheduler.step()
+        run.epoch, run.step = run.epoch + 1, 0
+        checkpoints.save(run.state())
+    return run
 
 
 def train_epoch(
-    model: torch.nn.Module,
-    training: Split,
+    run: Training,
+    training_set: Split,
     loss: Callable,
-    optimizer: torch.optim.Optimizer,
     settings: dict,
-    report: "Progress",
+    checkpoints: Checkpoints,
+    log_interval: int,
 ) -> float:
-    """Train one epoch and return the mean of the training losses over its images."""
-    model.train()
-    batches = list(epoch_batches(len(training), settings["batch_size"], settings["shuffle"]))
+    """Train one epoch, or what is left of it; return the mean training loss over its images."""
+    images, labels = training_set.images, training_set.labels
+    size, batch_size = len(training_set), settings["batch_size"]
+    if run.step == 0:
+        begin_epoch(run, math.ceil(size / batch_size), settings["shuffle"])
     # Losses stay on the device until they are reported: to read one waits for the GPU.
-    losses = torch.zeros(len(batches), device=training.images.device)
-    for step, batch in enumerate(batches):
-        optimizer.zero_grad()
-        batch_loss = loss(model(training.images[batch]), training.labels[batch])
+    run.losses = run.losses.to(images.device)
+    report = Progress(run, size, batch_size, log_interval)
+    clock = time.perf_counter() - run.seconds
+    run.model.train()
+    for batch in epoch_batches(size, batch_size, run.order_seed)[run.step :]:
+        run.optimizer.zero_grad()
+        batch_loss = loss(run.model(images[batch]), labels[batch])
         batch_loss.backward()
-        optimizer.step()
-        losses[step] = batch_loss.detach()
-        report(step, losses)
-    sizes = torch.full((len(batches),), settings["batch_size"], dtype=torch.float64)
-    sizes[-1] = len(training) - settings["batch_size"] * (len(batches) - 1)
-    return float((losses.cpu().to(torch.float64) * sizes).sum() / len(training))
+        run.optimizer.step()
+        run.losses[run.step] = batch_loss.detach()
+        run.step += 1
+        report()
+        if checkpoints.due:
+            run.seconds = time.perf_counter() - clock
+            checkpoints.save(run.state())
+    run.seconds = time.perf_counter() - clock
+    sizes = torch.full((run.step,), batch_size, dtype=torch.float64)
+    sizes[-1] = size - batch_size * (run.step - 1)
+    return float((run.losses.cpu().to(torch.float64) * sizes).sum() / size)
 
 
-def epoch_batches(size: int, batch_size: int, shuffle: bool) -> Iterator[slice | torch.Tensor]:
-    """Yield what selects each batch of an epoch: a slice, or the indices of a shuffled order.
+def begin_epoch(run: Training, steps: int, shuffle: bool) -> None:
+    """Draw from torch's global generator what a `torch.utils.data.DataLoader` draws.
 
-    It draws from torch's global generator what a `torch.utils.data.DataLoader` draws (2.14:
-    `_BaseDataLoaderIter` a seed for its workers, `RandomSampler` one for its order), so that the
-    batches and the dropout masks are those of a DataLoader with the same `shuffle`.
+    In torch 2.14, `_BaseDataLoaderIter` draws a seed for its workers and `RandomSampler` one for
+    its order. So the batches and the dropout masks are those of a DataLoader of the same `shuffle`.
     """
     draw_seed()
-    order = None
-    if shuffle:
-        order = torch.randperm(size, generator=torch.Generator().manual_seed(draw_seed()))
-    for start in range(0, size, batch_size):
-        batch = slice(start, start + batch_size)
-        yield batch if order is None else order[batch]
+    run.order_seed = draw_seed() if shuffle else None
+    run.losses, run.seconds = torch.zeros(steps), 0.0
+
+
+def epoch_batches(size: int, batch_size: int, order_seed: int | None) -> list:
+    """Return what selects each batch of an epoch: slices, or the indices of a shuffled order."""
+    batches = [slice(start, start + batch_size) for start in range(0, size, batch_size)]
+    if order_seed is None:
+        return batches
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(order_seed))
+    return [order[batch] for batch in batches]
 
 
 def draw_seed() -> int:
     """Draw a seed from torch's global generator, as making a DataLoader's iterator does."""
     return int(torch.empty((), dtype=torch.int64).random_().item())
-
-
-class Progress:
-    """Tell how an epoch goes: a bar on a terminal, in a log file a line now and then.
-
-    Every `log_interval` steps it also looks whether the losses since are finite.
-    """
-
-    def __init__(self, epoch: int, images: int, batch_size: int, log_interval: int):
-        self.epoch, self.images = epoch, images
-        self.batch_size, self.log_interval = batch_size, log_interval
-        self.bar = tqdm(
-            total=images, desc=f"epoch {epoch}", unit="image", leave=False, disable=None
-        )
-
-    def __call__(self, step: int, losses: torch.Tensor) -> None:
-        """Tell of a step, counted from 0; `losses` [steps] holds those up to it."""
-        seen = step * self.batch_size
-        self.bar.update(min(self.batch_size, self.images - seen))
-        last = step == len(losses) - 1
-        if last:
-            self.bar.close()
-        if last or step % self.log_interval == 0:
-            check_finite(losses[: step + 1], self.epoch)
-        if step % self.log_interval == 0:
-            percent = 100 * step / len(losses)
-            self.bar.write(
-                f"Train Epoch: {self.epoch} [{seen}/{self.images} ({percent:.0f}%)]"
-                f"\tLoss: {losses[step].item():.6f}"
-            )
-            sys.stdout.flush()
-
-
-def check_finite(losses: torch.Tensor, epoch: int) -> None:
-    """Raise a Failure that names the first step of the epoch whose loss is not finite."""
-    wrong = torch.nonzero(~torch.isfinite(losses)).flatten()
-    if len(wrong):
-        step = int(wrong[0])
-        value = losses[step].item()
-        raise Failure(f"the training loss is {value} at epoch {epoch}, step {step + 1}: {DIVERGED}")
-
-
-def write_run(folder: Path, model: torch.nn.Module, history: list[dict], record: dict) -> None:
-    """Write the files of a run, `run.json` last: where it stands, the others do."""
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file({name: value.cpu() for name, value in model.state_dict().items()}, temporary)
-    with atomic_path(folder / "history.csv") as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-    write_json(folder / "run.json", record)
 
 
 def read_arguments() -> tuple[dict, argparse.Namespace]:
@@ -302,6 +346,13 @@ def read_arguments() -> tuple[dict, argparse.Namespace]:
     )
     add("--threads", type=positive, default=1, help="CPU threads (default: 1)")
     add("--log-interval", type=positive, default=100, help="steps between lines (default: 100)")
+    add(
+        "--checkpoint-minutes",
+        type=float,
+        default=5,
+        metavar="MINUTES",
+        help="in an epoch longer than this, save a checkpoint so often (default: 5)",
+    )
     args = parser.parse_args()
 
     model = cli.name_and_arguments(args.model)

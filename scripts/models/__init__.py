@@ -33,6 +33,17 @@ def output_of(model: dict) -> str | None:
     return model.get("output") or default or class_attribute(path, model["name"], "output")
 
 
+def find(name: str) -> type:
+    """Import and return the model class of that name.
+
+    Raises:
+        Failure: there is none; the message lists those that there are.
+    """
+    if name not in available():
+        raise Failure(f"no model {name!r} in scripts/models; there are: {', '.join(available())}")
+    return getattr(importlib.import_module(f"models.{name.lower()}"), name)
+
+
 def build(model: dict, image_size: tuple[int, int], num_classes: int):
     """Return a new `torch.nn.Module`, its weights drawn from torch's global generator.
 
@@ -45,9 +56,7 @@ def build(model: dict, image_size: tuple[int, int], num_classes: int):
         Failure: there is no such model, or an argument does not fit it.
     """
     name = model["name"]
-    if name not in available():
-        raise Failure(f"no model {name!r} in scripts/models; there are: {', '.join(available())}")
-    model_class = getattr(importlib.import_module(f"models.{name.lower()}"), name)
+    model_class = find(name)
     arguments = {key: value for key, value in model.items() if key != "name"}
     try:
         inspect.signature(model_class).bind(image_size, num_classes, **arguments)

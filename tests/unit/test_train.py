@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 import cli
 import models
 import recipe
-import train
+import run_folder
 from recipe import LOSSES, OPTIMIZERS, SCHEDULERS
 
 
@@ -105,6 +106,7 @@ def test_what_it_prints_and_writes(small_data, tmp_path):
         small_data, tmp_path, "--model", "MLP", "hidden=16", "--epochs", "2", "--log-interval", "10"
     )
     lines = done.stdout.splitlines()
+    assert re.fullmatch(r"20\d\d-\S+ on \S+", lines.pop(0))
     assert lines[0] == "MLP: 12,730 parameters, on cpu"
     assert lines[1].startswith("Train Epoch: 1 [0/2000 (0%)]\tLoss: 2.")
     assert lines[2].startswith("Train Epoch: 1 [640/2000 (31%)]\tLoss: ")
@@ -112,7 +114,7 @@ def test_what_it_prints_and_writes(small_data, tmp_path):
     assert sum(line.startswith("Test set: Average loss: ") for line in lines) == 2
     assert done.stderr == ""  # no progress bar in a log file
     rows = history(tmp_path)
-    assert list(rows[0]) == train.HISTORY
+    assert list(rows[0]) == run_folder.HISTORY
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["learning_rate"] for row in rows] == ["1.0", "0.7"]
     assert {row["split"] for row in rows} == {"test"}
@@ -249,7 +251,7 @@ def test_bad_options(small_data, tmp_path, options, words):
     assert done.returncode in (1, 2)
     for word in words:
         assert word in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_a_loss_that_turns_nan(small_data, tmp_path):
@@ -260,7 +262,7 @@ def test_a_loss_that_turns_nan(small_data, tmp_path):
     assert done.returncode == 1
     assert "error: the training loss is nan at epoch 1, step 2:" in done.stderr
     assert "learning rate" in done.stderr
-    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_cuda_without_a_gpu_fails_and_auto_falls_back(small_data, tmp_path):

@@ -1,0 +1,301 @@
+"""A training that is stopped and goes on gives the bits of one that was not."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import checkpoint
+import data
+import models
+import train
+from checkpoint import Checkpoints, Stopped
+from data import Split
+from recipe import loss_function
+
+SETTINGS = {
+    "epochs": 3,
+    "batch_size": 16,
+    "evaluation_batch_size": 50,
+    "shuffle": True,
+    "optimizer": {"name": "Adadelta", "lr": 1.0},
+    "scheduler": {"name": "StepLR", "step_size": 1, "gamma": 0.7},
+}
+STEPS = 8  # an epoch, of 120 images: the last batch is smaller
+TIMES = {"train_seconds", "eval_seconds"}
+
+
+class Interrupting(Checkpoints):
+    """Asks to stop after so many steps, as a signal would."""
+
+    def __init__(self, folder, after):
+        super().__init__(folder, {"settings": SETTINGS}, interval=1e9)
+        self.left = after
+
+    @property
+    def due(self):
+        self.left -= 1
+        if self.left == 0:
+            self.signal = signal.SIGTERM
+        return super().due
+
+
+@pytest.fixture(scope="module")
+def splits(small_data):
+    dataset = data.load(small_data)
+    train_split = dataset.normalised(dataset.train_images[:120], dataset.train_labels[:120])
+    test_split = dataset.normalised(dataset.test_images[:100], dataset.test_labels[:100])
+    return train_split, test_split
+
+
+def attempt(splits, checkpoints, config, model="CNN") -> train.Training:
+    """Train as a fresh process does: nothing but the checkpoint is left of the one before."""
+    torch.manual_seed(1 if not checkpoints.path.exists() else time.time_ns())
+    network = models.build({"name": model}, (28, 28), 10)
+    loss = loss_function("nll_loss", 10)
+    return train.train(network, *splits, "test", loss, config, checkpoints)
+
+
+def with_interruptions(splits, folder, stops, config=SETTINGS, model="CNN"):
+    """Train to the end, stopped after each of these numbers of steps; return what came out."""
+    for after in stops:
+        try:
+            run = attempt(splits, Interrupting(folder, after), config, model)
+            break
+        except Stopped:
+            continue
+    else:
+        run = attempt(splits, Interrupting(folder, 10**9), config, model)
+    rows = [{key: row[key] for key in row if key not in TIMES} for row in run.history]
+    return run, rows, run.model.state_dict()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(splits, tmp_path_factory):
+    return with_interruptions(splits, tmp_path_factory.mktemp("undisturbed"), [])
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(stops=st.lists(st.integers(1, STEPS + 2), max_size=5))
+def test_interrupted_anywhere_any_number_of_times(splits, undisturbed, tmp_path_factory, stops):
+    run, rows, weights = with_interruptions(splits, tmp_path_factory.mktemp("resumed"), stops)
+    assert rows == undisturbed[1]
+    for name, tensor in undisturbed[2].items():
+        assert torch.equal(weights[name], tensor), name
+    assert run.resumes <= len(stops)
+    assert run.resumes > 0 or not stops or sum(stops) >= 3 * STEPS
+
+
+RECIPES = {
+    "Adam, cosine": ({"name": "Adam", "lr": 0.01}, {"name": "CosineAnnealingLR", "T_max": 3}),
+    "AdamW, none": ({"name": "AdamW", "lr": 0.01}, None),
+    "SGD, milestones": (
+        {"name": "SGD", "lr": 0.1, "momentum": 0.9},
+        {"name": "MultiStepLR", "milestones": [1, 2]},
+    ),
+    "RMSprop, linear": ({"name": "RMSprop", "lr": 0.01}, {"name": "LinearLR"}),
+    "Adagrad, restarts": (
+        {"name": "Adagrad", "lr": 0.1},
+        {"name": "CosineAnnealingWarmRestarts", "T_0": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize(("optimizer", "scheduler"), RECIPES.values(), ids=RECIPES.keys())
+def test_every_kind_of_state_comes_back(splits, tmp_path, optimizer, scheduler):
+    config = SETTINGS | {"optimizer": optimizer, "scheduler": scheduler}
+    _, rows, weights = with_interruptions(splits, tmp_path / "a", [], config, "MLP")
+    run, again, resumed = with_interruptions(splits, tmp_path / "b", [5, 7, 4], config, "MLP")
+    assert run.resumes == 3
+    assert again == rows
+    for name, tensor in weights.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+def test_seconds_add_up_over_interruptions(splits, tmp_path):
+    run, _, _ = with_interruptions(splits, tmp_path, [3], SETTINGS | {"epochs": 1}, "MLP")
+    assert run.history[0]["train_seconds"] > 0
+
+
+@pytest.fixture
+def saved(splits, tmp_path):
+    """A folder with a checkpoint in it, after five steps."""
+    with pytest.raises(Stopped):
+        attempt(splits, Interrupting(tmp_path, 5), SETTINGS)
+    return tmp_path
+
+
+def test_a_checkpoint_holds_no_pickle(saved):
+    content = (saved / checkpoint.NAME).read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert json.loads(header["__metadata__"]["checkpoint"])["identity"] == {"settings": SETTINGS}
+    assert list(saved.iterdir()) == [saved / checkpoint.NAME]
+
+
+@pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: c[:100], lambda c: b""])
+def test_a_torn_checkpoint_is_ignored_with_a_warning(saved, capsys, damage):
+    path = saved / checkpoint.NAME
+    path.write_bytes(damage(path.read_bytes()))
+    assert Checkpoints(saved, {"settings": SETTINGS}, 1).load() is None
+    assert f"warning: {path} cannot be read" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_other_settings_is_ignored_with_a_warning(saved, capsys):
+    other = Checkpoints(saved, {"settings": SETTINGS | {"epochs": 4}}, 1)
+    assert other.load() is None
+    assert "is of another run: settings differ; training starts afresh" in capsys.readouterr().err
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(saved, capsys, monkeypatch):
+    before = (saved / checkpoint.NAME).read_bytes()
+    checkpoints = Checkpoints(saved, {"settings": SETTINGS}, 1)
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        checkpoints.save({"large": torch.zeros(1_000_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "the checkpoint before stays" in capsys.readouterr().err
+    assert (saved / checkpoint.NAME).read_bytes() == before
+    assert list(saved.iterdir()) == [saved / checkpoint.NAME]
+    assert checkpoints.load()["plain"]["step"] == 5
+
+
+def test_a_long_epoch_is_saved_now_and_then(splits, tmp_path):
+    saves = []
+
+    class Counting(Checkpoints):
+        def save(self, state):
+            saves.append(state["plain"]["step"])
+            super().save(state)
+
+    attempt(splits, Counting(tmp_path, {}, interval=0), SETTINGS | {"epochs": 1}, "MLP")
+    assert saves == [*range(1, STEPS + 1), 0]
+
+
+# --- as processes
+
+
+def command(small_data, output, *options):
+    base = [sys.executable, "scripts/train.py", "--data", small_data, "--output", output]
+    return [*base, "--model", "CNN", "--epochs", "2", "--log-interval", "1", *options]
+
+
+def start(small_data, output, *options):
+    """Start a training and wait until it is in its first steps."""
+    process = subprocess.Popen(
+        command(small_data, output, *options),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if "[192/2000" in line:
+            return process
+    raise AssertionError(process.stderr.read())
+
+
+def finish(small_data, output, *options):
+    done = subprocess.run(
+        command(small_data, output, *options), cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_same_command_goes_on(finished_once, small_data, tmp_path, number):
+    process = start(small_data, tmp_path)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name}; the checkpoint is saved" in errors
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+    done = finish(small_data, tmp_path)
+    assert "resuming at epoch 1, after " in done.stdout
+    assert "Train Epoch: 1 [0/2000" not in done.stdout  # never from zero
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    assert weights == (finished_once.run_folder("cnn") / "model.safetensors").read_bytes()
+    assert json.loads((tmp_path / "run.json").read_text())["resumes"] == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "history.csv", "model.safetensors", "run.json",
+    ]  # fmt: skip
+
+
+def test_a_killed_training_goes_on_from_its_last_checkpoint(finished_once, small_data, tmp_path):
+    options = ("--checkpoint-minutes", "0.001")
+    process = start(small_data, tmp_path, *options)
+    process.kill()
+    process.wait()
+    done = finish(small_data, tmp_path)
+    assert "is dead: taking over" in done.stdout
+    assert "resuming at epoch 1, after " in done.stdout
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    assert weights == (finished_once.run_folder("cnn") / "model.safetensors").read_bytes()
+
+
+def test_a_second_writer_waits_for_the_first(small_data, tmp_path):
+    first = start(small_data, tmp_path)
+    done = finish(small_data, tmp_path)
+    assert f"process {first.pid} on " in done.stdout
+    assert "is training into" in done.stdout
+    assert f"{tmp_path} is complete: the other process has finished it" in done.stdout
+    first.communicate()
+    assert first.returncode == 0
+    assert json.loads((tmp_path / "run.json").read_text())["resumes"] == 0
+
+
+def test_a_frozen_writer_stops_when_another_has_taken_over(small_data, tmp_path, monkeypatch):
+    process = start(small_data, tmp_path)
+    lease = tmp_path / "lease.json"
+    lease.write_text(json.dumps(json.loads(lease.read_text()) | {"id": "another"}))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "has taken over" in errors
+    assert not (tmp_path / "model.safetensors").exists()
+    assert lease.exists()  # it is the other's
+
+
+def test_a_divergence_fails_at_once_when_it_is_tried_again(small_data, tmp_path):
+    diverging = ("--optimizer", "SGD", "lr=1e30")
+    base = command(small_data, tmp_path)
+    first = subprocess.run([*base, *diverging], cwd=ROOT, capture_output=True, text=True)
+    assert first.returncode == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["failure.json"]
+    clock = time.monotonic()
+    again = subprocess.run([*base, *diverging], cwd=ROOT, capture_output=True, text=True)
+    assert again.returncode == 1
+    assert "known from" in again.stderr
+    assert "Train Epoch" not in again.stdout
+    assert time.monotonic() - clock < 60
+    # other settings make it void
+    assert "Train Epoch" in finish(small_data, tmp_path, "--optimizer", "SGD", "lr=0.01").stdout
+    assert not (tmp_path / "failure.json").exists()
+
+
+def test_state_of_any_shape_comes_back():
+    state = {"a": [1, {"b": torch.arange(3)}, None], 0: {"x": 1.5, "y": True}, "t": torch.ones(())}
+    tensors = {}
+    packed = json.loads(json.dumps(checkpoint._take_out(state, tensors)))
+    again = checkpoint._put_back(packed, tensors)
+    assert again.keys() == state.keys()
+    assert torch.equal(again["a"][1]["b"], torch.arange(3))
+    assert again[0] == state[0]
+    assert again["t"].shape == ()
+
+
+def test_normalised_splits_are_what_training_takes(splits):
+    assert all(isinstance(split, Split) for split in splits)
