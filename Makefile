@@ -1,6 +1,6 @@
 # make help lists what one can do.
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock clean venv venv-dev
+.PHONY: help run check status why cluster cluster-down test test-slurm lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # The virtual environment; one that exists elsewhere can be named: make run VENV=~/envs/slurm
@@ -8,13 +8,31 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: venv  ## set up, train the lesson's MLP and CNN on this machine, write results/report.csv
 	@$(BIN)/snakemake --profile profiles/local
 
+check: venv  ## ask Slurm whether it would take the jobs of config/ with profiles/slurm
+	@$(BIN)/python scripts/check.py
+
+status: venv  ## show the runs by experiment and seed: Slurm state, epoch, accuracy
+	@$(BIN)/python scripts/status.py
+
+why: venv  ## explain one run: make why RUN=cnn/seed1
+	@$(BIN)/python scripts/status.py --why $(or $(RUN),$(error name a run: make why RUN=cnn/seed1))
+
+cluster:  ## start a throw-away Slurm on this machine (root, Debian or Ubuntu)
+	@tests/cluster/slurm up
+
+cluster-down:  ## stop it and remove its files
+	@tests/cluster/slurm down
+
 test: venv-dev  ## set up with the test tools, run the whole test suite
 	@$(BIN)/python -m pytest
+
+test-slurm: venv-dev  ## run the tests on a throw-away Slurm (root, Debian or Ubuntu; 20 minutes)
+	@$(BIN)/python -m pytest --numprocesses 0 tests/slurm
 
 lint: venv-dev  ## check format and style of Python and workflow files
 	@$(BIN)/ruff format --check .
@@ -42,7 +60,7 @@ clean:  ## remove caches and logs of the tools; keep data and trained runs
 	@echo "    rm -r results/data                                    # the data"
 	@echo "    rm -r .snakemake $(VENV)"
 
-venv:
+venv:  ## set up only
 	@scripts/venv.sh $(VENV) requirements.txt
 
 venv-dev:

@@ -10,9 +10,10 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 sys.path.insert(0, "scripts")
+from beginning import before_queueing
 from cli import Failure
 from configuration import read_study
-from ending import accuracies, unfinished
+from ending import accuracies, unfinished, write_resources
 
 # The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
 # `set` is Snakemake's own prefix, which this one replaces: without it, a failed command that is
@@ -54,9 +55,16 @@ rule all:
     localrule: True
 
 
+onstart:
+    if workflow.executor_plugin.name == "slurm":
+        before_queueing(STUDY, workflow)
+
+
 onsuccess:
     print(accuracies(Path(RESULTS, "report.csv")))
+    write_resources(STUDY)
 
 
 onerror:
+    write_resources(STUDY)
     print(unfinished(Path(RESULTS), STUDY.runs, {"train": TRAINED, "evaluate": EVALUATED}))

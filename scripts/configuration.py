@@ -4,7 +4,7 @@ Only the Snakefile uses this module. What the scripts need, they get as options.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,12 @@ class Study:
     data_dir: str
     mirrors: list[str]
     experiments: dict[str, Experiment]
+
+    def experiment(self, wildcards, attempt: int = 1) -> Experiment:
+        """Return the experiment of a job; a retry asks for more memory and time, to three times."""
+        asked = self.experiments[wildcards.experiment]
+        factor = min(attempt, 3)
+        return replace(asked, mem_mb=asked.mem_mb * factor, runtime=asked.runtime * factor)
 
     @property
     def runs(self) -> list[tuple[str, int]]:

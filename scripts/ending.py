@@ -3,6 +3,9 @@
 import csv
 from pathlib import Path
 
+import resources
+from cli import Failure
+
 
 def accuracies(report: Path) -> str:
     """Return a line for each run in the report; nothing where there is no report."""
@@ -47,3 +50,11 @@ def unfinished(results: Path, runs: list[tuple[str, int]], stages: dict[str, lis
         return ""
     again = "What is done is kept: the same command goes on from here."
     return "\n".join(["Not finished:", *lines, again])
+
+
+def write_resources(study) -> None:
+    """Write `resources.csv`; a study of which nothing has run has none."""
+    try:
+        resources.write(study)
+    except Failure as failure:
+        print(f"no resources.csv: {failure}")

@@ -17,11 +17,19 @@ IN_CI = os.environ.get("CI") == "true"
 BIN = Path(sys.executable).parent
 
 
+def cluster(*arguments) -> subprocess.CompletedProcess:
+    """Run the command of the throw-away cluster."""
+    command = [ROOT / "tests" / "cluster" / "slurm", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+
 def pytest_collection_modifyitems(items):
-    if not IN_CI:
-        for item in items:
-            if item.get_closest_marker("ci"):
-                item.add_marker(pytest.mark.skip(reason="slow: run only where CI=true"))
+    """Give each file to one worker, and all Slurm tests to one: they share the cluster."""
+    for item in items:
+        folder = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("slurm" if folder == "slurm" else item.path.stem))
+        if not IN_CI and item.get_closest_marker("ci"):
+            item.add_marker(pytest.mark.skip(reason="slow: run only where CI=true"))
 
 
 class Project:
@@ -35,13 +43,12 @@ class Project:
         """Run a command in the folder; fail with what it printed if it fails."""
         done = subprocess.run(
             [str(word) for word in command],
-            cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=600,
-            **options,
+            **({"cwd": self.folder} | options),
         )
         assert not check or done.returncode == 0, done.stdout
         return done
@@ -134,3 +141,17 @@ def finished(finished_once, tmp_path) -> Project:
 def small_data(finished_once) -> Path:
     """The prepared small data set."""
     return finished_once.data
+
+
+@pytest.fixture(scope="session")
+def slurm():
+    """A real Slurm on this machine. One that runs already is used, and left running."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        reason = "the Slurm tests need root on Debian or Ubuntu: sudo make test, or a container"
+        pytest.fail(reason) if IN_CI else pytest.skip(reason)
+    was_up = cluster("status").returncode == 0
+    done = cluster("up")
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield
+    if not was_up:
+        assert cluster("down").returncode == 0

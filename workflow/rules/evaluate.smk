@@ -13,14 +13,14 @@ rule evaluate:
             for name in ("cli", "data", "files", "inference", "provenance", "recipe")
         ]
         + MODEL_MODULES,
-        model=lambda wildcards: STUDY.experiments[wildcards.experiment].model_file,
+        model=lambda wildcards: STUDY.experiment(wildcards).model_file,
     output:
         [f"{RUN}/{file}" for file in EVALUATED],
     log:
         f"{RESULTS}/logs/evaluate-{{experiment}}-seed{{seed}}.log",
-    threads: lambda wildcards: STUDY.experiments[wildcards.experiment].cpus
+    threads: lambda wildcards: STUDY.experiment(wildcards).cpus
     resources:
-        mem_mb=lambda wildcards: STUDY.experiments[wildcards.experiment].mem_mb,
+        mem_mb=lambda wildcards, attempt: STUDY.experiment(wildcards, attempt).mem_mb,
         runtime=5,
     params:
         run=subpath(output[0], parent=True),

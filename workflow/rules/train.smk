@@ -17,31 +17,41 @@ rule train:
         modules=[
             f"scripts/{name}.py"
             for name in (
+                "checkpoint",
                 "cli",
                 "data",
                 "device",
                 "files",
                 "inference",
+                "lease",
+                "progress",
                 "provenance",
                 "recipe",
+                "run_folder",
             )
         ]
         + MODEL_MODULES,
-        model=lambda wildcards: STUDY.experiments[wildcards.experiment].model_file,
+        model=lambda wildcards: STUDY.experiment(wildcards).model_file,
     output:
         [f"{RUN}/{file}" for file in TRAINED],
     log:
         f"{RESULTS}/logs/train-{{experiment}}-seed{{seed}}.log",
-    threads: lambda wildcards: STUDY.experiments[wildcards.experiment].cpus
+    threads: lambda wildcards: STUDY.experiment(wildcards).cpus
     resources:
-        mem_mb=lambda wildcards: STUDY.experiments[wildcards.experiment].mem_mb,
-        runtime=lambda wildcards: STUDY.experiments[wildcards.experiment].runtime,
-        gpu=lambda wildcards: STUDY.experiments[wildcards.experiment].gpus,
+        # A job that was killed for want of memory or time is submitted again with more of both.
+        mem_mb=lambda wildcards, attempt: STUDY.experiment(wildcards, attempt).mem_mb,
+        runtime=lambda wildcards, attempt: STUDY.experiment(wildcards, attempt).runtime,
+        gpu=lambda wildcards: STUDY.experiment(wildcards).gpus,
     params:
-        options=lambda wildcards: STUDY.experiments[wildcards.experiment].train_options,
+        options=lambda wildcards: STUDY.experiment(wildcards).train_options,
         run=subpath(output[0], parent=True),
     message:
         "Train {wildcards.experiment}, seed {wildcards.seed}: progress in {log}"
     shell:
-        "python {input.script} --data {input.data:q} --output {params.run:q}"
-        " --seed {wildcards.seed} --threads {threads} {params.options:q} > {log:q} 2>&1"
+        # Snakemake removes the log when the job starts, also when it starts again. What it said
+        # before survives under a second name in the run's folder until the run is complete.
+        "mkdir -p {params.run:q} && touch {params.run:q}/train.log"
+        " && ln -f {params.run:q}/train.log {log:q}"
+        " && python {input.script} --data {input.data:q} --output {params.run:q}"
+        " --seed {wildcards.seed} --threads {threads} {params.options:q} >> {log:q} 2>&1"
+        " && rm {params.run:q}/train.log"
