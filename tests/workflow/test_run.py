@@ -38,7 +38,7 @@ def test_it_writes_what_the_design_says(finished_once):
     logs |= {"logs/download-MNIST-small.log", "logs/prepare-MNIST-small.log", "logs/report.log"}
     data = {"data/MNIST-small.json", "data/MNIST-small.safetensors"}
     raw = {file for file in files if file.startswith("data/MNIST-small/raw/")}
-    assert files - raw == runs | logs | data | {"report.csv"}
+    assert files - raw == runs | logs | data | {"report.csv", "resources.csv"}
     for experiment in ("mlp", "cnn"):
         assert sum(f"{experiment}" in file for file in files) <= 10
 
