@@ -28,10 +28,10 @@ cluster:  ## start a throw-away Slurm on this machine (root, Debian or Ubuntu)
 cluster-down:  ## stop it and remove its files
 	@tests/cluster/slurm down
 
-test: venv-dev  ## set up with the test tools, run the whole test suite
+test: venv-dev  ## set up with the test tools, run all tests but those on a real Slurm
 	@$(BIN)/python -m pytest
 
-test-slurm: venv-dev  ## run the tests on a throw-away Slurm (root, Debian or Ubuntu; 20 minutes)
+test-slurm: venv-dev  ## run the tests on a throw-away Slurm (root, Debian or Ubuntu)
 	@$(BIN)/python -m pytest --numprocesses 0 tests/slurm
 
 lint: venv-dev  ## check format and style of Python and workflow files

@@ -14,7 +14,7 @@ from pathlib import Path
 import checked_yaml
 import cli
 from cli import Failure
-from configuration import Study, read_study
+from configuration import Study, add_argument, read_study
 
 # What sbatch says, and the key that is wrong. {profile} and {experiment} are filled in.
 CURES = {
@@ -58,15 +58,8 @@ class PlannedJob:
 def main() -> None:
     """Run the command line."""
     parser = cli.parser(__doc__)
+    add_argument(parser)
     add = parser.add_argument
-    add(
-        "--configfile",
-        type=Path,
-        nargs="*",
-        default=[],
-        metavar="FILE",
-        help="the config, as for snakemake (default: config/config.yaml)",
-    )
     add(
         "--profile",
         type=Path,

@@ -1,8 +1,10 @@
 """The study that a config describes: read, checked to the last key, its defaults filled in.
 
-Only the Snakefile uses this module. What the scripts need, they get as options.
+The Snakefile uses this module, and the commands that look at a whole study. What the scripts of a
+stage need, they get as options.
 """
 
+import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,6 +95,18 @@ class Study:
             f"{name}={','.join(map(str, sorted(each.seeds)))}"
             for name, each in self.experiments.items()
         ]
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the config."""
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help=f"the config, as for snakemake (default: {DEFAULT_CONFIG})",
+    )
 
 
 def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:

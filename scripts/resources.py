@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cli
 import slurm_jobs
-from configuration import Study, read_study
+from configuration import Study, add_argument, read_study
 from files import atomic_path, read_json
 from slurm_jobs import ENDED_WELL, Job
 
@@ -23,15 +23,7 @@ COLUMNS = (
 def main() -> None:
     """Run the command line."""
     parser = cli.parser(__doc__)
-    add = parser.add_argument
-    add(
-        "--configfile",
-        type=Path,
-        nargs="*",
-        default=[],
-        metavar="FILE",
-        help="the config, as for snakemake (default: config/config.yaml)",
-    )
+    add_argument(parser)
     args = parser.parse_args()
     print(write(read_study(args.configfile, {})))
 

@@ -13,10 +13,9 @@ from pathlib import Path
 
 DAYS_BACK = 30
 FIELDS = (
-    "JobID,Comment,State,ExitCode,Partition,NodeList,Submit,Start,End,ElapsedRaw,TimelimitRaw,"
+    "JobID,Comment,State,ExitCode,Partition,NodeList,Submit,Start,ElapsedRaw,TimelimitRaw,"
     "ReqCPUS,ReqMem,TotalCPU,MaxRSS,Reason,WorkDir"
 ).split(",")
-WAITING = ("PENDING", "REQUEUED", "RESIZING")
 ENDED_WELL = "COMPLETED"
 
 

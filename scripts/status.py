@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 import cli
 import slurm_jobs
 from cli import Failure
-from configuration import Study, read_study
+from configuration import Study, add_argument, read_study
 from slurm_jobs import Job
 
 LOG_LINES = 15
@@ -23,15 +23,8 @@ LOG_LINES = 15
 def main() -> None:
     """Run the command line."""
     parser = cli.parser(__doc__)
+    add_argument(parser)
     add = parser.add_argument
-    add(
-        "--configfile",
-        type=Path,
-        nargs="*",
-        default=[],
-        metavar="FILE",
-        help="the config, as for snakemake (default: config/config.yaml)",
-    )
     add("--why", metavar="RUN", help="explain one run (default: show all)")
     args = parser.parse_args()
 

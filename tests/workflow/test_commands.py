@@ -107,10 +107,13 @@ def test_every_script_explains_itself(name):
     command = [sys.executable, f"scripts/{name}.py", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
-    source = (ROOT / "scripts" / f"{name}.py").read_text()
-    for option in re.findall(r'add\(\s*"(--[\w-]+)"', source):
+    source = "".join(path.read_text() for path in (ROOT / "scripts").glob("*.py"))
+    options = re.findall(r"^  (--[\w-]+)", done.stdout, flags=re.MULTILINE)
+    own = re.findall(r'add\(\s*"(--[\w-]+)"', (ROOT / "scripts" / f"{name}.py").read_text())
+    assert options
+    assert set(own) <= set(options)
+    for option in options:
         explained = re.search(rf"^  {option}\b.*(\n {{8,}}.*)*", done.stdout, flags=re.MULTILINE)
-        assert explained, option
         required = re.search(rf'"{option}",[^()]*required=True', source)
         assert required or "(default" in explained[0].replace("\n", " "), option
 
