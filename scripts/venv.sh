@@ -44,7 +44,7 @@ free=$(df -Pk "$(dirname "$venv")" | awk 'NR == 2 {print int($4 / 1000000)}')
 [ "$free" -ge 8 ] || fail "$venv needs about 8 GB, and only $free GB are free in
 $(cd "$(dirname "$venv")" && pwd). Make room, or clone into a larger file system."
 
-echo "Setting up $venv with $("$python" --version): about 3 GB to download, some minutes." >&2
+echo "Setting up $venv with $("$python" --version): some gigabytes to download, some minutes." >&2
 rm -f "$stamp"
 if ! "$venv/bin/python" -c '' 2>/dev/null || ! recent_enough "$venv/bin/python"; then
     rm -rf "$venv"
