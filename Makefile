@@ -1,6 +1,6 @@
 # make help lists what one can do.
 .DEFAULT_GOAL := help
-.PHONY: help run check status why cluster cluster-down test test-slurm lint format lock clean venv venv-dev
+.PHONY: help run check status why cluster cluster-down test bench bench-quick lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # The virtual environment; one that exists elsewhere can be named: make run VENV=~/envs/slurm
@@ -28,11 +28,14 @@ cluster:  ## start a throw-away Slurm on this machine (root, Debian or Ubuntu)
 cluster-down:  ## stop it and remove its files
 	@tests/cluster/slurm down
 
-test: venv-dev  ## set up with the test tools, run all tests but those on a real Slurm
+test: venv-dev  ## set up with the test tools, run all tests (as root: on a throw-away Slurm too)
 	@$(BIN)/python -m pytest
 
-test-slurm: venv-dev  ## run the tests on a throw-away Slurm (root, Debian or Ubuntu)
-	@$(BIN)/python -m pytest --numprocesses 0 tests/slurm
+bench: venv-dev  ## measure this project against the lesson's plain script (under an hour)
+	@$(BIN)/python tests/bench/bench.py
+
+bench-quick: venv-dev  ## measure the quick parts (under five minutes)
+	@$(BIN)/python tests/bench/bench.py --quick
 
 lint: venv-dev  ## check format and style of Python and workflow files
 	@$(BIN)/ruff format --check .

@@ -11,9 +11,10 @@ from snakemake.exceptions import WorkflowError
 from check import check
 from cli import Failure
 from configuration import Study
-from slurm_jobs import jobs
+from slurm_jobs import Job, jobs
 
-SECONDS_BETWEEN_CHECKS = 15
+SECONDS_BETWEEN_LOOKS = 10
+HELD = "launch failed requeued held"
 PATIENT_SBATCH = Path(__file__).resolve().parents[1] / "workflow" / "bin"
 
 
@@ -29,23 +30,41 @@ def before_queueing(study: Study, workflow) -> None:
         raise WorkflowError(str(failure)) from failure
     os.environ["PATH"] = f"{PATIENT_SBATCH}{os.pathsep}{os.environ['PATH']}"
     # The executor has no public name; Snakemake is pinned.
-    arguments = (workflow.scheduler._executor, Path.cwd())
-    threading.Thread(target=look_after, args=arguments, daemon=True).start()
+    executor = workflow.scheduler._executor
+    if not workflow.executor_settings.logdir:
+        executor.slurm_logdir = Path(study.results_dir, "logs", "slurm").resolve()
+    seconds = workflow.remote_execution_settings.seconds_between_status_checks
+    check_steadily(type(executor), seconds)
+    threading.Thread(target=look_after, args=(Path.cwd(),), daemon=True).start()
 
 
-def look_after(executor, workdir: Path) -> None:
-    """Mend two things of Snakemake's Slurm plugin (2.8.0) while it runs.
+def check_steadily(executor_class: type, seconds: float) -> None:
+    """Let Snakemake's Slurm plugin (2.8.0) look at its jobs at equal intervals.
 
-    It waits for a preempted job to come back, and one whose partition cancels what it preempts
-    never would: put such a job back into the queue. And it looks at its jobs ever more rarely, up
-    to every three minutes, so that a failed run would end long after its cause.
+    Left alone, it ignores `seconds-between-status-checks` and looks ever more rarely, up to every
+    three minutes, so that a failed run would end long after its cause.
     """
+    interval = property(lambda executor: seconds, lambda executor, longer: None)
+    executor_class.next_seconds_between_status_checks = interval
+
+
+def look_after(workdir: Path) -> None:
+    """Bring back, for as long as the process lives, what the plugin would wait for in vain."""
     old = {job.job_id for job in jobs(workdir)}
     while True:
-        time.sleep(SECONDS_BETWEEN_CHECKS)
-        seconds = executor.next_seconds_between_status_checks
-        if seconds and seconds > SECONDS_BETWEEN_CHECKS:
-            executor.next_seconds_between_status_checks = SECONDS_BETWEEN_CHECKS
+        time.sleep(SECONDS_BETWEEN_LOOKS)
         for job in jobs(workdir):
-            if job.state == "PREEMPTED" and job.job_id not in old:
-                subprocess.run(["scontrol", "requeue", job.job_id], capture_output=True)
+            if job.job_id not in old:
+                bring_back(job)
+
+
+def bring_back(job: Job) -> None:
+    """Put a job back into the queue that Slurm would never start again of itself.
+
+    A job is lost when its partition cancels what it preempts; it is held when a broken node, which
+    Slurm then drains, could not start it.
+    """
+    if job.state == "PREEMPTED":
+        subprocess.run(["scontrol", "requeue", job.job_id], capture_output=True)
+    elif job.state == "PENDING" and job.reason == HELD:
+        subprocess.run(["scontrol", "release", job.job_id], capture_output=True)

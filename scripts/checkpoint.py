@@ -114,10 +114,6 @@ class Checkpoints:
     def _ignore(self, reason: str) -> None:
         print(f"warning: {self.path} {reason}; training starts afresh", file=sys.stderr, flush=True)
 
-    def remove(self) -> None:
-        """Remove the checkpoint of a run that is complete."""
-        self.path.unlink(missing_ok=True)
-
 
 def _take_out(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Return `value` as JSON can hold it, its tensors moved to `tensors`.

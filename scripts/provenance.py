@@ -1,5 +1,6 @@
 """What `run.json` tells of a run: where its numbers come from."""
 
+import functools
 import os
 import platform
 import re
@@ -65,6 +66,7 @@ def git_state() -> dict:
     return {"git_commit": commit, "git_dirty": None if status is None else bool(status)}
 
 
+@functools.cache  # asked for at the start and at the end
 def slurm_job() -> dict | None:
     """Return id, partition, submit and start time of the Slurm job that this is, or None."""
     job_id = os.environ.get("SLURM_JOB_ID")

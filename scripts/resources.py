@@ -89,7 +89,7 @@ def record_row(study: Study, experiment: str, seed: int) -> dict | None:
 
 def suggestion(job: Job) -> str:
     """Name a fitting request for memory and time of a job that ended well."""
-    if job.state == "OUT_OF_MEMORY":
+    if job.out_of_memory:
         return f"asked {job.mem_asked_mb:.0f} MB, needs more"
     if job.state != ENDED_WELL:
         return ""

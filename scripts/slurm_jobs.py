@@ -4,6 +4,7 @@ Snakemake's Slurm plugin names a job by a UUID and writes rule and wildcards int
 the working directory tells whose it is.
 """
 
+import math
 import re
 import shutil
 import subprocess
@@ -56,11 +57,22 @@ class Job:
         return self.cpu_seconds / available if available else None
 
     @property
+    def out_of_memory(self) -> bool:
+        """Whether it was killed for using more memory than it asked for.
+
+        Where Slurm enforces memory without cgroups (jobacct_gather with OverMemoryKill), such a job
+        is FAILED, and only the memory that was counted tells why.
+        """
+        over = (self.mem_used_mb or 0) >= (self.mem_asked_mb or math.inf)
+        return self.state == "OUT_OF_MEMORY" or (self.state == "FAILED" and over)
+
+    @property
     def cause(self) -> str:
         """Say in words how the job ended, or what it is doing."""
+        if self.out_of_memory:
+            return "it used more memory than it asked for"
         return {
             "TIMEOUT": "it reached its time limit",
-            "OUT_OF_MEMORY": "it used more memory than it asked for",
             "CANCELLED": "it was cancelled (scancel, or Ctrl-C of Snakemake)",
             "PREEMPTED": "a job of higher priority took its place",
             "NODE_FAIL": "its node failed",
@@ -81,12 +93,13 @@ def jobs(workdir: Path) -> list[Job]:
 
     Without accounting, only those that squeue still knows; without Slurm, none.
     """
-    if accounting_works():
-        return _from_sacct(workdir)
-    return _from_squeue(workdir)
+    found = _from_sacct(workdir) if accounting_works() else {}
+    # sacct learns a job's comment only when it ends, and lags some seconds behind.
+    found |= _from_squeue(workdir)
+    return sorted(found.values(), key=lambda job: [int(n) for n in re.findall(r"\d+", job.job_id)])
 
 
-def _from_sacct(workdir: Path) -> list[Job]:
+def _from_sacct(workdir: Path) -> dict[str, Job]:
     since = datetime.now(UTC).astimezone() - timedelta(days=DAYS_BACK)
     text = _output(
         "sacct",
@@ -110,9 +123,8 @@ def _from_sacct(workdir: Path) -> list[Job]:
             continue
         if Path(row["WorkDir"]) != workdir or not row["Comment"].startswith("rule_"):
             continue
-        found.pop(job_id, None)  # of a requeued job the last row counts
-        found[job_id] = _job(row)
-    return list(found.values())
+        found[job_id] = _job(row)  # of a requeued job the last row counts
+    return found
 
 
 def _job(row: dict[str, str]) -> Job:
@@ -135,21 +147,21 @@ def _job(row: dict[str, str]) -> Job:
     )
 
 
-def _from_squeue(workdir: Path) -> list[Job]:
+def _from_squeue(workdir: Path) -> dict[str, Job]:
     columns = {
         "JobID": "%i", "Comment": "%k", "State": "%T", "Partition": "%P", "NodeList": "%N",
         "Submit": "%V", "Start": "%S", "Elapsed": "%M", "Limit": "%l", "ReqCPUS": "%C",
         "ReqMem": "%m", "Reason": "%r", "WorkDir": "%Z",
     }  # fmt: skip
     text = _output("squeue", "--me", "--noheader", f"--format={'|'.join(columns.values())}")
-    found = []
+    found = {}
     for line in (text or "").splitlines():
         row = dict(zip(columns, line.split("|"), strict=False))
         if Path(row["WorkDir"]) != workdir or not row["Comment"].startswith("rule_"):
             continue
         limit = round(_seconds(row["Limit"]) / 60)
         row |= {"ElapsedRaw": int(_seconds(row["Elapsed"])), "TimelimitRaw": str(limit)}
-        found.append(_job(row | {"ExitCode": "", "TotalCPU": ""}))
+        found[row["JobID"]] = _job(row | {"ExitCode": "", "TotalCPU": ""})
     return found
 
 

@@ -144,7 +144,7 @@ def advice(folder: Path, jobs: list[Job], experiment: str) -> str:
     if (folder / "failure.json").is_file():
         change = f"change experiments.{experiment} in the config"
         return f"It fails whenever it is tried: {change}, then\n  {again}"
-    if last == "OUT_OF_MEMORY":
+    if jobs and jobs[-1].out_of_memory:
         return f"Raise experiments.{experiment}.mem_mb in the config, then\n  {again}"
     if last == "TIMEOUT":
         return f"Raise experiments.{experiment}.runtime in the config, then\n  {again}"

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,13 @@ def cluster(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Give each file to one worker, and all Slurm tests to one: they share the cluster."""
+    """Give each file to one worker, and all Slurm tests to one: they share the cluster.
+
+    Those of the cluster itself come first, while there is none.
+    """
+    items.sort(key=lambda item: item.path.stem != "test_cluster")
     for item in items:
         folder = item.path.parent.name
         item.add_marker(pytest.mark.xdist_group("slurm" if folder == "slurm" else item.path.stem))
@@ -144,14 +150,33 @@ def small_data(finished_once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def slurm():
-    """A real Slurm on this machine. One that runs already is used, and left running."""
+def slurm_machine():
+    """A machine that can have a throw-away Slurm."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         reason = "the Slurm tests need root on Debian or Ubuntu: sudo make test, or a container"
         pytest.fail(reason) if IN_CI else pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def slurm(slurm_machine):
+    """A real Slurm on this machine. One that runs already is used, and left running."""
     was_up = cluster("status").returncode == 0
     done = cluster("up")
     assert done.returncode == 0, done.stdout + done.stderr
     yield
     if not was_up:
         assert cluster("down").returncode == 0
+
+
+@pytest.fixture(scope="session")
+def calm(tmp_path_factory):
+    """Return what tells the bytes that the Slurm tests' network comes to in peace, by epochs."""
+    from slurm_project import NETWORK, SlurmProject
+
+    project = SlurmProject(fresh_project(tmp_path_factory.mktemp("calm") / "project").folder)
+    lengths = {16: "short", 50: "long"}
+    project.configure("\n".join(f"{n}: {{{NETWORK}, epochs: {e}}}" for e, n in lengths.items()))
+    with ThreadPoolExecutor(1) as pool:
+        # Beside the tests that will ask for it: they wait for Slurm most of the time.
+        run = pool.submit(project.snakemake, config="slurm.yaml")
+        yield lambda epochs: run.result() and project.outcome(lengths[epochs])

@@ -1,9 +1,14 @@
 """A copy of the project whose workflow runs on the throw-away cluster."""
 
+import json
 import subprocess
 import time
 
+import psutil
 from conftest import BIN, Project
+
+# What is trained where a test compares bytes: dropout and shuffling draw random numbers.
+NETWORK = "model: {name: CNN}, shuffle: true"
 
 
 class SlurmProject(Project):
@@ -18,9 +23,11 @@ class SlurmProject(Project):
 
     def start(self, *arguments) -> subprocess.Popen:
         """Start the workflow; what it prints goes to `snakemake.log`."""
+        # Tests that are run in the background inherit a shell's wish to ignore Ctrl-C.
+        heed = ("env", "--default-signal=INT")
         with (self.folder / "snakemake.log").open("a") as log:
             return subprocess.Popen(
-                self.command(*arguments),
+                [*heed, *self.command(*arguments)],
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -45,6 +52,37 @@ class SlurmProject(Project):
         ]
         (self.folder / "slurm.yaml").write_text("\n".join(lines) + "\n")
 
+    def show(self, command: str, *arguments) -> str:
+        """Return what a command of the study prints."""
+        return self.script(command, "--configfile", "slurm.yaml", *arguments).stdout
+
+    def train_log(self, experiment: str) -> str:
+        """Return the log of an experiment's training; nothing if there is none yet."""
+        path = self.results / "logs" / f"train-{experiment}-seed1.log"
+        return path.read_text() if path.exists() else ""
+
+    def outcome(self, experiment: str) -> list[bytes]:
+        """Return what a disturbance must not change."""
+        files = ("model.safetensors", "predictions.csv.gz")
+        return [(self.run_folder(experiment) / file).read_bytes() for file in files]
+
+    def lease(self, experiment: str):
+        return self.run_folder(experiment) / "lease.json"
+
+    def trains(self, experiment: str) -> bool:
+        """Whether a process of this machine is training an experiment."""
+        try:
+            return psutil.pid_exists(json.loads(self.lease(experiment).read_text())["process"])
+        except FileNotFoundError:
+            return False
+
+    def trained(self, experiment: str) -> str:
+        """Wait until an experiment has saved a checkpoint; return the job that trains it."""
+        checkpoint = self.run_folder(experiment) / "checkpoint.safetensors"
+        wait_for(checkpoint.exists, 240, f"the first checkpoint of {experiment}")
+        (job,) = self.job_ids(experiment)
+        return job
+
     def job_ids(self, experiment: str, rule: str = "train") -> list[str]:
         """Return the ids of an experiment's jobs that wait or run."""
         output = self.run("squeue", "--noheader", "--format=%i|%k|%Z").stdout
@@ -52,10 +90,16 @@ class SlurmProject(Project):
         comment = f"rule_{rule}_wildcards_{experiment}_1"
         return [row[0] for row in rows if row[1:] == [comment, str(self.folder)]]
 
-    def accounting(self, fields: str) -> list[list[str]]:
+    def node(self, experiment: str) -> str:
+        """Return the node on which an experiment trains."""
+        (job,) = self.job_ids(experiment)
+        return self.run("squeue", "--noheader", f"--job={job}", "--format=%N").stdout.strip()
+
+    def accounting(self, fields: str, *options) -> list[list[str]]:
         """Return rows of sacct for this project's jobs: the comment, then the fields."""
         output = self.run(
-            "sacct", "-X", "--noheader", "--parsable2", f"--format=WorkDir,Comment,{fields}"
+            *("sacct", "-X", "--noheader", "--parsable2", *options),
+            f"--format=WorkDir,Comment,{fields}",
         ).stdout
         rows = [line.split("|") for line in output.splitlines()]
         return [row[1:] for row in rows if row[0] == str(self.folder)]

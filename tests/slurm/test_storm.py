@@ -1,115 +1,145 @@
-"""One run of the workflow through everything that a cluster does to a job.
+"""One run of the workflow through everything that a cluster does to its jobs.
 
-Several networks train side by side, and each meets another fate; meanwhile the daemons fail. All
-have the settings of one that trains in peace on this machine, and must end with its bytes.
+Several networks train side by side, and each meets another fate; meanwhile a node is lost and the
+daemons fail. All have the settings of one that trains in peace on this machine, and must end with
+its bytes.
 """
 
 import csv
 import json
 import os
 import signal
-import subprocess
 import time
 
 import pytest
-from conftest import BIN, cluster, fresh_project
-from slurm_project import SlurmProject, wait_for
+from conftest import cluster, fresh_project
+from slurm_project import NETWORK, SlurmProject, wait_for
 
-FATES = ("cancelled", "killed", "requeued", "preempted")
-NETWORK = "model: {name: CNN}, shuffle: true"
 LIMITS = "mem_mb: 1600, runtime: 10"
+# What sacct must have seen of each, at least once.
+FATES = {
+    "cancelled": "CANCELLED",
+    "killed": "FAILED",
+    "requeued": "REQUEUED",
+    "preempted": "PREEMPTED",
+    "bumped": "REQUEUED",  # by us: its partition cancels what it preempts
+    "lost": "NODE_FAIL",
+    "time": "TIMEOUT FAILED",  # FAILED where the training heeds the signal in time
+    "memory": "FAILED",
+}
+EPOCHS = dict.fromkeys(FATES, 16) | {"time": 50, "lost": 50}
+# By its runtime a job comes to a partition: `spare`, whose jobs Slurm cancels for good when others
+# want the node, or the node of `gpu`, which is lost.
+PARTITIONS = """
+partitions:
+  cpu: {max_runtime: 60, max_mem_mb: 12288, max_cpus_per_task: 8}
+  spare: {max_runtime: 600, max_mem_mb: 12288, max_cpus_per_task: 8}
+  gpu: {max_runtime: 1440, max_mem_mb: 12288, max_cpus_per_task: 8}
+"""
 
 
 @pytest.fixture(scope="module")
-def storm(slurm, tmp_path_factory):
-    """The project after the storm, with a `calm` run for comparison."""
+def storm(slurm, calm, tmp_path_factory):
+    """The project after the storm."""
     project = SlurmProject(fresh_project(tmp_path_factory.mktemp("storm") / "project").folder)
+    (project.folder / "profiles/slurm/partitions.yaml").write_text(PARTITIONS)
+    limits = dict.fromkeys(FATES, LIMITS) | {
+        "bumped": "mem_mb: 1600, runtime: 100",
+        "lost": "mem_mb: 1600, runtime: 700",
+        "memory": "mem_mb: 800, runtime: 10",
+        "time": "mem_mb: 1600, runtime: 2",
+    }
     project.configure(
         "\n".join(
-            [
-                *(f"{fate}: {{{NETWORK}, {LIMITS}, epochs: 5}}" for fate in FATES),
-                f"memory: {{{NETWORK}, mem_mb: 800, runtime: 10, epochs: 5}}",
-                f"time: {{{NETWORK}, mem_mb: 1600, runtime: 2, epochs: 10}}",
-            ]
+            f"{fate}: {{{NETWORK}, epochs: {EPOCHS[fate]}, {limits[fate]}}}" for fate in FATES
         )
     )
     process = project.start()
     try:
-        through(project)
+        strike_the_jobs(project)
+        stop_the_daemons(project)
         assert process.wait(timeout=420) == 0, project.printed()[-6000:]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
             process.wait(60)
-    calm(project)
+        assert cluster("start", "slurmd-gpu1").returncode == 0
+        # Where it has not come back of itself.
+        project.run("scontrol", "update", "NodeName=gpu1", "State=RESUME", check=False)
     return project
 
 
-def through(project):
-    """Let each job meet its fate once it has done an epoch, then stop the daemons."""
-    log = project.results / "logs" / "train-time-seed1.log"
-    wait_for(lambda: log.exists() and "stopped by" in log.read_text(), 180, "the time limit")
-    for fate in FATES:
-        checkpoint = project.run_folder(fate) / "checkpoint.safetensors"
-        wait_for(checkpoint.exists, 180, f"{fate}'s first checkpoint")
-    (job,) = project.job_ids("cancelled")
+def strike_the_jobs(project):
+    """Let each job meet its fate once it has saved a checkpoint."""
+    job = project.trained("cancelled")
     project.run("scancel", job)
-    lease = json.loads((project.run_folder("killed") / "lease.json").read_text())
-    os.kill(lease["process"], signal.SIGKILL)
-    (job,) = project.job_ids("requeued")
+    job = project.trained("killed")
+    os.kill(json.loads(project.lease("killed").read_text())["process"], signal.SIGKILL)
+    wait_for(lambda: job not in project.job_ids("killed"), 60, "the killed job to end")
+    job = project.trained("requeued")
     project.run("scontrol", "requeue", job)
-    (job,) = project.job_ids("preempted")
-    node = project.run("squeue", "--noheader", f"--job={job}", "--format=%N").stdout.strip()
-    urgent = ("--partition=urgent", f"--nodelist={node}", "--exclusive", "--time=1")
-    project.run("sbatch", *urgent, "--output=/dev/null", "--wrap", "sleep 3", cwd="/")
-    time.sleep(10)
-    for daemons in (["slurmctld"], ["slurmdbd"], ["slurmctld", "slurmdbd"]):
-        for daemon in daemons:
-            assert cluster("stop", daemon).returncode == 0
-        time.sleep(30)
-        for daemon in reversed(daemons):
-            assert cluster("start", daemon).returncode == 0
+    for fate in ("preempted", "bumped"):
+        project.trained(fate)
+    for node in {project.node("preempted"), project.node("bumped")}:
+        urgent = ("--wait", "--partition=urgent", f"--nodelist={node}", "--exclusive", "--time=1")
+        project.run("sbatch", *urgent, "--output=/dev/null", "--wrap", "sleep 1", cwd="/")
+    project.trained("lost")
 
 
-def calm(project):
-    """Train the same networks in peace, without Slurm."""
-    (project.folder / "calm.yaml").write_text(
-        (project.folder / "slurm.yaml")
-        .read_text()
-        .replace("results_dir: results/small", "results_dir: results/calm")
-        .split("experiments:")[0]
-        + f"experiments:\n  five: {{{NETWORK}, epochs: 5}}\n  ten: {{{NETWORK}, epochs: 10}}\n"
-    )
-    subprocess.run(
-        [BIN / "snakemake", "--profile", "profiles/local", "--configfile", "calm.yaml"],
-        cwd=project.folder,
-        check=True,
-        capture_output=True,
-    )
+def stop_the_daemons(project):
+    """Lose a node; stop slurmdbd for 30 s, then slurmctld too, then slurmctld alone."""
+    assert project.trains("lost")
+    # The job on the node lives on, and Slurm shall start it again elsewhere.
+    project.run("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1,cpu1")
+    assert cluster("stop", "slurmd-gpu1", "--kill").returncode == 0
+    project.run("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=lost")
+    assert cluster("stop", "slurmdbd").returncode == 0
+    time.sleep(30)
+    wait_for(lambda: project.node("lost") == "cpu1", 60, "the job of the lost node to start again")
+    assert cluster("stop", "slurmctld").returncode == 0
+    time.sleep(30)
+    assert cluster("start", "slurmdbd").returncode == 0
+    time.sleep(30)
+    assert cluster("start", "slurmctld").returncode == 0
 
 
-@pytest.mark.parametrize("fate", [*FATES, "memory", "time"])
-def test_it_ends_with_the_bytes_of_a_calm_run(storm, fate):
-    calm_name = "ten" if fate == "time" else "five"
-    calm_folder = storm.folder / "results" / "calm" / "runs" / calm_name / "seed1"
-    for file in ("model.safetensors", "predictions.csv.gz"):
-        theirs = (calm_folder / file).read_bytes()
-        assert (storm.run_folder(fate) / file).read_bytes() == theirs, file
+def states(project, fate) -> set[str]:
+    """Return the states in which the trainings of an experiment have ended."""
+    rows = project.accounting("JobID,State", "--duplicates")
+    # Slurm keeps the comment with the last record of a job that was requeued.
+    jobs = {job for comment, job, _ in rows if comment == f"rule_train_wildcards_{fate}_1"}
+    return {state.split()[0] for _, job, state in rows if job in jobs}
 
 
-@pytest.mark.parametrize("fate", [*FATES, "time"])
+@pytest.mark.parametrize("fate", FATES)
+def test_it_met_its_fate_and_ends_with_the_bytes_of_a_calm_run(storm, calm, fate):
+    assert set(FATES[fate].split()) & states(storm, fate)
+    assert storm.outcome(fate) == calm(EPOCHS[fate])
+
+
+@pytest.mark.parametrize("fate", [fate for fate in FATES if fate not in ("memory", "lost")])
 def test_it_went_on_from_its_checkpoint(storm, fate):
     assert storm.record(fate)["resumes"] >= 1
-    log = (storm.results / "logs" / f"train-{fate}-seed1.log").read_text()
+    log = storm.train_log(fate)
     assert "resuming at epoch " in log
     assert log.count("Train Epoch: 1 [0/2000") == 1  # never from zero, and nothing is lost of it
+
+
+def test_the_lost_node_had_no_second_writer(storm):
+    log = storm.train_log("lost")
+    assert log.count("Train Epoch: 1 [0/2000") == 1
+    assert "is training into" in log
+    assert storm.record("lost")["resumes"] == 0  # the first one, which lived on, finished it
+    assert not list((storm.results / "runs").glob("*/*/*lease*"))
 
 
 def test_the_report_is_complete(storm):
     with (storm.results / "report.csv").open() as file:
         rows = {row["experiment"]: row for row in csv.DictReader(file)}
-    assert set(rows) == {*FATES, "memory", "time"}
-    assert all(row["slurm_job_id"] and row["partition"] == "cpu" for row in rows.values())
+    assert set(rows) == set(FATES)
+    for fate, row in rows.items():
+        assert row["slurm_job_id"]
+        assert row["partition"] == {"bumped": "spare", "lost": "gpu"}.get(fate, "cpu")
 
 
 def test_what_was_killed_for_memory_asked_for_more(storm):
@@ -117,18 +147,21 @@ def test_what_was_killed_for_memory_asked_for_more(storm):
     assert asked[0] == "800M"
     assert asked[-1] in ("1600M", "1.56G")
     assert "exceeded" in storm.printed()  # Slurm's own log, which is shown, says why
+    assert "used more memory than it asked for" in storm.show("status", "--why", "memory/seed1")
+    with (storm.results / "resources.csv").open() as file:
+        first = next(row for row in csv.DictReader(file) if row["experiment"] == "memory")
+    assert first["suggestion"] == "asked 800 MB, needs more"
 
 
 def test_what_ran_out_of_time_asked_for_more(storm):
     asked = [row[1] for row in storm.accounting("Timelimit") if "train_wildcards_time" in row[0]]
     assert asked[0] == "00:02:00"
     assert asked[-1] > asked[0]
-    log = (storm.results / "logs" / "train-time-seed1.log").read_text()
-    assert "stopped by SIGTERM; the checkpoint is saved" in log
+    assert "stopped by SIGTERM; the checkpoint is saved" in storm.train_log("time")
 
 
 def test_requeued_jobs_came_back_as_themselves(storm):
-    for fate in ("requeued", "preempted"):
+    for fate in ("requeued", "preempted", "bumped"):
         jobs = {row[1] for row in storm.accounting("JobID") if f"train_wildcards_{fate}" in row[0]}
         assert storm.record(fate)["slurm"]["job_id"] in jobs
 
@@ -150,10 +183,10 @@ def test_resources_are_what_slurm_counted(storm):
 
 
 def test_status_and_why_afterwards(storm):
-    status = storm.script("status", "--configfile", "slurm.yaml").stdout
-    for fate in (*FATES, "memory", "time"):
+    status = storm.show("status")
+    for fate in FATES:
         line = next(line for line in status.splitlines() if line.split()[:1] == [fate])
         assert " done " in line
-    why = storm.script("status", "--configfile", "slurm.yaml", "--why", "cancelled/seed1").stdout
+    why = storm.show("status", "--why", "cancelled/seed1")
     assert "it was cancelled" in why or "exit code" in why
     assert "The end of results/small/logs/evaluate-cancelled-seed1.log" in why

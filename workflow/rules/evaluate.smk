@@ -27,5 +27,8 @@ rule evaluate:
     message:
         "Evaluate {wildcards.experiment}, seed {wildcards.seed}"
     shell:
+        # What a training starts again from goes only now: Slurm may start one again that had just
+        # ended, when slurmctld was away, or its node taken for lost.
         "python {input.script} --run {params.run:q} --data {input.data:q}"
         " --threads {threads} > {log:q} 2>&1"
+        " && rm -f {params.run:q}/checkpoint.safetensors {params.run:q}/train.log"

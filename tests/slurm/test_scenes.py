@@ -1,0 +1,193 @@
+"""Runs of the workflow that end early or ought not to start: each a scene of its own.
+
+They are played at once, as none disturbs another and each mostly waits.
+"""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import BIN, fresh_project
+from slurm_project import NETWORK, SlurmProject, wait_for
+
+CNN = f"cnn: {{{NETWORK}, mem_mb: 1600, runtime: 10, epochs: 16}}"
+DIVERGING = (
+    "bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}, mem_mb: 1500, runtime: 2}\n"
+    "good: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}"
+)
+GPU = "gpu: {model: {name: MLP}, epochs: 1, device: cuda, mem_mb: 1500, runtime: 2}"
+LESSON = "mlp: {model: {name: MLP}, runtime: 5}\ncnn: {model: {name: CNN}, runtime: 15}"
+
+
+def ctrl_c(project):
+    """Interrupt Snakemake as from the keyboard, then run it again."""
+    project.configure(CNN)
+    process = project.start()
+    project.trained("cnn")
+    running = project.show("status")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    wait_for(lambda: not project.job_ids("cnn"), 60, "the jobs to be cancelled")
+    kept = (project.run_folder("cnn") / "checkpoint.safetensors").exists()
+    stopped = project.show("status")
+    project.slurm_run()
+    return kept, running, stopped
+
+
+def killed(project):
+    """Kill Snakemake, and start it again while its job trains on."""
+    project.configure(CNN)
+    process = project.start()
+    project.trained("cnn")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    alive = project.job_ids("cnn")
+    locked = project.slurm_run(check=False)
+    project.slurm_run("--unlock")
+    project.slurm_run()
+    return alive, locked
+
+
+def torn(project):
+    """Begin where a checkpoint is no checkpoint."""
+    project.configure(CNN)
+    folder = project.run_folder("cnn")
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.safetensors").write_bytes(b"torn")
+    project.slurm_run()
+
+
+def diverging(project):
+    """Train what cannot be trained, beside what can."""
+    project.configure(DIVERGING)
+    return failing(project, "bad")
+
+
+def no_gpu(project):
+    """Ask for a GPU on a node whose GPU does not work."""
+    project.configure(GPU)
+    return failing(project, "gpu")
+
+
+def failing(project, experiment):
+    """Run to the failure; return what was said, and the seconds since it was first in the log."""
+    process = project.start()
+    wait_for(lambda: "error: " in project.train_log(experiment), 240, "the error")
+    cause = time.monotonic()
+    assert process.wait(240) == 1
+    return project.printed(), time.monotonic() - cause
+
+
+def lesson(project):
+    """Train the lesson's two networks with what the lesson asks of Slurm."""
+    project.configure(LESSON, training="{epochs: 2}")
+    project.slurm_run()
+
+
+SCENES = (ctrl_c, killed, torn, diverging, no_gpu, lesson)
+
+
+@pytest.fixture(scope="module")
+def stage(slurm, calm, tmp_path_factory):
+    """Return what gives a scene's project and what the scene returned."""
+    with ThreadPoolExecutor(len(SCENES)) as pool:
+        played = {}
+        for scene in SCENES:
+            folder = tmp_path_factory.mktemp(scene.__name__) / "project"
+            project = SlurmProject(fresh_project(folder).folder)
+            played[scene] = project, pool.submit(scene, project)
+        yield lambda scene: (played[scene][0], played[scene][1].result())
+
+
+def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, calm):
+    project, (kept, running, stopped) = stage(ctrl_c)
+    assert "train RUNNING" in running
+    assert kept
+    assert "train CANCELLED" in stopped
+    assert "/16 " in stopped
+    assert project.record("cnn")["resumes"] >= 1
+    assert project.outcome("cnn") == calm(16)
+
+
+def test_a_killed_snakemake_does_not_train_twice_at_once(stage, calm):
+    project, (alive, locked) = stage(killed)
+    assert alive
+    assert locked.returncode == 1
+    assert "--unlock" in locked.stdout
+    assert project.outcome("cnn") == calm(16)
+    log = project.train_log("cnn")
+    assert log.count("Train Epoch: 1 [0/2000") == 1  # the second waited, or went on
+    assert not project.lease("cnn").exists()
+
+
+def test_a_torn_checkpoint_starts_afresh(stage, calm):
+    project, _ = stage(torn)
+    log = project.train_log("cnn")
+    assert "cannot be read" in log
+    assert "training starts afresh" in log
+    assert project.outcome("cnn") == calm(16)
+
+
+def test_a_divergence_ends_the_run_soon_and_is_explained(stage):
+    project, (printed, seconds) = stage(diverging)
+    print(f"ended {seconds:.0f} s after its cause")
+    assert "the training loss is nan at epoch 1, step 2" in printed
+    assert "bad, seed 1: train is not done; see results/small/logs/train-bad-seed1.log" in printed
+    assert project.train_log("bad").count("Train Epoch: 1 [0/2000") == 1  # the retries knew
+    assert (project.run_folder("good") / "accuracy.csv").exists()
+    why = project.show("status", "--why", "bad/seed1")
+    assert "It fails whenever it is tried: change experiments.bad" in why
+
+
+def test_a_gpu_job_goes_to_the_gpu_partition_and_fails_loudly_without_one(stage):
+    project, (printed, seconds) = stage(no_gpu)
+    print(f"ended {seconds:.0f} s after its cause")
+    assert "device cuda: torch sees no GPU here. Check `nvidia-smi` on this node" in printed
+    assert "gpu, seed 1: train is not done; see results/small/logs/train-gpu-seed1.log" in printed
+    rows = [row for row in project.accounting("Partition,AllocTRES,NodeList") if "train" in row[0]]
+    assert rows
+    for _, partition, resources, node in rows:
+        assert (partition, node) == ("gpu", "gpu1")
+        assert "gres/gpu=1" in resources
+    assert (project.results / "resources.csv").is_file()  # after a failed run too
+    assert list((project.results / "logs" / "slurm").rglob("*.log"))  # Slurm's own, of the failed
+    why = project.show("status", "--why", "gpu/seed1")
+    assert "FAILED" in why
+    assert "torch sees no GPU" in why
+
+
+def test_the_lesson_asks_slurm_for_what_it_did_and_gives_the_same_answer(stage, finished_once):
+    project, _ = stage(lesson)
+    trained = {
+        row[0]: row[1:]
+        for row in project.accounting("Timelimit,ReqMem,ReqCPUS,State,Partition")
+        if "train" in row[0]
+    }
+    assert trained == {
+        "rule_train_wildcards_mlp_1": ["00:05:00", "3G", "1", "COMPLETED", "cpu"],
+        "rule_train_wildcards_cnn_1": ["00:15:00", "3G", "1", "COMPLETED", "cpu"],
+    }
+    changing = {"train_seconds", "images_per_second", "peak_memory_mb", "resumes", "host"}
+    changing |= {"slurm_job_id", "partition", "git_commit"}
+    tables = []
+    for each in (project, finished_once):
+        header, *rows = (each.results / "report.csv").read_text().splitlines()
+        keep = [i for i, name in enumerate(header.split(",")) if name not in changing]
+        tables.append([[row.split(",")[i] for i in keep] for row in [header, *rows]])
+    assert tables[0] == tables[1]
+    slurm = project.record("mlp")["slurm"]
+    assert slurm["partition"] == "cpu"
+    assert slurm["submit_time"] <= slurm["start_time"]
+
+
+def test_make_status_and_why(slurm, tmp_path):
+    project = fresh_project(tmp_path / "project")
+    environment = {**os.environ, "VENV": str(BIN.parent)}
+    assert "not started" in project.run("make", "status", env=environment).stdout
+    done = project.run("make", "why", "RUN=cnn/seed1", env=environment)
+    assert "cnn/seed1: not started" in done.stdout
+    done = project.run("make", "why", "RUN=nosuch/seed1", env=environment, check=False)
+    assert done.returncode != 0
+    assert "there is no run 'nosuch/seed1'; there are: mlp/seed1, cnn/seed1" in done.stdout
