@@ -11,7 +11,8 @@ OUTPUT/run.json            settings, versions, machine, seconds: where the numbe
 
 On SIGTERM or Ctrl-C it saves a checkpoint into OUTPUT and ends; the same command goes on from
 there, with the same bits as if nothing had happened. Checkpoints are also saved after each epoch,
-and in long ones every few minutes; the last one is removed when the run is complete.
+and in long ones every few minutes. The last one stays (the workflow removes it once the run is
+evaluated): from there the same command, given again, ends at once.
 """
 
 import argparse
@@ -29,8 +30,10 @@ import torch
 import cli
 import data
 import device as devices
+import light_dynamo
 import models
 import provenance
+from allocator import keep_freed_memory
 from checkpoint import Checkpoints, Stopped
 from cli import Failure
 from data import Split
@@ -43,6 +46,8 @@ from run_folder import HISTORY, RunFolder
 
 def main() -> None:
     """Run the command line: one writer at a time, and nothing that has failed for good again."""
+    light_dynamo.install()
+    keep_freed_memory()
     settings, args = read_arguments()
     device = devices.choose(settings["device"])
     models.find(settings["model"]["name"])  # imported now, so that the code's digest knows it
@@ -92,7 +97,9 @@ def run_training(
     dataset = data.load(args.data)
     training_set, validation = dataset.train_and_validation(settings["validation_size"])
     held_out = validation or dataset.test_split()
-    model = models.build(settings["model"], dataset.image_size, len(dataset.classes))
+    image_size, classes = dataset.image_size, dataset.classes
+    del dataset  # the raw images are not needed any more
+    model = models.build(settings["model"], image_size, len(classes))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{settings['model']['name']}: {parameters:,} parameters, on {device}", flush=True)
 
@@ -101,7 +108,7 @@ def run_training(
         training_set.to(device),
         held_out.to(device),
         "validation" if validation else "test",
-        loss_function(settings["loss"], len(dataset.classes)),
+        loss_function(settings["loss"], len(classes)),
         settings,
         checkpoints,
         args.log_interval,
@@ -112,7 +119,7 @@ def run_training(
         **folder.identity,
         "parameters": parameters,
         "data": str(args.data),
-        "classes": dataset.classes,
+        "classes": classes,
         "train_size": len(training_set),
         "validation_size": len(validation or ()),
         **devices.describe(settings["device"], device),
@@ -132,7 +139,6 @@ def run_training(
     }
     checkpoints.check_writer()
     folder.write(model, run.history, record)
-    checkpoints.remove()
 
 
 @dataclass
@@ -248,7 +254,9 @@ def train_epoch(
     run.model.train()
     for batch in epoch_batches(size, batch_size, run.order_seed)[run.step :]:
         run.optimizer.zero_grad()
-        batch_loss = loss(run.model(images[batch]), labels[batch])
+        with torch.autocast(images.device.type, torch.bfloat16, settings["precision"] == "bf16"):
+            output = run.model(images[batch])
+        batch_loss = loss(output.float(), labels[batch])
         batch_loss.backward()
         run.optimizer.step()
         run.losses[run.step] = batch_loss.detach()
@@ -339,6 +347,13 @@ def read_arguments() -> tuple[dict, argparse.Namespace]:
         "instead of the test set (default: 0)",
     )
     add(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="bf16: forward and backward pass by torch.autocast, which changes the numbers "
+        "(default: fp32)",
+    )
+    add(
         "--device",
         choices=("cpu", "cuda", "auto"),
         default="cpu",
@@ -368,6 +383,7 @@ def read_arguments() -> tuple[dict, argparse.Namespace]:
         "scheduler": scheduler,
         "loss": args.loss,
         "validation_size": args.validation_size,
+        "precision": args.precision,
         "device": args.device,
     }
     if model["name"] in models.available():

@@ -1,8 +1,17 @@
 """Building blocks that the models share: activations and output layers by name."""
 
+from functools import partial
+
 from torch import nn
 
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "sigmoid": nn.Sigmoid}
+# ReLU changes its input in place, which is always the fresh result of a layer: that spares a copy
+# of the largest tensors of a network.
+ACTIVATIONS = {
+    "relu": partial(nn.ReLU, inplace=True),
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+}
 
 OUTPUTS = {
     "log_softmax": lambda: nn.LogSoftmax(dim=1),

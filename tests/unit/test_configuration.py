@@ -55,6 +55,7 @@ def test_defaults_are_the_lesson(study):
         "scheduler": {"name": "StepLR", "step_size": 1, "gamma": 0.7},
         "loss": "nll_loss",
         "validation_size": 0,
+        "precision": "fp32",
     }
 
 

@@ -24,6 +24,7 @@ SETTINGS = {
     "epochs": 3,
     "batch_size": 16,
     "evaluation_batch_size": 50,
+    "precision": "fp32",
     "shuffle": True,
     "optimizer": {"name": "Adadelta", "lr": 1.0},
     "scheduler": {"name": "StepLR", "step_size": 1, "gamma": 0.7},
@@ -231,8 +232,20 @@ def test_a_signal_saves_and_the_same_command_goes_on(finished_once, small_data, 
     assert weights == (finished_once.run_folder("cnn") / "model.safetensors").read_bytes()
     assert json.loads((tmp_path / "run.json").read_text())["resumes"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "history.csv", "model.safetensors", "run.json",
+        "checkpoint.safetensors", "history.csv", "model.safetensors", "run.json",
     ]  # fmt: skip
+
+
+def test_a_complete_training_that_is_started_again_is_not_done_again(small_data, tmp_path):
+    """As Slurm may start a job again that ended while slurmctld was away, its outputs cleared."""
+    finish(small_data, tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    for name in ("model.safetensors", "history.csv", "run.json"):
+        (tmp_path / name).unlink()
+    done = finish(small_data, tmp_path)
+    assert "resuming at epoch 3, after 0 steps" in done.stdout
+    assert "Train Epoch" not in done.stdout
+    assert (tmp_path / "model.safetensors").read_bytes() == weights
 
 
 def test_a_killed_training_goes_on_from_its_last_checkpoint(finished_once, small_data, tmp_path):
@@ -267,6 +280,26 @@ def test_a_frozen_writer_stops_when_another_has_taken_over(small_data, tmp_path,
     assert "has taken over" in errors
     assert not (tmp_path / "model.safetensors").exists()
     assert lease.exists()  # it is the other's
+
+
+def test_a_full_disk_at_the_end_leaves_no_torn_file(finished_once, small_data, tmp_path):
+    small = ["prlimit", "--fsize=1000000"]  # bytes a file: less than the weights
+    process = start(small_data, tmp_path)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    before = (tmp_path / checkpoint.NAME).read_bytes()
+    full = subprocess.run(
+        [*small, *command(small_data, tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert full.returncode == 1
+    assert "the checkpoint before stays" in full.stderr
+    assert f"error: cannot write {tmp_path / 'model.safetensors'}: " in full.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+    assert (tmp_path / checkpoint.NAME).read_bytes() == before
+    done = finish(small_data, tmp_path)
+    assert "resuming at epoch 1, after " in done.stdout
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    assert weights == (finished_once.run_folder("cnn") / "model.safetensors").read_bytes()
 
 
 def test_a_divergence_fails_at_once_when_it_is_tried_again(small_data, tmp_path):

@@ -128,6 +128,19 @@ def test_what_it_prints_and_writes(small_data, tmp_path):
     assert len(record["code_sha256"]) == len(record["data_sha256"]) == 64
 
 
+def test_bf16_is_other_numbers_and_as_good(finished_once, small_data, tmp_path):
+    run(small_data, tmp_path, "--model", "CNN", "--epochs", "2", "--precision", "bf16")
+    ours, exact = history(tmp_path), history(finished_once.run_folder("cnn"))
+    assert ours[-1]["train_loss"] != exact[-1]["train_loss"]
+    accuracy = [float(rows[-1]["accuracy"]) for rows in (ours, exact)]
+    assert accuracy[0] == pytest.approx(accuracy[1], abs=0.05)
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["settings"]["precision"] == "bf16"
+    assert finished_once.record("cnn")["settings"]["precision"] == "fp32"
+    tensors = load_file(tmp_path / "model.safetensors").values()
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+
+
 def test_the_record_knows_the_code_it_ran():
     done = subprocess.run(
         [sys.executable, "-c", "import train, provenance; print(*provenance.code_files())"],

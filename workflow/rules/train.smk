@@ -17,6 +17,7 @@ rule train:
         modules=[
             f"scripts/{name}.py"
             for name in (
+                "allocator",
                 "checkpoint",
                 "cli",
                 "data",
@@ -24,6 +25,7 @@ rule train:
                 "files",
                 "inference",
                 "lease",
+                "light_dynamo",
                 "progress",
                 "provenance",
                 "recipe",
@@ -49,9 +51,8 @@ rule train:
         "Train {wildcards.experiment}, seed {wildcards.seed}: progress in {log}"
     shell:
         # Snakemake removes the log when the job starts, also when it starts again. What it said
-        # before survives under a second name in the run's folder until the run is complete.
+        # before survives under a second name in the run's folder until the run is evaluated.
         "mkdir -p {params.run:q} && touch {params.run:q}/train.log"
         " && ln -f {params.run:q}/train.log {log:q}"
         " && python {input.script} --data {input.data:q} --output {params.run:q}"
         " --seed {wildcards.seed} --threads {threads} {params.options:q} >> {log:q} 2>&1"
-        " && rm {params.run:q}/train.log"
