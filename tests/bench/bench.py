@@ -1,0 +1,363 @@
+"""Measure this project against the lesson's plain script, on this machine, in turn.
+
+    make bench          all of it, under an hour on two cores; make bench-quick in five minutes
+
+Each ratio is the median over pairs, plain script then ours, with the smallest and the largest. It
+writes results/bench.csv and prints it as a table. The part `slurm` starts the throw-away
+cluster, so it needs root on Debian or Ubuntu; `gpu` needs a GPU. What cannot be had is skipped with
+a line that says so.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
+
+import slurm_part  # noqa: E402
+from conftest import BIN  # noqa: E402
+
+DATA_DIR = ROOT / "results" / "data"
+PREPARED = DATA_DIR / "MNIST.safetensors"
+COLUMNS = "part,case,what,unit,plain,ours,ratio,ratio_low,ratio_high,pairs,target".split(",")
+MNIST_STEPS = 938  # of 64 images, an epoch
+TRAINING = ("data", "forward", "backward", "optimizer")  # the phases of a step
+
+
+@dataclass
+class Usage:
+    """What a process took, with all that it waited for: seconds, and MiB at its peak."""
+
+    wall: float
+    cpu: float
+    memory: float
+    output: str
+
+
+def measured(*command, cwd=ROOT) -> Usage:
+    """Run a command to its end; stop the benchmark with what it printed if it fails."""
+    with tempfile.TemporaryFile("w+") as output:
+        clock = time.perf_counter()
+        process = subprocess.Popen(
+            [str(word) for word in command], cwd=cwd, stdout=output, stderr=subprocess.STDOUT
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - clock
+        output.seek(0)
+        text = output.read()
+    if status:
+        sys.exit(f"failed: {' '.join(map(str, command))}\n{text[-3000:]}")
+    return Usage(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, text)
+
+
+def history_of(run) -> list[dict]:
+    """Return the rows of a run's history."""
+    return list(csv.DictReader(Path(run, "history.csv").read_text().splitlines()))
+
+
+class Table:
+    """The rows measured so far; each is printed as it comes."""
+
+    def __init__(self):
+        self.rows = []
+
+    def pairs(self, part, case, what, unit, plain, ours, target=""):
+        """Add values of the plain script and of ours, measured in turn; more is worse."""
+        ratios = [theirs / mine for theirs, mine in zip(plain, ours, strict=True)]
+        self._add(
+            part, case, what, unit, statistics.median(plain), statistics.median(ours),
+            statistics.median(ratios), min(ratios), max(ratios), len(ratios), target,
+        )  # fmt: skip
+
+    def single(self, part, case, what, unit, value, target=""):
+        """Add what has no counterpart in the plain script."""
+        self._add(part, case, what, unit, "", value, "", "", "", "", target)
+
+    def _add(self, *values):
+        row = [f"{value:.4g}" if isinstance(value, float) else value for value in values]
+        self.rows.append(dict(zip(COLUMNS, row, strict=True)))
+        print("  ".join(str(value) for value in row if value != ""), flush=True)
+
+    def write(self, path: Path) -> None:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+    def markdown(self) -> str:
+        head = "| part | case | what | plain | ours | ratio (from to) | pairs | target |"
+        lines = [head, "|---|---|---|---|---|---|---|---|"]
+        for row in self.rows:
+            spread = f"{row['ratio']} ({row['ratio_low']} {row['ratio_high']})"
+            plain = f"{row['plain']} {row['unit']}" if row["plain"] else ""
+            cells = [row["part"], row["case"], row["what"], plain, f"{row['ours']} {row['unit']}"]
+            cells += [spread if row["ratio"] else "", row["pairs"], row["target"]]
+            lines.append(f"| {' | '.join(str(cell).strip() for cell in cells)} |")
+        return "\n".join(lines)
+
+
+def whole_process(table, part, threads, network, epochs, pairs, targets):
+    """Compare `tests/lesson.py` with `scripts/train.py`, from start to exit."""
+    usages, rows, agree = [], [], True
+    for _ in range(pairs):
+        with tempfile.TemporaryDirectory() as folder:
+            same = ("--epochs", epochs, "--threads", threads)
+            plain = measured(
+                sys.executable, "tests/lesson.py", network, "--root", DATA_DIR,
+                "--output", f"{folder}/weights", *same,
+            )  # fmt: skip
+            ours = measured(
+                sys.executable, "scripts/train.py", "--model", network.upper(), "--data", PREPARED,
+                "--output", folder, *same,
+            )  # fmt: skip
+            history = history_of(folder)
+        lesson = [json.loads(line) for line in plain.output.splitlines()]
+        agree &= [(row["loss"], row["correct"]) for row in lesson] == [
+            (float(row["loss"]), round(float(row["accuracy"]) * lesson[0]["size"]))
+            for row in history
+        ]
+        usages.append((plain, ours))
+        rows += zip(lesson, history, strict=True)
+    case = f"{network}, {epochs} epoch{'s' * (epochs > 1)}"
+    for what, unit in (("wall", "s"), ("cpu", "s"), ("memory", "MB")):
+        plain, ours = ([getattr(pair[i], what) for pair in usages] for i in (0, 1))
+        table.pairs(part, case, f"whole process: {what}", unit, plain, ours, targets.get(what, ""))
+    seconds = [
+        [float(row["train_seconds"]) + float(row["eval_seconds"]) for row in column]
+        for column in zip(*rows, strict=True)
+    ]
+    table.pairs(part, case, "an epoch, train and test", "s", *seconds, targets.get("epoch", ""))
+    equal = "equal" if agree else "DIFFERENT"
+    table.single(part, case, "losses and correct counts, epoch by epoch", "", equal, "equal")
+
+
+def in_process(*arguments) -> dict:
+    """Run tests/bench/in_process.py; return what it measured, and its peak memory in MiB."""
+    used = measured(sys.executable, "tests/bench/in_process.py", *arguments)
+    return json.loads(used.output.splitlines()[-1]) | {"memory": used.memory}
+
+
+def phases(table, part, threads, network, pairs):
+    """Split a step into its phases."""
+    where = ("--threads", threads, "--root", DATA_DIR, "--data", PREPARED)
+    found = [
+        [in_process("phases", whose, network, *where) for whose in ("plain", "ours")]
+        for _ in range(pairs)
+    ]
+    for phase in (*TRAINING, "evaluation"):
+        what = f"a batch: {phase}"
+        plain, ours = ([pair[i][phase] for pair in found] for i in (0, 1))
+        table.pairs(part, network, what, "ms", plain, ours)
+
+
+def one_core(table, quick):
+    """Time one run on one core as a whole process, then by epoch and phase."""
+    return cores(table, "one core", 1, quick)
+
+
+def two_cores(table, quick):
+    """Do the same on two cores."""
+    return cores(table, "two cores", 2, quick)
+
+
+def cores(table, part, threads, quick):
+    mlp = {"wall": ">= 5", "epoch": ">= 8", "memory": ">= 1"} if threads == 1 else {}
+    cnn = {"wall": ">= 1.6", "memory": "> 1"} if threads == 1 else {"wall": "as on one core"}
+    whole_process(table, part, threads, "mlp", 1 if quick else 3, 1 if quick else 3, mlp)
+    if not quick:
+        whole_process(table, part, threads, "cnn", 1, 2, cnn)
+    for network in ("mlp", "cnn"):
+        phases(table, part, threads, network, 1 if quick else 2)
+
+
+def floor(table, quick):
+    """Set an epoch's time against what the processor can do."""
+    found = in_process("floor")
+    table.single("floor", "one core", "fp32 matrix product", "GFLOP/s", found["gflops"])
+    work = found["step_gflop"] * MNIST_STEPS
+    table.single("floor", "cnn", "work of an epoch, forward and backward", "GFLOP", work)
+    own = ("--threads", 1, "--root", DATA_DIR, "--data", PREPARED)
+    for network in ("cnn", "mlp"):
+        step = in_process("phases", "ours", network, *own)
+        step_ms = sum(step[phase] for phase in TRAINING)
+        if network == "cnn":
+            share = found["step_gflop"] / (step_ms / 1000) / found["gflops"]
+            table.single("floor", "cnn", "share of that rate which a step reaches", "", share)
+        else:
+            bare = found["bare_step_ms"]
+            table.single("floor", "mlp", "bare step on one batch in memory", "ms", bare)
+            with tempfile.TemporaryDirectory() as folder:
+                measured(
+                    sys.executable, "scripts/train.py", "--model", "MLP", "--data", PREPARED,
+                    "--output", folder, "--epochs", 2,
+                )  # fmt: skip
+                history = history_of(folder)
+            loop = 1000 * float(history[-1]["train_seconds"]) / MNIST_STEPS
+            table.single("floor", "mlp", "step in the loop, against the bare one", "", loop / bare)
+
+
+START = """
+import sys
+sys.path.insert(0, "scripts")
+import light_dynamo
+import torch
+{install}
+optimizer = torch.optim.Adadelta([torch.ones(1, requires_grad=True)])
+optimizer.step()
+"""
+
+
+def tricks(table, quick):
+    """Measure what each trick gains by leaving it out: `plain` is without, `ours` with it."""
+    where = ("--data", PREPARED, "--steps", 60)
+    for threads in (1, 2):
+        for trick in ("layout", "allocator", "in-place"):
+            found = []
+            for _ in range(1 if quick else 2):
+                step = ("phases", "ours", "cnn", *where, "--threads", threads)
+                found.append([in_process(*step, "--without", trick), in_process(*step)])
+            without, with_it = (
+                [sum(pair[i][phase] for phase in TRAINING) for pair in found] for i in (0, 1)
+            )
+            case = f"cnn, {threads} core{'s' * (threads > 1)}"
+            table.pairs("tricks", case, f"{trick}: a step", "ms", without, with_it)
+            without, with_it = ([pair[i]["memory"] for pair in found] for i in (0, 1))
+            table.pairs("tricks", case, f"{trick}: memory", "MB", without, with_it)
+    found = [
+        [measured(sys.executable, "-c", START.format(install=line)) for line in lines]
+        for lines in [("", "light_dynamo.install()")] * 3
+    ]
+    for what, unit in (("wall", "s"), ("memory", "MB")):
+        without, with_it = ([getattr(pair[i], what) for pair in found] for i in (0, 1))
+        table.pairs("tricks", "start", f"light_dynamo: {what}", unit, without, with_it)
+
+
+def study(folder: Path, **keys) -> Path:
+    """Write a config of the MLP alone, whose data is there, and prepare it."""
+    keys = {"results_dir": str(folder), "data_dir": str(DATA_DIR)} | keys
+    keys.setdefault("experiments", {"mlp": {"model": {"name": "MLP"}}})
+    path = folder.with_suffix(".json")
+    path.write_text(json.dumps(keys))
+    workflow(path, "--until", "prepare")
+    return path
+
+
+def workflow(config: Path, *arguments) -> Usage:
+    """Run the workflow with the local profile on a config."""
+    profile = ("--profile", "profiles/local", "--configfile", config, "--nolock")
+    return measured(BIN / "snakemake", *profile, *arguments)
+
+
+def growth(table, quick):
+    """Time more seeds, and more runs in the plan and in the report."""
+    with tempfile.TemporaryDirectory(dir=ROOT / "results") as scratch:
+        scratch = Path(scratch)
+        for seeds in (1, 2) if quick else (1, 2, 4, 8):
+            used = workflow(study(scratch / f"seeds{seeds}", seeds=list(range(1, seeds + 1))))
+            for what in ("wall", "cpu"):
+                value = getattr(used, what) / seeds
+                table.single("growth", f"{seeds} seeds of the MLP", f"{what} a run", "s", value)
+        first = scratch / "seeds1"
+        evaluate = ("scripts/evaluate.py", "--run", first / "runs/mlp/seed1", "--data", PREPARED)
+        used = measured(sys.executable, *evaluate)
+        table.single("growth", "1 run", "evaluate: wall", "s", used.wall, "< 5")
+        for runs in (10, 100) if quick else (10, 100, 1000):
+            plan = study(scratch / f"plan{runs}", seeds=list(range(runs)))
+            used, target = workflow(plan, "-n", "--quiet"), "< 10" if runs == 1000 else ""
+            table.single("growth", f"{runs} runs", "snakemake -n: wall", "s", used.wall, target)
+            made_up = scratch / f"report{runs}"
+            for seed in range(runs):
+                shutil.copytree(first / "runs/mlp/seed1", made_up / f"runs/mlp/seed{seed}")
+            report = ("scripts/report.py", "--results", made_up, "--output", made_up / "report.csv")
+            used = measured(sys.executable, *report)
+            limits = {"wall": "< 60", "memory": "< 1000"} if runs == 1000 else {"wall": "< 5"}
+            for what, unit in (("wall", "s"), ("memory", "MB")):
+                value = getattr(used, what)
+                target = limits.get(what, "")
+                table.single("growth", f"{runs} runs", f"report: {what}", unit, value, target)
+
+
+def gpu(table, quick):
+    """Train both networks on a GPU, if there is one."""
+    if (
+        subprocess.run(["nvidia-smi"], capture_output=True).returncode
+        if shutil.which("nvidia-smi")
+        else True
+    ):
+        print("gpu: skipped, there is none here", flush=True)
+        return
+    for network in ("mlp", "cnn"):
+        with tempfile.TemporaryDirectory() as folder:
+            query = ("--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200")
+            watch = subprocess.Popen(["nvidia-smi", *query], stdout=subprocess.PIPE, text=True)
+            measured(
+                sys.executable, "scripts/train.py", "--model", network.upper(), "--data", PREPARED,
+                "--output", folder, "--epochs", 3, "--device", "cuda",
+            )  # fmt: skip
+            watch.terminate()
+            busy = [int(line) for line in watch.communicate()[0].split() if line.isdigit()]
+            record = json.loads(Path(folder, "run.json").read_text())
+        table.single("gpu", network, "an epoch", "s", record["train_seconds"] / 3)
+        table.single("gpu", network, "images", "1/s", record["images_per_second"])
+        table.single("gpu", network, "device busy, share of samples", "%", statistics.mean(busy))
+
+
+def slurm(table, quick):
+    """Measure what the pipeline adds to jobs on the throw-away cluster."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        print("slurm: skipped, it needs root on Debian or Ubuntu", flush=True)
+        return
+    slurm_part.run(table, quick)
+
+
+PARTS = {f.__name__: f for f in (one_core, two_cores, floor, tricks, slurm, growth, gpu)}
+
+
+def machine() -> str:
+    """Describe the machine in a line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "?")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    return (
+        f"{datetime.date.today()}, {model}, {os.cpu_count()} cores, {memory:.0f} GiB, "
+        f"{platform.system()} {platform.release()}, Python {platform.python_version()}, "
+        f"torch {version('torch')}"
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer pairs, shorter trainings")
+    parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these (default: all)"
+    )
+    args = parser.parse_args()
+    begin = time.perf_counter()
+    if not PREPARED.is_file():
+        print("downloading and preparing MNIST", flush=True)
+        measured(BIN / "snakemake", "--profile", "profiles/local", "--until", "prepare")
+    table = Table()
+    for part in args.parts:
+        PARTS[part](table, args.quick)
+        table.write(ROOT / "results" / "bench.csv")
+    print(f"\n{machine()}\n\n{table.markdown()}\n")
+    print(f"results/bench.csv, after {(time.perf_counter() - begin) / 60:.0f} min")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""The benchmark's part on the throw-away cluster: what the pipeline adds to a job and a study."""
+
+import csv
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+
+from conftest import BIN, ROOT, cluster, fresh_project
+
+NETWORKS = ("mlp", "cnn")
+
+
+def run(table, quick: bool) -> None:
+    """Start the cluster if it is down, measure, and leave it as it was."""
+    was_up = cluster("status").returncode == 0
+    done = cluster("up")
+    if done.returncode:
+        sys.exit(done.stdout + done.stderr)
+    try:
+        with tempfile.TemporaryDirectory(dir=ROOT / "results") as folder:
+            overhead(table, fresh_project(Path(folder, "overhead")).folder, 1 if quick else 5)
+            if not quick:
+                studies(table, fresh_project(Path(folder, "study")).folder)
+    finally:
+        if not was_up:
+            cluster("down")
+
+
+def prepare(folder: Path, **keys) -> list[str]:
+    """Write a config whose data is prepared; return the command that runs it on the cluster."""
+    config = {"data_dir": str(ROOT / "results" / "data")} | keys
+    (folder / "bench.json").write_text(json.dumps(config))
+    local = ("--profile", "profiles/local", "--configfile", "bench.json", "--until", "prepare")
+    subprocess.run([BIN / "snakemake", *local], cwd=folder, check=True, capture_output=True)
+    return [str(BIN / "snakemake"), "--profile", "profiles/slurm", "--configfile", "bench.json"]
+
+
+def submit(folder: Path, memory: str, *command) -> str:
+    """Submit a command as a student does; return the job's id."""
+    words = " ".join(map(str, command))
+    options = ("--parsable", "--output=/dev/null", "--cpus-per-task=1", f"--mem={memory}")
+    sbatch = ["sbatch", *options, "--time=60", "--wrap", words]
+    done = subprocess.run(sbatch, cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def wait(jobs: list[str]) -> float:
+    """Wait until jobs have left the queue; return when. Stop if one did not end well."""
+    listed = ["squeue", "--noheader", f"--jobs={','.join(jobs)}"]
+    while subprocess.run(listed, capture_output=True, text=True).stdout.strip():
+        time.sleep(0.5)
+    end = time.perf_counter()
+    time.sleep(6)  # sacct is some seconds behind
+    for row in accounting("State", jobs):
+        if row[0] != "COMPLETED":
+            sys.exit(f"a bare job ended as {row[0]}")
+    return end
+
+
+def accounting(fields: str, jobs: list[str]) -> list[list[str]]:
+    """Return a row of sacct's fields for each job."""
+    command = ["sacct", "-X", "--noheader", "--parsable2", f"--jobs={','.join(jobs)}"]
+    text = subprocess.run([*command, f"--format={fields}"], capture_output=True, text=True).stdout
+    return [line.split("|") for line in text.splitlines()]
+
+
+def cpu_seconds(jobs: list[str]) -> list[float]:
+    """Return the processor time of each job, all its steps."""
+    found = []
+    for (text,) in accounting("TotalCPU", jobs):
+        seconds = 0.0
+        for part in text.rpartition("-")[2].split(":"):
+            seconds = 60 * seconds + float(part)
+        found.append(seconds)
+    return found
+
+
+def overhead(table, folder: Path, seeds: int) -> None:
+    """Train the MLP as bare jobs of scripts/train.py, then by the workflow."""
+    experiments = {"mlp": {"model": {"name": "MLP"}, "mem_mb": 2000}}
+    command = prepare(folder, experiments=experiments, seeds=list(range(1, seeds + 1)))
+    data = "results/data/MNIST.safetensors"
+    bare = []
+    for seed in range(1, seeds + 1):  # one at a time, as nothing else is to be measured
+        train = (sys.executable, "scripts/train.py", "--model", "MLP", "--data", data)
+        bare.append(submit(folder, "2000M", *train, "--seed", seed, "--output", f"bare{seed}"))
+        wait(bare[-1:])
+    said = subprocess.run([*command, "--jobs", "1"], cwd=folder, capture_output=True, text=True)
+    if said.returncode:
+        sys.exit((said.stdout + said.stderr)[-3000:])
+    time.sleep(6)
+    runs = [Path(folder, f"results/runs/mlp/seed{seed}/run.json") for seed in range(1, seeds + 1)]
+    records = [json.loads(path.read_text()) for path in runs]
+    jobs = [record["slurm"]["job_id"] for record in records]
+    added = statistics.median(cpu_seconds(jobs)) - statistics.median(cpu_seconds(bare))
+    table.single("slurm", "a job of the MLP", "cpu that Snakemake adds", "s", added, "<= 5")
+    before = [
+        seconds(record["start"]) - time_of(accounting("Submit", [job])[0][0])
+        for record, job in zip(records, jobs, strict=True)
+    ]
+    value = statistics.median(before)
+    table.single("slurm", "a job of the MLP", "submission to start of training", "s", value)
+    ends = finished(said.stdout + said.stderr, jobs)
+    after = [end - seconds(record["end"]) for record, end in zip(records, ends, strict=True)]
+    value = statistics.median(after)
+    table.single("slurm", "a job of the MLP", "end of training to end seen", "s", value)
+
+
+def seconds(iso: str) -> float:
+    """Return the time that run.json names, in seconds."""
+    return datetime.fromisoformat(iso).timestamp()
+
+
+def time_of(local: str) -> float:
+    """Return the time that sacct names, in seconds."""
+    return datetime.fromisoformat(local).timestamp()
+
+
+def finished(log: str, slurm_jobs: list[str]) -> list[float]:
+    """Return when Snakemake saw each Slurm job end, read out of what it printed."""
+    submitted = dict(re.findall(r"Job (\d+) has been submitted with SLURM jobid (\d+)", log))
+    stamps = re.findall(r"\[(.+?)\]\nFinished jobid: (\d+)", log)
+    seen = {
+        submitted.get(job): datetime.strptime(stamp, "%a %b %d %H:%M:%S %Y").timestamp()
+        for stamp, job in stamps
+    }
+    return [seen[job] for job in slurm_jobs]
+
+
+def studies(table, folder: Path) -> None:
+    """Set the workflow, from prepared data to the report, against two bare jobs of the lesson."""
+    command = prepare(folder)
+    clock = time.perf_counter()
+    bare = [
+        submit(
+            ROOT, "3G", sys.executable, "tests/lesson.py", network,
+            "--root", "results/data", "--output", folder / f"{network}.safetensors",
+        )
+        for network in NETWORKS
+    ]  # fmt: skip
+    plain = wait(bare) - clock
+    clock = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    ours = time.perf_counter() - clock
+    if done.returncode:
+        sys.exit((done.stdout + done.stderr)[-3000:])
+    case = "both networks, 3 epochs"
+    table.pairs("slurm", case, "first submission to the end", "s", [plain], [ours], ">= 1.33")
+    with (folder / "results" / "resources.csv").open() as file:
+        rows = {row["experiment"]: row for row in csv.DictReader(file) if row["rule"] == "train"}
+    for network in NETWORKS:
+        used = float(rows[network]["mem_used_mb"])
+        table.single("slurm", f"training job of the {network}", "memory, all steps", "MB", used)
