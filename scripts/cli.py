@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 
 class Failure(Exception):
@@ -30,6 +32,16 @@ def run(main: Callable[[], None]) -> None:
         sys.exit(f"error: {failure}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def leave() -> NoReturn:
+    """End a command that has done its work, without taking torch apart first.
+
+    To unload its libraries costs 0.2 s, and 100 MB of memory on top of what a training holds.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def at_least(minimum: int) -> Callable[[str], int]:

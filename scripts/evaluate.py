@@ -163,3 +163,4 @@ def write_evaluation(
 
 if __name__ == "__main__":
     cli.run(main)
+    cli.leave()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from files import sha256
 
-SCRIPTS = Path(__file__).parent
+SCRIPTS = Path(__file__).absolute().parent
 PACKAGES = ("torch", "torchvision", "snakemake", "safetensors", "numpy")
 
 
@@ -48,12 +48,10 @@ def code_digest() -> str:
 
 def code_files() -> list[Path]:
     """Return the project's own files that this process has imported, sorted."""
-    files = {
-        Path(module.__file__).resolve()
-        for module in list(sys.modules.values())
-        if getattr(module, "__file__", None)
-    }
-    return sorted(file for file in files if file.is_relative_to(SCRIPTS.resolve()))
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    # Not resolved: torch alone has some thousand modules.
+    paths = {Path(file).absolute() for file in files if file}
+    return sorted(path for path in paths if path.is_relative_to(SCRIPTS))
 
 
 def git_state() -> dict:

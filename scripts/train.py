@@ -396,3 +396,4 @@ def read_arguments() -> tuple[dict, argparse.Namespace]:
 
 if __name__ == "__main__":
     cli.run(main)
+    cli.leave()
