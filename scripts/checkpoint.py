@@ -2,7 +2,7 @@
 
 A checkpoint is one safetensors file beside the run's outputs: tensors as tensors, and all else as
 JSON in the file's metadata. No pickle, so that a file from elsewhere can do no harm. It exists
-completely or not at all, and is removed when the run is complete.
+completely or not at all, and stays until the run is evaluated.
 """
 
 import json

@@ -78,10 +78,6 @@ def make_optimizer(optimizer: dict, parameters):
     """
     import torch
 
-    if optimizer["name"] == "Adadelta":
-        # All parameters at once: the same bits, and a third less time on a small network. Others
-        # gain nothing by it.
-        optimizer = {"foreach": True} | optimizer
     return _construct("optimizer", torch.optim, OPTIMIZERS, optimizer, parameters)
 
 

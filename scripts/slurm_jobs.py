@@ -142,7 +142,7 @@ def _job(row: dict[str, str]) -> Job:
         cpus=int(row["ReqCPUS"] or 1),
         mem_asked_mb=_megabytes(row["ReqMem"]),
         mem_used_mb=None,
-        cpu_seconds=_seconds(row["TotalCPU"]),
+        cpu_seconds=slurm_seconds(row["TotalCPU"]),
         reason=row["Reason"],
     )
 
@@ -159,8 +159,8 @@ def _from_squeue(workdir: Path) -> dict[str, Job]:
         row = dict(zip(columns, line.split("|"), strict=False))
         if Path(row["WorkDir"]) != workdir or not row["Comment"].startswith("rule_"):
             continue
-        limit = round(_seconds(row["Limit"]) / 60)
-        row |= {"ElapsedRaw": int(_seconds(row["Elapsed"])), "TimelimitRaw": str(limit)}
+        limit = round(slurm_seconds(row["Limit"]) / 60)
+        row |= {"ElapsedRaw": int(slurm_seconds(row["Elapsed"])), "TimelimitRaw": str(limit)}
         found[row["JobID"]] = _job(row | {"ExitCode": "", "TotalCPU": ""})
     return found
 
@@ -182,7 +182,7 @@ def _megabytes(text: str) -> float | None:
     return float(match[1]) * scale[match[2]] if match else None
 
 
-def _seconds(text: str) -> float:
+def slurm_seconds(text: str) -> float:
     """Read Slurm's `[days-][hours:]minutes:seconds[.fraction]`; what is no time is 0."""
     days, _, rest = (text or "").rpartition("-")
     try:

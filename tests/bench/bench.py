@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -150,6 +151,11 @@ def in_process(*arguments) -> dict:
     return json.loads(used.output.splitlines()[-1]) | {"memory": used.memory}
 
 
+def total(phases: dict) -> float:
+    """Return the milliseconds of a training step, all its phases."""
+    return sum(phases[phase] for phase in TRAINING)
+
+
 def phases(table, part, threads, network, pairs):
     """Split a step into its phases."""
     where = ("--threads", threads, "--root", DATA_DIR, "--data", PREPARED)
@@ -163,17 +169,8 @@ def phases(table, part, threads, network, pairs):
         table.pairs(part, network, what, "ms", plain, ours)
 
 
-def one_core(table, quick):
-    """Time one run on one core as a whole process, then by epoch and phase."""
-    return cores(table, "one core", 1, quick)
-
-
-def two_cores(table, quick):
-    """Do the same on two cores."""
-    return cores(table, "two cores", 2, quick)
-
-
-def cores(table, part, threads, quick):
+def cores(table, quick, part, threads):
+    """Compare one run on so many cores as a whole process, then by epoch and phase."""
     mlp = {"wall": ">= 5", "epoch": ">= 8", "memory": ">= 1"} if threads == 1 else {}
     cnn = {"wall": ">= 1.6", "memory": "> 1"} if threads == 1 else {"wall": "as on one core"}
     whole_process(table, part, threads, "mlp", 1 if quick else 3, 1 if quick else 3, mlp)
@@ -184,65 +181,60 @@ def cores(table, part, threads, quick):
 
 
 def floor(table, quick):
-    """Set an epoch's time against what the processor can do."""
+    """Set a step's time against what the processor can do."""
     found = in_process("floor")
     table.single("floor", "one core", "fp32 matrix product", "GFLOP/s", found["gflops"])
     work = found["step_gflop"] * MNIST_STEPS
     table.single("floor", "cnn", "work of an epoch, forward and backward", "GFLOP", work)
-    own = ("--threads", 1, "--root", DATA_DIR, "--data", PREPARED)
-    for network in ("cnn", "mlp"):
-        step = in_process("phases", "ours", network, *own)
-        step_ms = sum(step[phase] for phase in TRAINING)
-        if network == "cnn":
-            share = found["step_gflop"] / (step_ms / 1000) / found["gflops"]
-            table.single("floor", "cnn", "share of that rate which a step reaches", "", share)
-        else:
-            bare = found["bare_step_ms"]
-            table.single("floor", "mlp", "bare step on one batch in memory", "ms", bare)
-            with tempfile.TemporaryDirectory() as folder:
-                measured(
-                    sys.executable, "scripts/train.py", "--model", "MLP", "--data", PREPARED,
-                    "--output", folder, "--epochs", 2,
-                )  # fmt: skip
-                history = history_of(folder)
-            loop = 1000 * float(history[-1]["train_seconds"]) / MNIST_STEPS
-            table.single("floor", "mlp", "step in the loop, against the bare one", "", loop / bare)
+    step_ms = total(in_process("phases", "ours", "cnn", "--threads", 1, "--data", PREPARED))
+    share = found["step_gflop"] / (step_ms / 1000) / found["gflops"]
+    table.single("floor", "cnn", "share of that rate which a step reaches", "", share)
+
+    bare = found["bare_step_ms"]
+    table.single("floor", "mlp", "bare step on one batch in memory", "ms", bare)
+    with tempfile.TemporaryDirectory() as folder:
+        train = ("scripts/train.py", "--model", "MLP", "--data", PREPARED, "--epochs", 2)
+        measured(sys.executable, *train, "--output", folder)
+        loop = 1000 * float(history_of(folder)[-1]["train_seconds"]) / MNIST_STEPS
+    table.single("floor", "mlp", "step in the loop, against the bare one", "", loop / bare)
 
 
+STEP_TRICKS = ("layout", "allocator", "in-place")
 START = """
 import sys
 sys.path.insert(0, "scripts")
-import light_dynamo
+import cli, light_dynamo
+{begin}
 import torch
-{install}
 optimizer = torch.optim.Adadelta([torch.ones(1, requires_grad=True)])
 optimizer.step()
+{end}
 """
+DYNAMO, LEAVE = "light_dynamo.install()", "cli.leave()"
+# A trick, and what of `START` a process is without it and with it.
+START_TRICKS = (("light_dynamo", ("", ""), (DYNAMO, "")), ("leave", (DYNAMO, ""), (DYNAMO, LEAVE)))
 
 
 def tricks(table, quick):
     """Measure what each trick gains by leaving it out: `plain` is without, `ours` with it."""
-    where = ("--data", PREPARED, "--steps", 60)
     for threads in (1, 2):
-        for trick in ("layout", "allocator", "in-place"):
-            found = []
-            for _ in range(1 if quick else 2):
-                step = ("phases", "ours", "cnn", *where, "--threads", threads)
-                found.append([in_process(*step, "--without", trick), in_process(*step)])
-            without, with_it = (
-                [sum(pair[i][phase] for phase in TRAINING) for pair in found] for i in (0, 1)
-            )
-            case = f"cnn, {threads} core{'s' * (threads > 1)}"
+        step = ("phases", "ours", "cnn", "--data", PREPARED, "--threads", threads)
+        case = f"cnn, {threads} core{'s' * (threads > 1)}"
+        for trick in STEP_TRICKS:
+            found = [
+                [in_process(*step, "--without", trick), in_process(*step)]
+                for _ in range(1 if quick else 2)
+            ]
+            without, with_it = ([total(pair[i]) for pair in found] for i in (0, 1))
             table.pairs("tricks", case, f"{trick}: a step", "ms", without, with_it)
             without, with_it = ([pair[i]["memory"] for pair in found] for i in (0, 1))
             table.pairs("tricks", case, f"{trick}: memory", "MB", without, with_it)
-    found = [
-        [measured(sys.executable, "-c", START.format(install=line)) for line in lines]
-        for lines in [("", "light_dynamo.install()")] * 3
-    ]
-    for what, unit in (("wall", "s"), ("memory", "MB")):
-        without, with_it = ([getattr(pair[i], what) for pair in found] for i in (0, 1))
-        table.pairs("tricks", "start", f"light_dynamo: {what}", unit, without, with_it)
+    for trick, *variants in START_TRICKS:
+        codes = [START.format(begin=begin, end=end) for begin, end in variants]
+        found = [[measured(sys.executable, "-c", code) for code in codes] for _ in range(3)]
+        for what, unit in (("wall", "s"), ("memory", "MB")):
+            without, with_it = ([getattr(pair[i], what) for pair in found] for i in (0, 1))
+            table.pairs("tricks", "start and end", f"{trick}: {what}", unit, without, with_it)
 
 
 def study(folder: Path, **keys) -> Path:
@@ -293,9 +285,8 @@ def growth(table, quick):
 def gpu(table, quick):
     """Train both networks on a GPU, if there is one."""
     if (
-        subprocess.run(["nvidia-smi"], capture_output=True).returncode
-        if shutil.which("nvidia-smi")
-        else True
+        not shutil.which("nvidia-smi")
+        or subprocess.run("nvidia-smi", capture_output=True).returncode
     ):
         print("gpu: skipped, there is none here", flush=True)
         return
@@ -323,7 +314,10 @@ def slurm(table, quick):
     slurm_part.run(table, quick)
 
 
-PARTS = {f.__name__: f for f in (one_core, two_cores, floor, tricks, slurm, growth, gpu)}
+PARTS = {
+    "one_core": partial(cores, part="one core", threads=1),
+    "two_cores": partial(cores, part="two cores", threads=2),
+} | {part.__name__: part for part in (floor, tricks, slurm, growth, gpu)}
 
 
 def machine() -> str:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from conftest import BIN, ROOT, cluster, fresh_project
 
+from slurm_jobs import slurm_seconds
+
 NETWORKS = ("mlp", "cnn")
 
 
@@ -63,27 +65,18 @@ def wait(jobs: list[str]) -> float:
     return end
 
 
-def accounting(fields: str, jobs: list[str]) -> list[list[str]]:
+def accounting(fields: str, jobs: list[str], option: str = "-X") -> list[list[str]]:
     """Return a row of sacct's fields for each job."""
-    command = ["sacct", "-X", "--noheader", "--parsable2", f"--jobs={','.join(jobs)}"]
+    command = ["sacct", option, "--noheader", "--parsable2", f"--jobs={','.join(jobs)}"]
     text = subprocess.run([*command, f"--format={fields}"], capture_output=True, text=True).stdout
     return [line.split("|") for line in text.splitlines()]
 
 
-def cpu_seconds(jobs: list[str]) -> list[float]:
-    """Return the processor time of each job, all its steps."""
-    found = []
-    command = ["sacct", "--noheader", "--parsable2", f"--jobs={','.join(jobs)}"]
-    done = subprocess.run([*command, "--format=JobID,TotalCPU"], capture_output=True, text=True)
-    for line in done.stdout.splitlines():
-        job, text = line.split("|")
-        if "." in job:  # a step, which the job's own row counts
-            continue
-        seconds = 0.0
-        for part in text.rpartition("-")[2].split(":"):
-            seconds = 60 * seconds + float(part)
-        found.append(seconds)
-    return found
+def cpu_seconds(jobs: list[str]) -> float:
+    """Return the processor time of a job, all its steps: the median over jobs."""
+    # With -X sacct knows of no processor time; without, the job's own row counts its steps.
+    rows = accounting("JobID,TotalCPU", jobs, "--duplicates")
+    return statistics.median(slurm_seconds(text) for job, text in rows if "." not in job)
 
 
 def overhead(table, folder: Path, seeds: int) -> None:
@@ -103,10 +96,10 @@ def overhead(table, folder: Path, seeds: int) -> None:
     runs = [Path(folder, f"results/runs/mlp/seed{seed}/run.json") for seed in range(1, seeds + 1)]
     records = [json.loads(path.read_text()) for path in runs]
     jobs = [record["slurm"]["job_id"] for record in records]
-    added = statistics.median(cpu_seconds(jobs)) - statistics.median(cpu_seconds(bare))
+    added = cpu_seconds(jobs) - cpu_seconds(bare)
     table.single("slurm", "a job of the MLP", "cpu that Snakemake adds", "s", added, "<= 5")
     before = [
-        seconds(record["start"]) - time_of(accounting("Submit", [job])[0][0])
+        seconds(record["start"]) - seconds(accounting("Submit", [job])[0][0])
         for record, job in zip(records, jobs, strict=True)
     ]
     value = statistics.median(before)
@@ -118,13 +111,8 @@ def overhead(table, folder: Path, seeds: int) -> None:
 
 
 def seconds(iso: str) -> float:
-    """Return the time that run.json names, in seconds."""
+    """Return the time that run.json or sacct names, in seconds."""
     return datetime.fromisoformat(iso).timestamp()
-
-
-def time_of(local: str) -> float:
-    """Return the time that sacct names, in seconds."""
-    return datetime.fromisoformat(local).timestamp()
 
 
 def finished(log: str, slurm_jobs: list[str]) -> list[float]:

@@ -41,7 +41,7 @@ def test_memory(text, megabytes):
     [("00:05:00", 300), ("1-02:03:04", 93784), ("04:05.678", 245.678), ("UNLIMITED", 0), ("", 0)],
 )
 def test_time(text, seconds):
-    assert slurm_jobs._seconds(text) == pytest.approx(seconds)
+    assert slurm_jobs.slurm_seconds(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(

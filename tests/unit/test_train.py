@@ -128,16 +128,6 @@ def test_what_it_prints_and_writes(small_data, tmp_path):
     assert len(record["code_sha256"]) == len(record["data_sha256"]) == 64
 
 
-@pytest.mark.parametrize("foreach", [True, False])
-def test_adadelta_has_the_same_bits_for_all_parameters_at_once(
-    finished_once, small_data, foreach, tmp_path
-):
-    options = ("--optimizer", "Adadelta", "lr=1.0", f"foreach={json.dumps(foreach)}")
-    run(small_data, tmp_path, "--model", "MLP", "--epochs", "2", *options)
-    weights = (tmp_path / "model.safetensors").read_bytes()
-    assert weights == (finished_once.run_folder("mlp") / "model.safetensors").read_bytes()
-
-
 def test_bf16_is_other_numbers_and_as_good(finished_once, small_data, tmp_path):
     run(small_data, tmp_path, "--model", "CNN", "--epochs", "2", "--precision", "bf16")
     ours, exact = history(tmp_path), history(finished_once.run_folder("cnn"))
