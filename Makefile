@@ -1,6 +1,6 @@
 # make help lists what one can do.
 .DEFAULT_GOAL := help
-.PHONY: help run check status why cluster cluster-down test bench bench-quick lint format lock clean venv venv-dev
+.PHONY: help run check status why predict cluster cluster-down test bench bench-quick lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # The virtual environment; one that exists elsewhere can be named: make run VENV=~/envs/slurm
@@ -21,6 +21,10 @@ status: venv  ## show the runs by experiment and seed: Slurm state, epoch, accur
 
 why: venv  ## explain one run: make why RUN=cnn/seed1
 	@$(BIN)/python scripts/status.py --why $(or $(RUN),$(error name a run: make why RUN=cnn/seed1))
+
+predict: venv  ## classify image files: make predict IMAGE=digit.png MODEL=results/runs/cnn/seed1
+	@$(BIN)/python scripts/predict.py --model $(or $(MODEL),results/runs/cnn/seed1) \
+	    $(or $(IMAGE),$(error name a file: make predict IMAGE=digit.png))
 
 cluster:  ## start a throw-away Slurm on this machine (root, Debian or Ubuntu)
 	@tests/cluster/slurm up

@@ -1,5 +1,6 @@
 """data -> train -> evaluate -> report: one street. The config says what, the profile says where."""
 
+import shlex
 import sys
 from pathlib import Path
 from shlex import quote
@@ -13,7 +14,7 @@ sys.path.insert(0, "scripts")
 from beginning import before_queueing
 from cli import Failure
 from configuration import read_study
-from ending import accuracies, unfinished, write_resources
+from ending import unfinished, verdict_of, write_resources
 
 # The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
 # `set` is Snakemake's own prefix, which this one replaces: without it, a failed command that is
@@ -46,7 +47,7 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        f"{RESULTS}/report.csv",
+        rules.report.output,
         [
             f"{RESULTS}/runs/{experiment}/seed{seed}/{file}"
             for experiment, seed in STUDY.runs
@@ -61,8 +62,8 @@ onstart:
 
 
 onsuccess:
-    print(accuracies(Path(RESULTS, "report.csv")))
     write_resources(STUDY)
+    print(verdict_of(Path(RESULTS)))
 
 
 onerror:

@@ -5,25 +5,20 @@ from pathlib import Path
 
 import resources
 from cli import Failure
+from verdict import terminal
 
 
-def accuracies(report: Path) -> str:
-    """Return a line for each run in the report; nothing where there is no report."""
-    if not report.is_file():
+def verdict_of(results: Path) -> str:
+    """Return the verdict and the summary table; nothing where there is no report."""
+    if not (results / "report.html").is_file():
         return ""
-    with report.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    lines = [
-        f"  {row['experiment']}, seed {row['seed']}: {_percent(row['test_accuracy'])} % of "
-        f"{int(row['test_size']):,} test images right (95 % interval "
-        f"{_percent(row['accuracy_low'])} to {_percent(row['accuracy_high'])})"
-        for row in rows
-    ]
-    return "\n".join([f"Test accuracy ({report}):", *lines])
+    summary, comparisons = (_rows(results / f"{name}.csv") for name in ("summary", "comparisons"))
+    return f"\n{terminal(summary, comparisons)}\n\nThe whole report: {results}/report.html\n"
 
 
-def _percent(fraction: str) -> str:
-    return f"{100 * float(fraction):.2f}"
+def _rows(path: Path) -> list[dict]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def unfinished(results: Path, runs: list[tuple[str, int]], stages: dict[str, list[str]]) -> str:

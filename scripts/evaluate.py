@@ -68,6 +68,7 @@ def main() -> None:
             "slurm": provenance.slurm_job(),
             **provenance.git_state(),
             "code_sha256": provenance.code_digest(),
+            "code": provenance.code_digests(),
             "versions": provenance.versions(),
             "end": provenance.now(),
             "peak_memory_mb": provenance.peak_memory_mb(),
@@ -91,17 +92,26 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         ) from error
 
 
+def probabilities(output: torch.Tensor, kind: str | None) -> torch.Tensor:
+    """Return the probabilities [N, classes] that a model's output stands for.
+
+    Args:
+        output: of the model, [N, classes].
+        kind: what it is: `log_softmax`, `softmax` or `logits` (None is taken for logits).
+    """
+    # softmax(log_softmax(x)) is softmax(x), so it serves logits and log-softmax alike.
+    return output if kind == "softmax" else output.softmax(dim=1)
+
+
 def prediction_table(output: torch.Tensor, labels: torch.Tensor, kind: str | None) -> pd.DataFrame:
     """Return one row a test image, in the test set's order.
 
     Args:
         output: of the model, [N, classes].
         labels: int64 [N].
-        kind: what the output is: `log_softmax`, `softmax` or `logits` (None is taken for logits).
+        kind: what the output is, as `probabilities` takes it.
     """
-    # softmax(log_softmax(x)) is softmax(x), so it serves logits and log-softmax alike.
-    probabilities = output if kind == "softmax" else output.softmax(dim=1)
-    confidence, prediction = probabilities.max(dim=1)
+    confidence, prediction = probabilities(output, kind).max(dim=1)
     return pd.DataFrame(
         {
             "index": range(len(labels)),

@@ -46,6 +46,11 @@ def code_digest() -> str:
     return sha256(*code_files())
 
 
+def code_digests() -> dict[str, str]:
+    """Return the SHA-256 of each of them, by its path below `scripts/`."""
+    return {path.relative_to(SCRIPTS).as_posix(): sha256(path) for path in code_files()}
+
+
 def code_files() -> list[Path]:
     """Return the project's own files that this process has imported, sorted."""
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))

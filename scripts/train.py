@@ -97,7 +97,8 @@ def run_training(
     dataset = data.load(args.data)
     training_set, validation = dataset.train_and_validation(settings["validation_size"])
     held_out = validation or dataset.test_split()
-    image_size, classes = dataset.image_size, dataset.classes
+    classes, image_size = dataset.classes, dataset.image_size
+    facts = {"classes": classes, "image_size": image_size, "mean": dataset.mean, "std": dataset.std}
     del dataset  # the raw images are not needed any more
     model = models.build(settings["model"], image_size, len(classes))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -119,7 +120,8 @@ def run_training(
         **folder.identity,
         "parameters": parameters,
         "data": str(args.data),
-        "classes": classes,
+        "code": provenance.code_digests(),
+        **facts,
         "train_size": len(training_set),
         "validation_size": len(validation or ()),
         **devices.describe(settings["device"], device),

@@ -30,6 +30,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 import slurm_part  # noqa: E402
 from conftest import BIN  # noqa: E402
+from made_up import make_up  # noqa: E402
 
 DATA_DIR = ROOT / "results" / "data"
 PREPARED = DATA_DIR / "MNIST.safetensors"
@@ -270,12 +271,11 @@ def growth(table, quick):
             plan = study(scratch / f"plan{runs}", seeds=list(range(runs)))
             used, target = workflow(plan, "-n", "--quiet"), "< 10" if runs == 1000 else ""
             table.single("growth", f"{runs} runs", "snakemake -n: wall", "s", used.wall, target)
-            made_up = scratch / f"report{runs}"
-            for seed in range(runs):
-                shutil.copytree(first / "runs/mlp/seed1", made_up / f"runs/mlp/seed{seed}")
-            report = ("scripts/report.py", "--results", made_up, "--output", made_up / "report.csv")
+            results = scratch / f"report{runs}"
+            make_up(results, first / "runs/mlp/seed1", experiments=runs // 5, seeds=5)
+            report = ("scripts/report.py", "--results", results, "--data", PREPARED)
             used = measured(sys.executable, *report)
-            limits = {"wall": "< 60", "memory": "< 1000"} if runs == 1000 else {"wall": "< 5"}
+            limits = {10: {"wall": "< 5"}, 1000: {"wall": "< 60", "memory": "< 1000"}}.get(runs, {})
             for what, unit in (("wall", "s"), ("memory", "MB")):
                 value = getattr(used, what)
                 target = limits.get(what, "")

@@ -1,15 +1,21 @@
-"""The report's table."""
+"""The report's tables, and runs that it cannot report."""
 
 import csv
+import gzip
 import json
-import math
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from conftest import ROOT
+from made_up import make_up
+from safetensors.torch import load_file, save_file
+from scipy.stats import binomtest
 
-import report
+import runs
+import tables
+import uncertainty
 from cli import Failure
 
 
@@ -28,7 +34,7 @@ def run(*options, check=True):
 
 def test_the_rows_are_the_runs(finished_once):
     rows = read(finished_once.results / "report.csv")
-    assert list(rows[0]) == report.COLUMNS
+    assert list(rows[0]) == tables.REPORT
     assert [row["experiment"] for row in rows] == ["mlp", "cnn"]  # the config's order
     for row in rows:
         folder = finished_once.results / row["run"]
@@ -46,57 +52,162 @@ def test_the_rows_are_the_runs(finished_once):
         assert float(row["train_seconds"]) == record["train_seconds"]
 
 
-def test_the_interval_is_wilsons(finished_once):
-    # E. B. Wilson's formula, J. Am. Stat. Assoc. 22 (1927) 209-212, z for 95 %.
-    z = 1.959963984540054
-    for row in read(finished_once.results / "report.csv"):
-        n, p = int(row["test_size"]), float(row["test_accuracy"])
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        assert float(row["accuracy_low"]) == pytest.approx(centre - half, rel=1e-9)
-        assert float(row["accuracy_high"]) == pytest.approx(centre + half, rel=1e-9)
+def test_a_run_alone_has_wilsons_interval(finished_once):
+    rows = read(finished_once.results / "summary.csv")
+    assert list(rows[0]) == tables.SUMMARY
+    for row, run in zip(rows, read(finished_once.results / "report.csv"), strict=True):
+        assert (row["interval"], row["runs"], row["accuracy_sd"]) == ("wilson", "1", "")
+        low, high = float(row["accuracy_low"]), float(row["accuracy_high"])
+        expected = uncertainty.wilson(int(run["correct"]), 1000)
+        assert (low, high) == expected == (float(run["accuracy_low"]), float(run["accuracy_high"]))
+
+
+def test_two_networks_are_compared_image_by_image(finished_once):
+    (row,) = read(finished_once.results / "comparisons.csv")
+    assert list(row) == tables.COMPARISONS
+    right = []
+    for experiment in ("mlp", "cnn"):
+        with gzip.open(finished_once.run_folder(experiment) / "predictions.csv.gz", "rt") as file:
+            right.append([line["label"] == line["prediction"] for line in csv.DictReader(file)])
+    only = [sum(x and not y for x, y in zip(*each, strict=True)) for each in (right, right[::-1])]
+    assert [int(row[f"only_{one}_right"]) for one in "ab"] == only
+    assert float(row["difference"]) == pytest.approx((only[0] - only[1]) / 1000)
+    assert row["method"] == "exact McNemar"
+    p = binomtest(only[0], sum(only)).pvalue
+    assert float(row["p_value"]) == pytest.approx(p)
+    assert row["p_adjusted"] == row["p_value"]
+    assert row["verdict"] == ("not shown" if p >= 0.05 else "a better" if p and only[0] > only[1]
+                              else "b better")  # fmt: skip
 
 
 def test_all_runs_by_hand(finished_once, tmp_path):
-    run("--results", finished_once.results, "--output", tmp_path / "report.csv")
+    options = ("--results", finished_once.results, "--data", finished_once.data)
+    done = run(*options, "--output", tmp_path)
     rows = read(tmp_path / "report.csv")
     assert [row["run"] for row in rows] == ["runs/cnn/seed1", "runs/mlp/seed1"]
+    assert "The cnn classifies" in done.stdout
+    assert "<pre" not in (tmp_path / "report.html").read_text()  # no command is known
 
 
 def test_runs_have_an_order():
-    assert report.named_runs(["b=2,10", "a=1"]) == [("b", 2), ("b", 10), ("a", 1)]
+    assert runs.named(["b=2,10", "a=1"]) == [("b", 2), ("b", 10), ("a", 1)]
 
 
 @pytest.mark.parametrize("word", ["mlp", "mlp=", "mlp=a", "a/b=1", "=1"])
 def test_a_word_that_names_no_run(word):
     with pytest.raises(Failure, match="EXPERIMENT=SEED"):
-        report.named_runs([word])
+        runs.named([word])
 
 
-@pytest.mark.parametrize("file", ["run.json", "evaluation.json", "accuracy.csv"])
+@pytest.mark.parametrize(
+    "file",
+    ["run.json", "evaluation.json", "accuracy.csv", "predictions.csv.gz", "history.csv"],
+)
 @pytest.mark.parametrize("damage", ["torn", "missing"])
 def test_a_run_that_is_not_whole_is_named(finished, tmp_path, file, damage):
     path = finished.run_folder("cnn") / file
     path.write_bytes(path.read_bytes()[:40])
     if damage == "missing":
         path.unlink()
-    output = tmp_path / "report.csv"
-    done = run("--results", finished.results, "--output", output, check=False)
+    output = tmp_path / "output"
+    options = ("--results", finished.results, "--data", finished.data, "--output", output)
+    done = run(*options, check=False)
     assert done.returncode == 1
     assert str(path) in done.stderr
     assert not output.exists()
 
 
+def change_predictions(finished, change):
+    path = finished.run_folder("cnn") / "predictions.csv.gz"
+    table = pd.read_csv(path)
+    change(table)
+    table.to_csv(path, index=False)
+    options = ("--results", finished.results, "--data", finished.data)
+    done = run(*options, "--output", finished.folder / "new", check=False)
+    assert done.returncode == 1
+    assert str(path.parent) in done.stderr
+    return done.stderr
+
+
+def test_predictions_that_are_not_those_of_the_accuracy_table(finished):
+    def change(table):
+        table.loc[0, "prediction"] = (table.loc[0, "prediction"] + 1) % 10
+
+    assert "one of them is torn" in change_predictions(finished, change)
+
+
+def test_another_test_set(finished):
+    def change(table):  # as many right as before
+        table.loc[:1, ["label", "prediction"]] = table.loc[1::-1, ["label", "prediction"]].values
+
+    assert "measured on another test set" in change_predictions(finished, change)
+
+
+def test_another_data_file(finished, tmp_path):
+    tensors = load_file(finished.data)
+    tensors["test_labels"] = tensors["test_labels"].roll(1)
+    save_file(tensors, tmp_path / "other.safetensors")
+    options = ("--results", finished.results, "--data", tmp_path / "other.safetensors")
+    done = run(*options, "--output", tmp_path / "new", check=False)
+    assert done.returncode == 1
+    assert "other.safetensors" in done.stderr
+
+
 def test_no_runs_at_all(tmp_path):
-    done = run("--results", tmp_path, "--output", tmp_path / "report.csv", check=False)
+    done = run("--results", tmp_path, "--data", tmp_path / "none", check=False)
     assert done.returncode == 1
     assert f"no run below {tmp_path / 'runs'}" in done.stderr
 
 
 def test_slurms_columns(finished):
-    path = finished.run_folder("mlp") / "run.json"
-    record = json.loads(path.read_text())
-    record["slurm"] = {"job_id": "17", "partition": "cpu"}
-    path.write_text(json.dumps(record))
-    row = report.report_row(finished.results, "mlp", 1)
+    edit_record(finished, slurm={"job_id": "17", "partition": "cpu"})
+    row = tables.report_row(runs.read_run(finished.results, "mlp", 1))
     assert (row["slurm_job_id"], row["partition"]) == ("17", "cpu")
+
+
+def edit_record(finished, file="run.json", **values):
+    path = finished.run_folder("mlp") / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "words"),
+    [
+        ("run.json", {"gpu": "NVIDIA H100"}, "made on different devices (NVIDIA H100, cpu)"),
+        ("run.json", {"data_sha256": "0"}, "trained on different data"),
+        ("run.json", {"git_dirty": True}, "made with uncommitted changes in scripts/ or workflow/"),
+        ("evaluation.json", {"git_dirty": True}, "made with uncommitted changes"),
+        ("run.json", {"code": {"cli.py": "0"}}, "made by different code (cli.py)"),
+    ],
+)
+def test_runs_made_differently_are_compared_under_a_warning(finished, file, values, words):
+    edit_record(finished, file, **values)
+    output = finished.folder / "new"
+    options = ("--results", finished.results, "--data", finished.data, "--output", output)
+    done = run(*options)
+    assert words in read(output / "comparisons.csv")[0]["warning"]
+    assert words in (output / "report.html").read_text()
+    assert words in done.stdout.replace("\n", " ")
+
+
+def test_networks_of_other_files_are_no_other_code(finished_once):
+    """An MLP and a CNN share all code but their own."""
+    (row,) = read(finished_once.results / "comparisons.csv")
+    assert "code" not in row["warning"]
+
+
+def test_other_losses_are_not_compared(finished):
+    settings = finished.record("mlp")["settings"] | {"loss": "cross_entropy"}
+    edit_record(finished, settings=settings)
+    output = finished.folder / "new"
+    run("--results", finished.results, "--data", finished.data, "--output", output)
+    page = (output / "report.html").read_text()
+    assert "their test losses cannot be compared" in page
+    assert "training loss (nll_loss)" in (output / "figures/learning-curves.svg").read_text()
+
+
+def test_more_than_twenty_are_compared_with_the_first(finished_once, tmp_path):
+    make_up(tmp_path, finished_once.run_folder("mlp"), experiments=21, seeds=1)
+    experiments = runs.read(tmp_path, runs.found(tmp_path))
+    assert [row["a"] for row in tables.comparison_rows(experiments)] == ["made00"] * 20
+    assert len(tables.comparison_rows(experiments[:20])) == 190

@@ -102,7 +102,7 @@ def test_every_requirement_has_a_hash():
         assert "//" not in text
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "check", "status", "resources"])
+@pytest.mark.parametrize("name", [*COMMANDS, "check", "predict", "status", "resources"])
 def test_every_script_explains_itself(name):
     command = [sys.executable, f"scripts/{name}.py", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -2,13 +2,14 @@
 
 import csv
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import BIN, fresh_project, untouched
+from conftest import BIN, ROOT, fresh_project, untouched
 
 
 def report(path):
@@ -38,7 +39,10 @@ def test_it_writes_what_the_design_says(finished_once):
     logs |= {"logs/download-MNIST-small.log", "logs/prepare-MNIST-small.log", "logs/report.log"}
     data = {"data/MNIST-small.json", "data/MNIST-small.safetensors"}
     raw = {file for file in files if file.startswith("data/MNIST-small/raw/")}
-    assert files - raw == runs | logs | data | {"report.csv", "resources.csv"}
+    assert files - raw == runs | logs | data | {
+        "report.csv", "summary.csv", "comparisons.csv", "report.html", "resources.csv",
+        *(f"figures/{path.stem}.svg" for path in (ROOT / "workflow/report").glob("*.rst")),
+    }  # fmt: skip
     for experiment in ("mlp", "cnn"):
         assert sum(f"{experiment}" in file for file in files) <= 10
 
@@ -52,10 +56,13 @@ def test_others_may_read_the_results(finished_once):
             assert path.stat().st_mode == wanted, path
 
 
-def test_it_ends_with_the_accuracies(finished_once):
-    assert "Test accuracy (results/small/report.csv):" in finished_once.log
-    assert "mlp, seed 1: 86" in finished_once.log
-    assert " of 1,000 test images right (95 % interval " in finished_once.log
+def test_it_ends_with_the_verdict(finished_once):
+    assert "The cnn classifies 9" in finished_once.log
+    assert (
+        "(McNemar p" in finished_once.log.replace("; ", "(") or "is not shown" in finished_once.log
+    )
+    assert re.search(r"^mlp +1 +86\.\d\d +8\d\.\d\d to 8", finished_once.log, re.MULTILINE)
+    assert "The whole report: results/small/report.html" in finished_once.log
 
 
 def test_it_learns(finished_once):

@@ -1,0 +1,133 @@
+"""Classify your own image files with a trained run.
+
+    python scripts/predict.py --model results/runs/cnn/seed1 digit.png ...
+
+Each image may be of any size, in colour or grey, dark on light or light on dark. It is brought into
+the frame of MNIST's images as MNIST was made: grey levels, the drawing scaled into a box of 20 x 20
+pixels with its proportions kept, and placed in 28 x 28 so that its centre of mass is in the middle
+(Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits).
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+import cli
+import models
+from cli import Failure
+from evaluate import load_weights, probabilities
+from files import read_json
+
+BOX = 20 / 28  # share of the frame's side that the drawing takes
+INK = 0.2  # share of the strongest stroke from which a pixel belongs to the drawing
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = cli.parser(__doc__)
+    add = parser.add_argument
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="image files, a drawing in each")
+    add("--model", type=Path, required=True, metavar="DIR", help="a run's folder, from train.py")
+    add("--csv", action="store_true", help="print CSV (default: a table to read)")
+    args = parser.parse_args()
+
+    record = read_json(args.model / "run.json")
+    height, width = record["image_size"]
+    framed = np.stack([frame(read_grey(path), height, width) for path in args.images])
+    model = models.build(record["settings"]["model"], (height, width), len(record["classes"]))
+    load_weights(model, args.model / "model.safetensors")
+    model.eval()
+    pixels = torch.from_numpy(framed).to(torch.float32).div(255)
+    with torch.no_grad():
+        output = model(pixels.sub(record["mean"]).div(record["std"]).unsqueeze(1))
+    sure = probabilities(output, models.output_of(record["settings"]["model"])).tolist()
+    (print_csv if args.csv else print_table)(args.images, record["classes"], sure)
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Return an image as grey levels 0-255, float64 [height, width]; what is transparent is white.
+
+    Raises:
+        Failure: it is missing, or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            colours = ImageOps.exif_transpose(image).convert("RGBA")
+    except UnidentifiedImageError as error:
+        raise Failure(f"{path} is not an image of a known format") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise Failure(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    white = Image.new("RGBA", colours.size, "white")
+    return np.asarray(Image.alpha_composite(white, colours).convert("L"), dtype=np.float64)
+
+
+def frame(grey: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bring a drawing into MNIST's frame: light on dark, scaled, centred by mass.
+
+    Args:
+        grey: grey levels [any height, any width]. The median of the border is the ground.
+        height: of the frame in pixels.
+        width: of the frame.
+
+    Returns:
+        uint8 [height, width].
+
+    Raises:
+        Failure: the image is of one colour.
+    """
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    strokes = np.abs(grey - np.median(border))
+    if strokes.max() < 16:
+        raise Failure("an image is of one colour: there is nothing to classify")
+    strokes *= 255 / strokes.max()
+    strokes[strokes < 255 * INK / 2] = 0  # paper is never quite white
+    rows, columns = np.nonzero(strokes >= 255 * INK)
+    drawn = strokes[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+    scale = min(BOX * height / drawn.shape[0], BOX * width / drawn.shape[1])
+    size = [max(1, round(scale * side)) for side in reversed(drawn.shape)]
+    small = np.asarray(
+        Image.fromarray(drawn.astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
+    )
+    return centred(small, height, width)
+
+
+def centred(small: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Place an image uint8 so that its centre of mass is in the middle of the frame."""
+    mass = small.astype(np.float64)
+    place = []
+    for axis, side in enumerate((height, width)):
+        along = mass.sum(axis=1 - axis)
+        middle = (along @ (np.arange(len(along)) + 0.5)) / along.sum()
+        # What would stick out of the frame stays in.
+        place.append(int(np.clip(round(side / 2 - middle), 0, side - len(along))))
+    framed = np.zeros((height, width), dtype=np.uint8)
+    top, left = place
+    framed[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return framed
+
+
+def print_table(images: list[Path], classes: list[str], sure: list[list[float]]) -> None:
+    """Print each image's classes by probability, the most probable first."""
+    wide = max(map(len, classes))
+    for path, row in zip(images, sure, strict=True):
+        ranked = sorted(zip(row, classes, strict=True), reverse=True)
+        print(f"{path}: {ranked[0][1]}")
+        for probability, name in ranked:
+            print(f"  {name:>{wide}}  {100 * probability:6.2f} %  {'#' * round(40 * probability)}")
+
+
+def print_csv(images: list[Path], classes: list[str], sure: list[list[float]]) -> None:
+    """Print a row an image: the file, the prediction, and each class's probability."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["image", "prediction", *classes])
+    for path, row in zip(images, sure, strict=True):
+        writer.writerow([path, classes[int(np.argmax(row))], *row])
+
+
+if __name__ == "__main__":
+    cli.run(main)

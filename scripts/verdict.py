@@ -1,0 +1,188 @@
+"""What the tables say, in sentences: which is better, by how much, and how sure."""
+
+import math
+from textwrap import fill
+
+NAMED = 5  # of more experiments or comparisons, the sentences count rather than list
+WIDTH = 96
+
+
+def sentences(summary: list[dict], comparisons: list[dict]) -> list[str]:
+    """Return the verdict as paragraphs.
+
+    Args:
+        summary: the rows of summary.csv, as numbers or as read from the file.
+        comparisons: the rows of comparisons.csv.
+    """
+    return [
+        text for text in (accuracies(summary), *pairs(comparisons), advice(comparisons)) if text
+    ]
+
+
+def accuracies(summary: list[dict]) -> str:
+    """Say how accurate each experiment is, the best first; of many, the first few."""
+    rows = sorted(summary, key=lambda row: -float(row["accuracy_mean"]))
+    first = rows[0]
+    of_test = "of the test images"
+    shown = [f"The {first['experiment']} classifies {_accuracy(first, of_test)}"]
+    shown += [f"the {row['experiment']} {_accuracy(row)}" for row in rows[1:NAMED]]
+    text = ", ".join(shown)
+    if len(rows) > NAMED:
+        last, most = (float(rows[i]["accuracy_mean"]) for i in (-1, NAMED))
+        text += f", the other {len(rows) - NAMED} from {100 * last:.1f} to {100 * most:.1f} %"
+    return text + "."
+
+
+def _accuracy(row: dict, of_what: str = "") -> str:
+    value = 100 * float(row["accuracy_mean"])
+    runs, space = int(row["runs"]), f" {of_what}" if of_what else ""
+    if not known(row["accuracy_low"]):
+        return f"{value:.1f} %{space} (mean of {runs} seeds: too few for an interval)"
+    low, high = (100 * float(row[key]) for key in ("accuracy_low", "accuracy_high"))
+    digits = decimals(high - low)
+    seeds = f"; mean of {runs} seeds" if runs > 1 else ""
+    what = "95 % interval " if of_what else ""
+    return (
+        f"{value:.{digits}f} %{space} ({what}{low:.{digits}f}\N{EN DASH}{high:.{digits}f}{seeds})"
+    )
+
+
+def pairs(comparisons: list[dict]) -> list[str]:
+    """Say what is known of each pair; of many, how many differ."""
+    tests = sum(known(row["p_value"]) for row in comparisons)
+    if len(comparisons) <= NAMED:
+        return [pair(row, tests) for row in comparisons]
+    verdicts = [row["verdict"] for row in comparisons]
+    better = sum(verdict.endswith("better") for verdict in verdicts)
+    text = f"Of {len(verdicts)} pairs of experiments, {better} differ (Holm-adjusted p < 0.05)"
+    text += f"; for {verdicts.count('not shown')} a difference is not shown"
+    few = verdicts.count("too few seeds")
+    text += f"; {few} have too few seeds" if few else ""
+    cautions = sum(bool(row["warning"]) for row in comparisons)
+    paragraphs = [f"{text}. comparisons.csv has them all."]
+    if cautions:
+        paragraphs.append(f"Caution: {cautions} of the pairs are compared under a warning.")
+    return paragraphs
+
+
+def pair(row: dict, tests: int) -> str:
+    """Say which of two experiments is better, or that this is not shown."""
+    a, b = row["a"], row["b"]
+    if row["verdict"] == "too few seeds":
+        text = (
+            f"Too few seeds to compare {a} ({_count(row['runs_a'])}) and {b} "
+            f"({_count(row['runs_b'])}): one each compares two trained networks, three or more "
+            "each compare recipes."
+        )
+        return text + caution(row)
+    value, low, high = (100 * float(row[key]) for key in _ENDS)
+    if row["verdict"] == "b better" or (row["verdict"] == "not shown" and value < 0):
+        a, b, value, low, high = b, a, -value, -high, -low
+    digits = decimals(high - low)
+    value, low, high = (f"{number:.{digits}f}" for number in (value, low, high))
+    interval = f"{low}\N{EN DASH}{high}" if float(low) >= 0 else f"{low} to {high}"
+    interval = interval.replace("-", "\N{MINUS SIGN}")
+    test = f"{_p(row, tests)}; {_what(row)}"
+    if row["verdict"] != "not shown":
+        return f"The {a} is better by {value} points ({interval}; {test}).{caution(row)}"
+    text = (
+        f"That the {a} is better than the {b} is not shown: the difference is {value} points "
+        f"({interval}; {test})."
+    )
+    if known(row["detectable_difference"]):
+        points = 100 * float(row["detectable_difference"])
+        text += (
+            f" A true difference of {points:.{decimals(points)}f} points would have been shown "
+            "with 80 % probability."
+        )
+    return text + caution(row)
+
+
+_ENDS = ("difference", "difference_low", "difference_high")
+
+
+def caution(row: dict) -> str:
+    """Return a row's warning as a sentence."""
+    return f" Caution: {row['warning']}." if row["warning"] else ""
+
+
+def advice(comparisons: list[dict]) -> str:
+    """Say what one seed each speaks of."""
+    if not any(int(row["runs_a"]) == int(row["runs_b"]) == 1 for row in comparisons):
+        return ""
+    return (
+        "One seed each speaks of these trained networks, not of the recipes: set "
+        "seeds: [1, 2, 3, 4, 5] for that."
+    )
+
+
+def _p(row: dict, tests: int) -> str:
+    name = "McNemar p" if "McNemar" in row["method"] else "p"
+    text = p_value(float(row["p_adjusted"]))
+    return f"{name} {text}" + (f" adjusted for {tests} comparisons" if tests > 1 else "")
+
+
+def _what(row: dict) -> str:
+    runs = int(row["runs_a"]), int(row["runs_b"])
+    if runs == (1, 1):
+        return "two trained networks, one seed each"
+    return f"{runs[0]} seeds each" if runs[0] == runs[1] else f"{runs[0]} and {runs[1]} seeds"
+
+
+def _count(runs) -> str:
+    return f"{int(runs)} seed{'s' * (int(runs) > 1)}"
+
+
+def p_value(p: float) -> str:
+    """Return `= 0.03`, or `< 0.0001`."""
+    return f"= {p:.2g}" if p >= 0.0001 else "< 0.0001"
+
+
+def known(value) -> bool:
+    """Whether a cell of a table is not empty."""
+    return value not in (None, "")
+
+
+def decimals(width: float) -> int:
+    """Return how many decimals of percent a figure deserves whose interval is so wide."""
+    return min(4, max(1, math.ceil(-math.log10(width / 4)))) if width > 0 else 1
+
+
+def terminal(summary: list[dict], comparisons: list[dict]) -> str:
+    """Return the verdict and the summary table as plain text."""
+    head = [
+        "experiment",
+        "runs",
+        "accuracy %",
+        "95 % interval",
+        "test loss",
+        "train s",
+        "memory MB",
+    ]
+    rows = [head] + [_cells(row) for row in summary]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    table = [
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    text = [fill(paragraph, WIDTH) for paragraph in sentences(summary, comparisons)]
+    return "\n".join([*text, "", *table])
+
+
+def _cells(row: dict) -> list[str]:
+    interval = "-"
+    if known(row["accuracy_low"]):
+        low, high = (100 * float(row[key]) for key in ("accuracy_low", "accuracy_high"))
+        interval = f"{low:.2f} to {high:.2f}"
+    return [
+        row["experiment"],
+        str(row["runs"]),
+        f"{100 * float(row['accuracy_mean']):.2f}",
+        interval,
+        f"{float(row['test_loss_mean']):.4f}",
+        f"{float(row['train_seconds_mean']):.1f}",
+        f"{float(row['peak_memory_mb_max']):.0f}",
+    ]

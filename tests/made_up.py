@@ -1,0 +1,36 @@
+"""Runs made up from a finished one, where a test or the benchmark needs many."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+import evaluate
+
+
+def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:
+    """Write runs `made00`, `made01`, ... whose records are a run's, with mistakes of their own."""
+    random = np.random.default_rng(0)
+    record = json.loads((run / "run.json").read_text())
+    evaluation = json.loads((run / "evaluation.json").read_text())
+    classes = record["classes"]
+    labels = pd.read_csv(run / "predictions.csv.gz")["label"].to_numpy()
+    for experiment in range(experiments):
+        for seed in range(1, seeds + 1):
+            folder = results / "runs" / f"made{experiment:02}" / f"seed{seed}"
+            folder.mkdir(parents=True)
+            shutil.copy(run / "history.csv", folder)
+            (folder / "run.json").write_text(json.dumps(record))
+            wrong = random.random(len(labels)) < 0.02 + 0.001 * experiment
+            table = pd.DataFrame(
+                {
+                    "index": range(len(labels)),
+                    "label": labels,
+                    "prediction": np.where(wrong, (labels + 1) % len(classes), labels),
+                    "confidence": random.uniform(0.5, 1, len(labels)).astype(np.float32),
+                }
+            )
+            counts = evaluate.accuracy_table(table, classes)
+            evaluate.write_evaluation(folder, table, counts, evaluation)

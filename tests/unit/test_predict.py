@@ -1,0 +1,125 @@
+"""A user's own images: brought into MNIST's frame, classified, and refused where they are none."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from safetensors import safe_open
+
+import predict
+from cli import Failure
+
+
+@pytest.fixture(scope="module")
+def digits(finished_once):
+    """Test images uint8 [N, 28, 28] and their labels."""
+    with safe_open(finished_once.data, framework="numpy") as file:
+        return file.get_tensor("test_images"), file.get_tensor("test_labels")
+
+
+def run(finished, *arguments, check=True):
+    command = [sys.executable, "scripts/predict.py", "--model", finished.run_folder("cnn")]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert not check or done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def as_drawn(image, look):
+    """Return a digit as a user may have it."""
+    picture = Image.fromarray(image)
+    if look == "large, dark on light":
+        return Image.fromarray(255 - image).resize((280, 280), Image.Resampling.BICUBIC)
+    if look == "in a corner of a wide sheet":
+        sheet = Image.new("L", (400, 200), 250)
+        sheet.paste(Image.fromarray(255 - image).resize((84, 84)), (10, 100))
+        return sheet
+    if look == "blue on yellow":
+        grey = image[..., None] / 255
+        return Image.fromarray(
+            (grey * (20, 20, 120) + (1 - grey) * (250, 240, 150)).astype("uint8")
+        )
+    if look == "transparent":
+        black = np.zeros((28, 28, 4), dtype=np.uint8)
+        black[..., 3] = image
+        return Image.fromarray(black)
+    return picture
+
+
+@pytest.mark.parametrize(
+    "look",
+    ["as it is", "large, dark on light", "in a corner of a wide sheet", "blue on yellow",
+     "transparent"],
+)  # fmt: skip
+def test_images_of_any_look_come_into_the_frame(digits, look, tmp_path):
+    near = []
+    for number, image in enumerate(digits[0][:50]):
+        path = tmp_path / f"{number}.png"
+        as_drawn(image, look).save(path)
+        framed = predict.frame(predict.read_grey(path), 28, 28)
+        assert (framed.shape, framed.dtype) == ((28, 28), np.uint8)
+        rows, columns = np.nonzero(framed)
+        assert max(np.ptp(rows), np.ptp(columns)) <= 20
+        mass = framed / framed.sum()
+        centre = [float((mass.sum(axis=1 - axis) * (np.arange(28) + 0.5)).sum()) for axis in (0, 1)]
+        assert centre == pytest.approx([14, 14], abs=1)
+        near.append(np.corrcoef(framed.ravel(), image.ravel())[0, 1])
+    assert np.median(near) > 0.9  # MNIST's own frame, to the pixel or nearly
+
+
+@pytest.mark.parametrize("look", ["as it is", "large, dark on light", "blue on yellow"])
+def test_they_are_classified_as_the_test_set_is(finished_once, digits, look, tmp_path):
+    count = 100
+    for number, image in enumerate(digits[0][:count]):
+        as_drawn(image, look).save(tmp_path / f"{number}.png")
+    files = [tmp_path / f"{number}.png" for number in range(count)]
+    done = run(finished_once, "--csv", *files)
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    right = sum(
+        int(row["prediction"]) == label for row, label in zip(rows, digits[1], strict=False)
+    )
+    with (finished_once.run_folder("cnn") / "predictions.csv.gz").open("rb"):
+        assert right >= 85  # 94 of the first 100 test images are right
+    for row in rows:
+        sure = [float(row[str(digit)]) for digit in range(10)]
+        assert sum(sure) == pytest.approx(1, abs=1e-5)
+        assert sure.index(max(sure)) == int(row["prediction"])
+
+
+def test_the_table(finished_once, digits, tmp_path):
+    Image.fromarray(digits[0][0]).save(tmp_path / "seven.png")
+    lines = run(finished_once, tmp_path / "seven.png").stdout.splitlines()
+    assert lines[0] == f"{tmp_path / 'seven.png'}: 7"
+    assert lines[1].split()[:1] == ["7"]
+    assert len(lines) == 11
+
+
+def test_what_is_no_image_is_named(finished_once, tmp_path):
+    (tmp_path / "notes.txt").write_text("seven")
+    done = run(finished_once, tmp_path / "notes.txt", check=False)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'notes.txt'} is not an image" in done.stderr
+
+
+def test_a_missing_image_is_named(finished_once, tmp_path):
+    done = run(finished_once, tmp_path / "none.png", check=False)
+    assert done.returncode == 1
+    assert f"cannot read {tmp_path / 'none.png'}" in done.stderr
+
+
+def test_a_torn_image_is_named(finished_once, digits, tmp_path):
+    path = tmp_path / "torn.png"
+    Image.fromarray(digits[0][0]).resize((280, 280)).save(path)
+    path.write_bytes(path.read_bytes()[:500])
+    done = run(finished_once, path, check=False)
+    assert done.returncode == 1
+    assert str(path) in done.stderr
+
+
+def test_a_blank_image():
+    with pytest.raises(Failure, match="one colour"):
+        predict.frame(np.full((50, 40), 200.0), 28, 28)

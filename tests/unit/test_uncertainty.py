@@ -1,0 +1,179 @@
+"""The statistics of the report: against other ways to the same figures, and by simulation."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import special, stats
+
+import uncertainty
+from uncertainty import Mean, Pair
+
+IMAGES = 2000
+STUDIES = 1000
+# What a rate of 5 % may come to in so many studies, three standard errors off.
+SLACK = 3 * math.sqrt(0.05 * 0.95 / STUDIES)
+
+
+def two_recipes(random, runs, seed_weight):
+    """Draw which images the runs of two recipes get right, both of an accuracy of one half.
+
+    Some images are harder than others, some for one recipe only. `seed_weight` is the standard
+    deviation of a mean over seeds, in units of that over images.
+    """
+    hard, own = random.uniform(-0.2, 0.2, IMAGES), random.uniform(-0.1, 0.1, IMAGES)
+    image_variance = (hard.var() + own.var() + 0.23 / runs) / IMAGES
+    deviation = seed_weight * math.sqrt(runs * image_variance)
+    for share in (0.5 + hard + own, 0.5 + hard - own):
+        seeds = random.normal(0, deviation, (runs, 1))
+        yield random.random((runs, IMAGES), dtype=np.float32) < share + seeds
+
+
+@pytest.mark.parametrize("same_seeds", [True, False])
+@pytest.mark.parametrize("seed_weight", [0.2, 1, 4])
+@pytest.mark.parametrize("runs", [3, 5, 10])
+def test_recipes_of_equal_accuracy_seldom_differ(runs, seed_weight, same_seeds):
+    random = np.random.default_rng(runs)
+    counts = dict.fromkeys(("wrong verdict", "difference missed", "accuracy missed"), 0)
+    for _ in range(STUDIES):
+        a, b = two_recipes(random, runs, seed_weight)
+        difference = uncertainty.recipe_difference(a, b, same_seeds)
+        low, high = difference.interval()
+        counts["wrong verdict"] += difference.p_value() < 0.05
+        counts["difference missed"] += not low <= 0 <= high
+        low, high = uncertainty.recipe_accuracy(a).interval()
+        counts["accuracy missed"] += not low <= 0.5 <= high
+    rates = {name: count / STUDIES for name, count in counts.items()}
+    print(f"{runs} runs, seeds to images {seed_weight}, same seeds {same_seeds}: {rates}")
+    assert max(rates.values()) <= 0.05 + SLACK
+    assert min(rates.values()) > 0  # a test that never errs shows nothing
+
+
+@pytest.mark.parametrize("one_right", [0.0005, 0.002, 0.02])
+def test_two_networks_of_equal_error_rates_seldom_differ(one_right):
+    random = np.random.default_rng(1)
+    wrong = missed = 0
+    shares = (one_right, one_right, 1 - 2 * one_right)
+    for only_a, only_b, _ in random.multinomial(10000, shares, STUDIES):
+        pair = Pair(int(only_a), int(only_b), 10000)
+        low, high = pair.interval()
+        wrong += pair.p_value() < 0.05
+        missed += not low <= 0 <= high
+    print(f"one seed, discordant {2 * one_right}: {wrong / STUDIES}, {missed / STUDIES}")
+    assert wrong / STUDIES <= 0.05
+    assert missed / STUDIES <= 0.05 + SLACK
+
+
+def test_a_paired_interval_covers_a_true_difference():
+    random = np.random.default_rng(2)
+    covered = 0
+    for only_a, only_b, _ in random.multinomial(10000, (0.015, 0.004, 0.981), STUDIES):
+        low, high = Pair(int(only_a), int(only_b), 10000).interval()
+        covered += low <= 0.011 <= high
+    assert 0.95 - SLACK <= covered / STUDIES <= 0.95 + SLACK
+
+
+def test_power_is_what_the_detectable_difference_says():
+    """Networks that differ by just so much are told apart in about 80 % of studies."""
+    random = np.random.default_rng(3)
+    pair = Pair(60, 60, 10000)
+    difference = pair.detectable(0.05)
+    shares = ((0.012 + difference) / 2, (0.012 - difference) / 2, 1 - 0.012)
+    shown = [
+        Pair(int(a), int(b), 10000).p_value() < 0.05
+        for a, b, _ in random.multinomial(10000, shares, STUDIES)
+    ]
+    assert 0.72 < np.mean(shown) < 0.83  # the exact test is a little less powerful
+
+
+def test_power_of_recipes_is_what_the_detectable_difference_says():
+    random = np.random.default_rng(5)
+    shown = []
+    for _ in range(STUDIES):
+        a, b = two_recipes(random, 5, 1)
+        found = uncertainty.recipe_difference(a, b, True)
+        moved = Mean(found.value + found.detectable(0.05), found.seeds, found.images)
+        shown.append(moved.p_value() < 0.05)
+    assert 0.75 < np.mean(shown) < 0.88  # more than 80 % where the test errs on the safe side
+
+
+def test_p_value_and_interval_agree():
+    random = np.random.default_rng(6)
+    for runs in (3, 5, 10):
+        a, b = two_recipes(random, runs, 1)
+        found = uncertainty.recipe_difference(a, b, False)
+        for value in (0.0, 1e-4, 0.01, 0.5, 1e9):
+            mean = Mean(value, found.seeds, found.images)
+            low, _ = mean.interval()
+            assert (mean.p_value() < 0.05) == (low > 0)
+
+
+def test_with_one_source_of_variance_it_is_students_t():
+    values = np.array([0.1, 0.4, 0.35, 0.2, 0.3])
+    mean = Mean(values.mean(), uncertainty._term(values), uncertainty.Term(0.0, 9999))
+    expected = stats.ttest_1samp(values, 0)
+    assert mean.p_value() == pytest.approx(expected.pvalue)
+    assert mean.interval() == pytest.approx(tuple(expected.confidence_interval()))
+
+
+def test_without_shared_seeds_and_images_it_is_welchs_t():
+    a, b = np.array([0.1, 0.4, 0.35]), np.array([0.2, 0.3, 0.1, 0.0])
+    seeds = uncertainty._sum(uncertainty._term(a), uncertainty._term(b))
+    mean = Mean(a.mean() - b.mean(), seeds, uncertainty.Term(0.0, 9999))
+    assert mean.p_value() == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
+
+
+def test_few_images_show_nothing():
+    assert Pair(0, 0, 3).detectable(0.05) == 1.0
+    assert Pair(0, 0, 1000).detectable(0.05) == pytest.approx(0.0078, abs=0.0003)
+
+
+def test_wilson_against_his_formula():
+    z = special.ndtri(0.975)
+    for correct, n in ((9761, 10000), (0, 10), (10, 10), (3, 7)):
+        p = correct / n
+        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        assert uncertainty.wilson(correct, n) == pytest.approx((centre - half, centre + half))
+
+
+def test_mcnemar_against_the_binomial_distribution():
+    for only_a, only_b in ((163, 54), (3, 3), (0, 1), (0, 0), (12, 30)):
+        n, k = only_a + only_b, min(only_a, only_b)
+        tail = sum(math.comb(n, i) for i in range(k + 1)) / 2**n
+        assert Pair(only_a, only_b, 10000).p_value() == pytest.approx(min(1, 2 * tail))
+
+
+def test_holm_against_the_definition():
+    p_values = [0.01, 0.04, 0.03, 0.005]
+    # sorted .005 .01 .03 .04 times 4 3 2 1, never falling
+    assert uncertainty.holm(p_values) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert uncertainty.holm([]) == []
+
+
+def test_nothing_varies():
+    right = np.ones((3, 50), dtype=bool)
+    same = uncertainty.recipe_difference(right, right, True)
+    assert (same.value, same.p_value(), same.interval()) == (0, 1, (0, 0))
+    assert same.detectable(0.05) is None
+    assert uncertainty.recipe_difference(right, ~right, True).p_value() == 0
+
+
+def test_calibration_against_a_loop():
+    random = np.random.default_rng(4)
+    confidence = random.uniform(0.1, 1, 500).astype(np.float32)
+    confidence[0] = 1.0
+    right = random.random(500) < confidence
+    points, error = uncertainty.calibration(confidence, right)
+    expected, total = [], 0.0
+    for number in range(15):
+        low, high = number / 15, (number + 1) / 15
+        inside = [i for i, c in enumerate(confidence) if low <= c < high or (c == high == 1)]
+        if inside:
+            sure = sum(float(confidence[i]) for i in inside) / len(inside)
+            share = sum(bool(right[i]) for i in inside) / len(inside)
+            expected.append((sure, share, len(inside)))
+            total += abs(sure - share) * len(inside)
+    assert list(itertools.chain(*points)) == pytest.approx(list(itertools.chain(*expected)))
+    assert error == pytest.approx(total / 500)

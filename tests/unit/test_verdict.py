@@ -1,0 +1,113 @@
+"""The verdict's sentences."""
+
+import pytest
+
+import verdict
+
+
+def summary(name, mean, low=None, high=None, runs=1):
+    return {
+        "experiment": name, "runs": runs, "accuracy_mean": mean, "accuracy_low": low,
+        "accuracy_high": high, "test_loss_mean": 0.1, "train_seconds_mean": 3.0,
+        "peak_memory_mb_max": 800.0,
+    }  # fmt: skip
+
+
+def comparison(a, b, difference, verdict_, p=0.00001, runs=1, warning="", detectable=0.004):
+    known = verdict_ != "too few seeds"
+    return {
+        "a": a, "b": b, "runs_a": runs, "runs_b": runs, "difference": difference,
+        "difference_low": difference - 0.003 if known else None,
+        "difference_high": difference + 0.003 if known else None,
+        "method": "exact McNemar" if runs == 1 else "t, seeds and images",
+        "p_value": p if known else None, "p_adjusted": p if known else None,
+        "detectable_difference": detectable if known else None, "verdict": verdict_,
+        "warning": warning,
+    }  # fmt: skip
+
+
+LESSON = [summary("mlp", 0.9761, 0.9729, 0.9789), summary("cnn", 0.987, 0.9846, 0.989)]
+
+
+def test_the_lesson():
+    row = comparison("mlp", "cnn", -0.0109, "b better")
+    assert verdict.sentences(LESSON, [row]) == [
+        "The cnn classifies 98.7 % of the test images (95 % interval 98.5–98.9), "
+        "the mlp 97.6 % (97.3–97.9).",
+        "The cnn is better by 1.1 points (0.8–1.4; McNemar p < 0.0001; two trained networks, one "
+        "seed each).",
+        "One seed each speaks of these trained networks, not of the recipes: set "
+        "seeds: [1, 2, 3, 4, 5] for that.",
+    ]
+
+
+def test_not_shown_is_not_equal():
+    row = comparison("a", "b", -0.001, "not shown", p=0.31, runs=5)
+    (text,) = verdict.pairs([row])
+    assert text == (
+        "That the b is better than the a is not shown: the difference is 0.1 points "
+        "(−0.2 to 0.4; p = 0.31; 5 seeds each). A true difference of 0.4 points would have been "
+        "shown with 80 % probability."
+    )
+    assert "equal" not in text
+
+
+def test_two_seeds():
+    row = comparison("a", "b", 0.01, "too few seeds", runs=2)
+    (text,) = verdict.pairs([row])
+    assert text.startswith("Too few seeds to compare a (2 seeds) and b (2 seeds)")
+    rows = [summary("a", 0.97, runs=2), summary("b", 0.96, runs=2)]
+    assert "97.0 % of the test images (mean of 2 seeds: too few for an interval)" in (
+        verdict.accuracies(rows)
+    )
+
+
+def test_a_warning_is_said():
+    warning = "made on different devices (cpu, NVIDIA H100)"
+    row = comparison("a", "b", 0.01, "a better", warning=warning)
+    assert verdict.pairs([row])[0].endswith(f"Caution: {warning}.")
+    many = [row] * 6
+    assert "Caution: 6 of the pairs" in verdict.pairs(many)[1]
+
+
+def test_adjusted_for_several():
+    rows = [comparison(a, b, 0.01, "a better", p=0.02) for a, b in ("xy", "xz", "yz")]
+    assert "p = 0.02 adjusted for 3 comparisons" in verdict.pairs(rows)[0]
+
+
+def test_many_are_counted():
+    rows = [comparison("x", str(i), 0.01, "a better") for i in range(4)]
+    rows += [comparison("y", "z", 0.0, "not shown"), comparison("y", "w", 0, "too few seeds")]
+    assert verdict.pairs(rows) == [
+        "Of 6 pairs of experiments, 4 differ (Holm-adjusted p < 0.05); for 1 a difference is not "
+        "shown; 1 have too few seeds. comparisons.csv has them all."
+    ]
+    text = verdict.accuracies([summary(f"e{i}", 0.9 + i / 1000, 0.89, 0.92) for i in range(9)])
+    assert text.endswith("the other 4 from 90.0 to 90.3 %.")
+
+
+@pytest.mark.parametrize(
+    ("width", "digits"), [(0, 1), (10, 1), (0.4, 1), (0.2, 2), (0.04, 2), (0.004, 3)]
+)
+def test_digits_follow_the_interval(width, digits):
+    assert verdict.decimals(width) == digits
+
+
+def test_the_terminals_table():
+    lines = verdict.terminal(LESSON, []).splitlines()
+    assert lines[-3].split() == [
+        "experiment", "runs", "accuracy", "%", "95", "%", "interval", "test", "loss", "train",
+        "s", "memory", "MB",
+    ]  # fmt: skip
+    assert lines[-1].split() == [
+        "cnn",
+        "1",
+        "98.70",
+        "98.46",
+        "to",
+        "98.90",
+        "0.1000",
+        "3.0",
+        "800",
+    ]
+    assert len({len(line) for line in lines[-3:]}) == 1

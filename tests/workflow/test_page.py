@@ -1,0 +1,180 @@
+"""The page in a real browser: Debian's Chromium, headless."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import IN_CI, Project
+from made_up import make_up
+from playwright.sync_api import sync_playwright
+
+SHAPES = ("two", "one epoch, alone", "fifty")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if not path:
+        reason = "the page's tests need Chromium: apt-get install chromium"
+        pytest.fail(reason) if IN_CI else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        # Without its sandbox it also starts as root, as in a container.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def reports(finished_once, tmp_path_factory):
+    """The folders of three reports: two experiments, one of one epoch, fifty of five seeds."""
+    folders = {"two": finished_once.results}
+    folder = tmp_path_factory.mktemp("alone")
+    shutil.copytree(finished_once.run_folder("mlp"), folder / "runs/mlp/seed1")
+    record = json.loads((folder / "runs/mlp/seed1/run.json").read_text())
+    record["settings"]["epochs"] = 1
+    (folder / "runs/mlp/seed1/run.json").write_text(json.dumps(record))
+    history = folder / "runs/mlp/seed1/history.csv"
+    history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
+    folders["one epoch, alone"] = folder
+    folders["fifty"] = tmp_path_factory.mktemp("fifty")
+    make_up(folders["fifty"], finished_once.run_folder("mlp"), experiments=50, seeds=5)
+    for folder in list(folders.values())[1:]:
+        finished_once.script("report", "--results", folder, "--data", finished_once.data)
+    return folders
+
+
+class Visit:
+    """The page in a window, and what it did that it should not."""
+
+    def __init__(self, browser, folder: Path, width=1400, scheme="light"):
+        self.window = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
+        self.problems = []
+        self.window.on("console", lambda message: self.problems.append(message.text))
+        self.window.on("pageerror", lambda error: self.problems.append(str(error)))
+        self.window.on("request", self.requested)
+        self.address = (folder / "report.html").as_uri()
+        self.window.goto(self.address)
+
+    def requested(self, request):
+        if request.url != self.address and not request.url.startswith("data:"):
+            self.problems.append(request.url)
+
+
+@pytest.fixture
+def visit(browser, reports):
+    visits = []
+
+    def open_page(shape, **options):
+        visits.append(Visit(browser, reports[shape], **options))
+        return visits[-1]
+
+    yield open_page
+    for each in visits:
+        assert each.problems == []
+        each.window.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_axe_finds_no_violation(visit, shape, scheme):
+    page = visit(shape, scheme=scheme).window
+    for details in page.query_selector_all("details"):
+        details.evaluate("each => each.open = true")
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+
+
+@pytest.mark.parametrize("width", [360, 800, 1400])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_nothing_sticks_out(visit, shape, width):
+    page = visit(shape, width=width).window
+    for details in page.query_selector_all("details"):
+        details.evaluate("each => each.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_picture_is_drawn(visit, shape):
+    page = visit(shape).window
+    sizes = page.eval_on_selector_all("img", "all => all.map(img => [img.naturalWidth, img.alt])")
+    assert all(width > 0 and alt for width, alt in sizes)
+    assert len([alt for _, alt in sizes if not alt.startswith("Test image")]) == 6
+
+
+def column(page, table, number):
+    rows = f"table.sortable >> nth={table} >> tbody tr"
+    return [row.query_selector_all("th, td")[number].inner_text() for row in page.locator(rows)
+            .element_handles()]  # fmt: skip
+
+
+def test_a_heading_sorts(visit):
+    page = visit("fifty").window
+    before = column(page, 0, 3)
+    heading = page.get_by_role("button", name="Accuracy (%)")
+    heading.click()
+    ascending = column(page, 0, 3)
+    assert ascending == sorted(before, key=float) != before
+    assert page.locator("th[aria-sort=ascending]").inner_text().startswith("Accuracy")
+    heading.focus()
+    page.keyboard.press("Enter")
+    assert [float(x) for x in column(page, 0, 3)] == sorted(map(float, before), reverse=True)
+    names = column(page, 0, 0)
+    page.get_by_role("button", name="Experiment").first.click()
+    assert column(page, 0, 0) == sorted(names)
+
+
+def test_a_sort_keeps_the_rows_whole(visit):
+    page = visit("two").window
+    rows = "table.sortable >> nth=0 >> tbody tr"
+    before = sorted(page.locator(rows).all_inner_texts())
+    page.get_by_role("button", name="Test loss").click()
+    assert sorted(page.locator(rows).all_inner_texts()) == before
+    assert [float(x) for x in column(page, 0, 6)] == sorted(map(float, column(page, 0, 6)))
+
+
+def test_the_page_is_true_to_the_tables(visit, reports):
+    page = visit("two").window
+    with (reports["two"] / "summary.csv").open() as file:
+        summary = list(csv.DictReader(file))
+    for number, row in enumerate(summary):
+        assert column(page, 0, 0)[number] == row["experiment"]
+        assert column(page, 0, 3)[number] == f"{100 * float(row['accuracy_mean']):.2f}"
+        ends = (f"{100 * float(row[f'accuracy_{end}']):.2f}" for end in ("low", "high"))
+        assert column(page, 0, 4)[number] == " to ".join(ends)
+    with (reports["two"] / "comparisons.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    headings = page.locator("h3").all_inner_texts()
+    for one, other, count in (("mlp", "cnn", "only_a_right"), ("cnn", "mlp", "only_b_right")):
+        assert any(
+            re.fullmatch(rf"Only {one} right, {other} wrong: {row[count]} images?", heading)
+            for heading in headings
+        )
+    tiles = page.locator(".tiles").first.locator("li")
+    assert tiles.count() == min(12, int(row["only_a_right"]))
+    assert tiles.first.locator("img").bounding_box()["width"] >= 64
+
+
+def test_it_stays_small(reports):
+    assert (reports["two"] / "report.html").stat().st_size < 3e6
+    assert (reports["fifty"] / "report.html").stat().st_size < 15e6
+
+
+def test_the_command_that_repeats_it(visit):
+    command = visit("two").window.locator("pre code").inner_text()
+    assert command.startswith("snakemake --profile profiles/local")
+    assert "--configfile tests/data/config.yaml" in command
+
+
+def test_figures_are_the_same_each_time(finished_once, tmp_path):
+    Project(finished_once.folder).script(
+        "report", "--results", finished_once.results, "--data", finished_once.data,
+        "--output", tmp_path, "--runs", "mlp=1", "cnn=1",
+    )  # fmt: skip
+    for path in (finished_once.results / "figures").iterdir():
+        assert path.read_bytes() == (tmp_path / "figures" / path.name).read_bytes(), path.name
