@@ -175,6 +175,10 @@ def comparison_row(a: Experiment, b: Experiment, estimate, tests: int) -> dict:
         "only_b_right": only_b,
         "method": "none",
         "p_value": None,
+        "p_adjusted": None,
+        "difference_low": None,
+        "difference_high": None,
+        "detectable_difference": None,
         "verdict": "too few seeds",
         "warning": "; ".join(warnings([a, b])),
     }

@@ -1,11 +1,17 @@
-"""Runs made up from a finished one, where a test or the benchmark needs many."""
+"""Runs made up from a finished one, where a test or the benchmark needs many.
+
+python tests/made_up.py RESULTS RUN COUNT   COUNT runs, five seeds an experiment
+"""
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 import evaluate
 
@@ -34,3 +40,7 @@ def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:
             )
             counts = evaluate.accuracy_table(table, classes)
             evaluate.write_evaluation(folder, table, counts, evaluation)
+
+
+if __name__ == "__main__":
+    make_up(Path(sys.argv[1]), Path(sys.argv[2]), experiments=int(sys.argv[3]) // 5, seeds=5)

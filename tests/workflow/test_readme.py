@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 from conftest import BIN, ROOT, fresh_project
+from PIL import Image, ImageDraw
 
 README = (ROOT / "README.md").read_text()
 MAKE_HELP = (ROOT / "Makefile").read_text()
@@ -40,6 +41,9 @@ def project(tmp_path_factory):
     (project.folder / "config/datasets.yaml").write_text(small)
     project.edit("config/config.yaml", "mirrors: []", "mirrors: [tests/data]")
     (project.folder / ".venv").symlink_to(BIN.parent)
+    drawing = Image.new("L", (100, 100), "white")
+    ImageDraw.Draw(drawing).line([(50, 10), (50, 90)], fill="black", width=9)
+    drawing.save(project.folder / "digit.png")
     return project
 
 
@@ -97,8 +101,8 @@ def test_the_commands_leave_what_the_readme_says(outputs, project):
 
 def test_a_new_model_trains_alone(outputs):
     last = outputs["snakemake --profile profiles/local"]
-    assert "Test accuracy" in last
-    assert "linear, seed 1:" in last
+    assert "The linear classifies" in last or "the linear " in last
+    assert re.search(r"^linear +1 ", last, re.MULTILINE)
 
 
 def test_the_commands_that_are_not_run_exist():
@@ -115,8 +119,10 @@ def test_python_blocks_are_whole_files():
 
 def test_the_output_shown_has_the_form_of_the_real_one(outputs):
     shown = re.search(r"```text\n(.*?)```", README, re.DOTALL)[1]
-    form = re.sub(r"[\d.,]+", "N", shown)
-    assert form in re.sub(r"[\d.,]+", "N", outputs["make run"])
+    # Where a line breaks, and how wide a column is, depends on the figures.
+    form, real = (re.sub(r"\s+", " ", re.sub(r"[\d.,]+", "N", text))
+                  for text in (shown, outputs["make run"]))  # fmt: skip
+    assert form in real
 
 
 def edges(graph: str) -> set[tuple[str, str]]:

@@ -130,7 +130,7 @@ def test_the_page_of_the_ecosystem(study):
     text = (study.results / "snakemake-report.html").read_text()
     for name in ("accuracy", "learning-curves", "confusion", "class-accuracy", "calibration"):
         assert f"{name}.svg" in text
-    assert "weighted by the number of predictions" in text
+    assert "in 15 bins of equal width" in text
 
 
 def test_two_seeds_are_too_few(study):

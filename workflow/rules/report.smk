@@ -5,10 +5,11 @@ FIGURES = ["accuracy", "learning-curves", "confusion", "class-accuracy", "calibr
 
 rule report:
     input:
+        # Made after all other files of a run, which change only with them.
         runs=[
             f"{RESULTS}/runs/{experiment}/seed{seed}/{file}"
             for experiment, seed in STUDY.runs
-            for file in ["run.json", "history.csv"] + EVALUATED
+            for file in EVALUATED
         ],
         data=rules.prepare.output[0],
         script="scripts/report.py",
