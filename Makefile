@@ -10,7 +10,7 @@ BIN := $(abspath $(VENV))/bin
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: venv  ## set up, train the lesson's MLP and CNN on this machine, write results/report.csv
+run: venv  ## set up, train the lesson's MLP and CNN on this machine, write results/report.html
 	@$(BIN)/snakemake --profile profiles/local
 
 check: venv  ## ask Slurm whether it would take the jobs of config/ with profiles/slurm
@@ -63,7 +63,7 @@ clean:  ## remove caches and logs of the tools; keep data and trained runs
 	@find scripts tests -name __pycache__ -prune -exec rm -rf {} +
 	@echo "Kept: results (data and trained runs), .snakemake (what made them) and $(VENV)."
 	@echo "To remove those too:"
-	@echo "    rm -r results/runs results/logs results/report.csv    # the trained runs"
+	@echo "    rm -r results/runs results/logs results/figures results/*.csv results/*.html    # the runs"
 	@echo "    rm -r results/data                                    # the data"
 	@echo "    rm -r .snakemake $(VENV)"
 

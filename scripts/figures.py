@@ -11,7 +11,7 @@ import numpy as np
 
 matplotlib.use("svg")  # no display is needed
 import matplotlib.pyplot as plt
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.ticker import MaxNLocator
 
 from runs import Experiment, Run
@@ -164,16 +164,20 @@ def confusion(experiments: list[Experiment]) -> Figure:
     classes = experiments[0].runs[0].record["classes"]
     for panel, each in zip(axes.flat, shown, strict=False):
         counts = sum(confusion_counts(run, len(classes)) for run in each.runs) / len(each.runs)
-        _cells(panel, counts, classes, classes, "{:.0f}" if len(each.runs) == 1 else "{:.1f}")
+        scale = PowerNorm(0.35, 0, counts.max())  # a few mistakes shall show beside many right
+        form = "{:.0f}" if len(each.runs) == 1 else "{:.1f}"
+        _cells(panel, counts, classes, classes, form, scale)
         panel.set(title=each.name, xlabel="prediction", ylabel="label")
         wrong = counts - np.diag(np.diag(counts))
         label, prediction = np.unravel_index(wrong.argmax(), wrong.shape)
-        worst.append(
-            f"{each.name} takes {classes[label]} for {classes[prediction]} {wrong.max():.3g} times"
-        )
+        mistake = f"{classes[label]} for {classes[prediction]} {wrong.max():.3g} times"
+        worst.append(f"{each.name} takes {mistake if wrong.any() else 'nothing for another class'}")
     for panel in axes.flat[len(shown) :]:
         panel.axis("off")
-    alt = "Confusion matrices, test images by label and prediction. Most often " + _few(worst)
+    alt = (
+        "Confusion matrices, test images by label and prediction. The most frequent mistakes: "
+        + _few(worst)
+    )
     return _figure(figure, "confusion", "Confusion matrices", alt)
 
 
@@ -193,7 +197,8 @@ def class_accuracy(experiments: list[Experiment]) -> Figure:
          for each in experiments]
     )  # fmt: skip
     figure, panel = plt.subplots(figsize=(WIDTH * 1.2, 0.9 + 0.3 * len(experiments)))
-    _cells(panel, values, [each.name for each in experiments], classes, "{:.1f}", power=4)
+    scale = Normalize(np.nanmin(values) - 1, 100)
+    _cells(panel, values, [each.name for each in experiments], classes, "{:.1f}", scale)
     panel.set_xlabel("class (cells: accuracy, %)")
     hardest = [
         f"{each.name} {classes[int(np.nanargmin(row))]} ({np.nanmin(row):.1f} %)"
@@ -203,11 +208,9 @@ def class_accuracy(experiments: list[Experiment]) -> Figure:
     return _figure(figure, "class-accuracy", "Accuracy by class", alt)
 
 
-def _cells(panel, values, rows, columns, form: str, power: float = 0.35) -> None:
+def _cells(panel, values, rows, columns, form: str, scale) -> None:
     """Fill a panel with coloured cells, numbered where there are not too many classes."""
-    filled = np.nan_to_num(values)
-    scale = PowerNorm(power, vmin=0, vmax=max(filled.max(), 1e-9))
-    panel.pcolormesh(filled, cmap="Blues", norm=scale, linewidth=0.3, edgecolor="#8888")
+    panel.pcolormesh(values, cmap="Blues", norm=scale, linewidth=0.3, edgecolor="#8888")
     panel.grid(visible=False)
     panel.invert_yaxis()
     long = max(map(len, columns)) > 3

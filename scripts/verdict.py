@@ -22,29 +22,37 @@ def sentences(summary: list[dict], comparisons: list[dict]) -> list[str]:
 def accuracies(summary: list[dict]) -> str:
     """Say how accurate each experiment is, the best first; of many, the first few."""
     rows = sorted(summary, key=lambda row: -float(row["accuracy_mean"]))
-    first = rows[0]
-    of_test = "of the test images"
-    shown = [f"The {first['experiment']} classifies {_accuracy(first, of_test)}"]
-    shown += [f"the {row['experiment']} {_accuracy(row)}" for row in rows[1:NAMED]]
-    text = ", ".join(shown)
-    if len(rows) > NAMED:
-        last, most = (float(rows[i]["accuracy_mean"]) for i in (-1, NAMED))
-        text += f", the other {len(rows) - NAMED} from {100 * last:.1f} to {100 * most:.1f} %"
-    return text + "."
+    named, others = rows[:NAMED], rows[NAMED:]
+    widths = [row_width(row) for row in named if known(row["accuracy_low"])]
+    digits = decimals(min(widths)) if widths else 1
+    first, *rest = named
+    text = f"The {first['experiment']} classifies {_accuracy(first, digits, ' of the test images')}"
+    for row in rest:
+        text += f", the {row['experiment']} {_accuracy(row, digits, first=first)}"
+    if others:
+        least, most = (100 * float(others[i]["accuracy_mean"]) for i in (-1, 0))
+        text += f", the other {len(others)} from {least:.{digits}f} to {most:.{digits}f} %"
+    return f"{text}."
 
 
-def _accuracy(row: dict, of_what: str = "") -> str:
-    value = 100 * float(row["accuracy_mean"])
-    runs, space = int(row["runs"]), f" {of_what}" if of_what else ""
-    if not known(row["accuracy_low"]):
-        return f"{value:.1f} %{space} (mean of {runs} seeds: too few for an interval)"
-    low, high = (100 * float(row[key]) for key in ("accuracy_low", "accuracy_high"))
-    digits = decimals(high - low)
-    seeds = f"; mean of {runs} seeds" if runs > 1 else ""
-    what = "95 % interval " if of_what else ""
-    return (
-        f"{value:.{digits}f} %{space} ({what}{low:.{digits}f}\N{EN DASH}{high:.{digits}f}{seeds})"
-    )
+def row_width(row: dict) -> float:
+    """Return the width of an experiment's interval, in percent."""
+    return 100 * (float(row["accuracy_high"]) - float(row["accuracy_low"]))
+
+
+def _accuracy(row: dict, digits: int, of_what: str = "", first: dict | None = None) -> str:
+    """Return an accuracy with its interval; what is as in the first one said is left out."""
+    runs = int(row["runs"])
+    about = ""
+    if known(row["accuracy_low"]):
+        low, high = (100 * float(row[f"accuracy_{end}"]) for end in ("low", "high"))
+        about = "" if first else "95 % interval "
+        about += f"{low:.{digits}f}\N{EN DASH}{high:.{digits}f}"
+    if runs > 1 and not (first and int(first["runs"]) == runs):
+        about += f"{'; ' if about else ''}mean of {runs} seeds"
+        about += "" if known(row["accuracy_low"]) else ": too few for an interval"
+    value = f"{100 * float(row['accuracy_mean']):.{digits}f} %{of_what}"
+    return f"{value} ({about})" if about else value
 
 
 def pairs(comparisons: list[dict]) -> list[str]:
@@ -53,11 +61,16 @@ def pairs(comparisons: list[dict]) -> list[str]:
     if len(comparisons) <= NAMED:
         return [pair(row, tests) for row in comparisons]
     verdicts = [row["verdict"] for row in comparisons]
-    better = sum(verdict.endswith("better") for verdict in verdicts)
-    text = f"Of {len(verdicts)} pairs of experiments, {better} differ (Holm-adjusted p < 0.05)"
-    text += f"; for {verdicts.count('not shown')} a difference is not shown"
+    better, worse = (verdicts.count(f"{one} better") for one in "ba")
     few = verdicts.count("too few seeds")
-    text += f"; {few} have too few seeds" if few else ""
+    baseline = comparisons[0]["a"]
+    if all(row["a"] == baseline for row in comparisons):
+        text = f"Of {len(verdicts)} experiments compared with the first, {baseline}, {better} "
+        text += f"{'is' if better == 1 else 'are'} better and {worse} worse"
+    else:
+        text = f"In {better + worse} of {len(verdicts)} pairs of experiments, one is better"
+    text += f" (Holm-adjusted p < 0.05); for {verdicts.count('not shown')} that is not shown"
+    text += f"; for {few} there are too few seeds" if few else ""
     cautions = sum(bool(row["warning"]) for row in comparisons)
     paragraphs = [f"{text}. comparisons.csv has them all."]
     if cautions:

@@ -79,9 +79,20 @@ def test_many_are_counted():
     rows = [comparison("x", str(i), 0.01, "a better") for i in range(4)]
     rows += [comparison("y", "z", 0.0, "not shown"), comparison("y", "w", 0, "too few seeds")]
     assert verdict.pairs(rows) == [
-        "Of 6 pairs of experiments, 4 differ (Holm-adjusted p < 0.05); for 1 a difference is not "
-        "shown; 1 have too few seeds. comparisons.csv has them all."
+        "In 4 of 6 pairs of experiments, one is better (Holm-adjusted p < 0.05); for 1 that is not "
+        "shown; for 1 there are too few seeds. comparisons.csv has them all."
     ]
+    rows = [comparison("x", str(i), 0.01, verdict_) for i, verdict_ in enumerate(
+        ["a better"] * 3 + ["b better", "not shown", "not shown"])]  # fmt: skip
+    assert verdict.pairs(rows)[0].startswith(
+        "Of 6 experiments compared with the first, x, 1 is better and 3 worse (Holm-adjusted p < "
+        "0.05); for 2 that is not shown."
+    )
+    five = [summary("a", 0.98, 0.979, 0.981, 5), summary("b", 0.97, 0.96, 0.98, 5)]
+    assert verdict.accuracies(five) == (
+        "The a classifies 98.00 % of the test images (95 % interval 97.90–98.10; mean of 5 seeds), "
+        "the b 97.00 % (96.00–98.00)."
+    )
     text = verdict.accuracies([summary(f"e{i}", 0.9 + i / 1000, 0.89, 0.92) for i in range(9)])
     assert text.endswith("the other 4 from 90.0 to 90.3 %.")
 
