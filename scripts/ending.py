@@ -9,9 +9,14 @@ from verdict import terminal
 
 
 def verdict_of(results: Path) -> str:
-    """Return the verdict and the summary table; nothing where there is no report."""
-    if not (results / "report.html").is_file():
+    """Return the verdict and the summary table; nothing where there is no report of now."""
+    if not all(
+        (results / name).is_file() for name in ("report.html", "summary.csv", "comparisons.csv")
+    ):
         return ""
+    evaluated = [path.stat().st_mtime for path in results.glob("runs/*/*/evaluation.json")]
+    if (results / "report.html").stat().st_mtime < max(evaluated, default=0):
+        return ""  # only a part of the workflow was asked for
     summary, comparisons = (_rows(results / f"{name}.csv") for name in ("summary", "comparisons"))
     return f"\n{terminal(summary, comparisons)}\n\nThe whole report: {results}/report.html\n"
 

@@ -18,8 +18,9 @@ from runs import Experiment, Run
 from uncertainty import calibration
 
 # Tell apart with any colour vision and at 3:1 or more on white and on black; a marker each, too.
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#997700", "#aa5599", "#0093a5", "#7a7a7a")
-MARKERS = "osD^vPX"
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#997700", "#aa5599", "#0093a5")
+MARKERS = "osD^vP"
+OTHER = "#858b93"  # for all experiments after these
 INK = "#010203"  # stands for the reader's text colour
 LIGHT, DARK = ("#1f2328", "#ffffff"), ("#d8dce2", "#15171b")  # text and ground
 STYLE = (
@@ -28,7 +29,7 @@ STYLE = (
     f"@media print{{svg{{color:{LIGHT[0]};background:{LIGHT[1]}}}}}</style>"
 )
 WIDTH = 5.2  # inches
-LEGEND = len(COLOURS)  # of more experiments, the rest are drawn grey
+LEGEND = len(COLOURS)
 MATRICES = 50  # confusion matrices at most
 NUMBERED = 20  # classes up to which cells carry numbers
 
@@ -57,7 +58,7 @@ class Figure:
 
 def colour(index: int) -> str:
     """Return the colour of the experiment with that place in the config."""
-    return COLOURS[index % len(COLOURS)]
+    return COLOURS[index] if index < LEGEND else OTHER
 
 
 def draw(experiments: list[Experiment], summary: list[dict]) -> list[Figure]:
@@ -113,17 +114,18 @@ def learning_curves(experiments: list[Experiment]) -> Figure:
     axes[-1, 0].set_xlabel("epoch")
     _legend(figure, experiments)
     splits = sorted({run.history["split"].iloc[0] for each in experiments for run in each.runs})
-    alt = f"Training loss, and loss and accuracy on the {' and '.join(splits)} images, by epoch. " \
-        "At the last epoch: " + _few(
-            f"{each.name} {100 * each.runs[0].history['accuracy'].iloc[-1]:.2f} %"
-            for each in experiments
-        )  # fmt: skip
+    last = [
+        (each, np.mean([run.history["accuracy"].iloc[-1] for run in each.runs]))
+        for each in experiments
+    ]
+    alt = f"Training loss, and loss and accuracy on the {' and '.join(splits)} images, by epoch. "
+    alt += "Accuracy after the last: " + _few(f"{e.name} {100 * value:.2f} %" for e, value in last)
     return _figure(figure, "learning-curves", "Learning curves", alt)
 
 
 def _curve(panel, place: int, experiment: Experiment, column: str, scale: float) -> None:
     named = place < LEGEND
-    look = {"color": colour(place) if named else INK, "alpha": 0.9 if named else 0.12}
+    look = {"color": colour(place), "alpha": 0.9 if named else 0.3}
     lines = [
         (run.history["epoch"].to_numpy(), scale * run.history[column].to_numpy())
         for run in experiment.runs
@@ -148,7 +150,7 @@ def _legend(figure, experiments: list[Experiment], notes: list[str] | None = Non
     ]
     labels = notes or [each.name for each in experiments[:LEGEND]]
     if len(experiments) > LEGEND:
-        handles.append(plt.Line2D([], [], color=INK, alpha=0.25))
+        handles.append(plt.Line2D([], [], color=OTHER))
         labels.append(f"{len(experiments) - LEGEND} others")
     columns = 2 if notes or max(map(len, labels)) > 12 else 4
     figure.legend(handles, labels, loc="outside upper left", ncols=min(columns, len(labels)))
@@ -166,7 +168,7 @@ def confusion(experiments: list[Experiment]) -> Figure:
         counts = sum(confusion_counts(run, len(classes)) for run in each.runs) / len(each.runs)
         scale = PowerNorm(0.35, 0, counts.max())  # a few mistakes shall show beside many right
         form = "{:.0f}" if len(each.runs) == 1 else "{:.1f}"
-        _cells(panel, counts, classes, classes, form, scale)
+        _cells(panel, counts, classes, classes, form, scale, numbered=counts > 0)
         panel.set(title=each.name, xlabel="prediction", ylabel="label")
         wrong = counts - np.diag(np.diag(counts))
         label, prediction = np.unravel_index(wrong.argmax(), wrong.shape)
@@ -198,7 +200,15 @@ def class_accuracy(experiments: list[Experiment]) -> Figure:
     )  # fmt: skip
     figure, panel = plt.subplots(figsize=(WIDTH * 1.2, 0.9 + 0.3 * len(experiments)))
     scale = Normalize(np.nanmin(values) - 1, 100)
-    _cells(panel, values, [each.name for each in experiments], classes, "{:.1f}", scale)
+    _cells(
+        panel,
+        values,
+        [each.name for each in experiments],
+        classes,
+        "{:.1f}",
+        scale,
+        np.isfinite(values),
+    )
     panel.set_xlabel("class (cells: accuracy, %)")
     hardest = [
         f"{each.name} {classes[int(np.nanargmin(row))]} ({np.nanmin(row):.1f} %)"
@@ -208,8 +218,8 @@ def class_accuracy(experiments: list[Experiment]) -> Figure:
     return _figure(figure, "class-accuracy", "Accuracy by class", alt)
 
 
-def _cells(panel, values, rows, columns, form: str, scale) -> None:
-    """Fill a panel with coloured cells, numbered where there are not too many classes."""
+def _cells(panel, values, rows, columns, form: str, scale, numbered) -> None:
+    """Fill a panel with coloured cells, some numbered where there are not too many classes."""
     panel.pcolormesh(values, cmap="Blues", norm=scale, linewidth=0.3, edgecolor="#8888")
     panel.grid(visible=False)
     panel.invert_yaxis()
@@ -223,7 +233,7 @@ def _cells(panel, values, rows, columns, form: str, scale) -> None:
     if len(columns) > NUMBERED:
         return
     for (row, column), value in np.ndenumerate(values):
-        if value > 0:
+        if numbered[row, column]:
             ink = "#ffffff" if scale(value) > 0.55 else "#000000"
             place = (column + 0.5, row + 0.5)
             panel.text(*place, form.format(value), color=ink, size=6.5, ha="center", va="center")
@@ -239,7 +249,7 @@ def reliability(experiments: list[Experiment]) -> Figure:
         errors.insert(0, f"{each.name}: ECE {100 * error:.2f} %")
         sure, share, _ = (100 * np.array(column) for column in zip(*points, strict=True))
         named = place < LEGEND
-        look = {"color": colour(place) if named else INK, "alpha": 0.9 if named else 0.12}
+        look = {"color": colour(place), "alpha": 0.9 if named else 0.3}
         panel.plot(sure, share, marker=MARKERS[place % len(MARKERS)], markersize=4, **look)
     panel.set(xlabel="mean confidence (%)", ylabel="share of predictions that are right (%)")
     _legend(figure, experiments, errors[:LEGEND])
@@ -263,7 +273,7 @@ def cost(experiments: list[Experiment]) -> Figure:
         panel.plot(
             seconds, [100 * run.accuracy for run in each.runs],
             MARKERS[place % len(MARKERS)], markersize=6,
-            color=colour(place) if named else INK, alpha=0.75 if named else 0.2,
+            color=colour(place), alpha=0.75 if named else 0.4,
         )  # fmt: skip
         times.insert(0, f"{each.name} {np.mean(seconds):.3g} s")
     everything = [run.record["train_seconds"] for each in experiments for run in each.runs]

@@ -228,10 +228,6 @@ def origin(experiments: list[Experiment]) -> list[tuple[str, list[str]]]:
         ("training images", distinct(lambda run: f"{run.record['train_size']:,}")),
         ("validation images", distinct(lambda run: f"{run.record['validation_size']:,}")),
         ("deterministic algorithms", distinct(lambda run: run.record["deterministic"])),
-        ("trained", [f"{min(ends(runs))} to {max(ends(runs))}"]),
+        ("first training began", [min(run.record["start"] for run in runs)]),
+        ("last training ended", [max(run.record["end"] for run in runs)]),
     ]
-
-
-def ends(runs: list[Run]) -> list[str]:
-    """Return when each training ended."""
-    return [run.record["end"] for run in runs]

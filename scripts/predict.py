@@ -5,7 +5,8 @@
 Each image may be of any size, in colour or grey, dark on light or light on dark. It is brought into
 the frame of MNIST's images as MNIST was made: grey levels, the drawing scaled into a box of 20 x 20
 pixels with its proportions kept, and placed in 28 x 28 so that its centre of mass is in the middle
-(Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits).
+(Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits). So it is for runs
+that were trained on MNIST, or on drawings framed like those.
 """
 
 import csv
@@ -22,6 +23,7 @@ from cli import Failure
 from evaluate import load_weights, probabilities
 from files import read_json
 
+FAINTEST = 16  # grey levels of 256 by which a drawing differs from its paper, at least
 BOX = 20 / 28  # share of the frame's side that the drawing takes
 INK = 0.1  # share of the strongest stroke below which a pixel is paper, never quite even
 
@@ -37,7 +39,7 @@ def main() -> None:
 
     record = read_json(args.model / "run.json")
     height, width = record["image_size"]
-    framed = np.stack([frame(read_grey(path), height, width) for path in args.images])
+    framed = np.stack([framed_file(path, height, width) for path in args.images])
     model = models.build(record["settings"]["model"], (height, width), len(record["classes"]))
     load_weights(model, args.model / "model.safetensors")
     model.eval()
@@ -48,6 +50,18 @@ def main() -> None:
     (print_csv if args.csv else print_table)(args.images, record["classes"], sure)
 
 
+def framed_file(path: Path, height: int, width: int) -> np.ndarray:
+    """Return an image file's drawing in MNIST's frame, uint8 [height, width].
+
+    Raises:
+        Failure: the file is missing, no image, or empty; the message names it.
+    """
+    framed = frame(read_grey(path), height, width)
+    if framed is None:
+        raise Failure(f"{path} is of one colour: there is nothing to classify")
+    return framed
+
+
 def read_grey(path: Path) -> np.ndarray:
     """Return an image as grey levels 0-255, float64 [height, width]; what is transparent is white.
 
@@ -56,6 +70,8 @@ def read_grey(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
+            if image.mode[0] in "IF":  # more than 8 bits: frame() stretches the levels anyway
+                return np.asarray(ImageOps.exif_transpose(image), dtype=np.float64) / 256
             colours = ImageOps.exif_transpose(image).convert("RGBA")
     except UnidentifiedImageError as error:
         raise Failure(f"{path} is not an image of a known format") from error
@@ -65,7 +81,7 @@ def read_grey(path: Path) -> np.ndarray:
     return np.asarray(Image.alpha_composite(white, colours).convert("L"), dtype=np.float64)
 
 
-def frame(grey: np.ndarray, height: int, width: int) -> np.ndarray:
+def frame(grey: np.ndarray, height: int, width: int) -> np.ndarray | None:
     """Bring a drawing into MNIST's frame: light on dark, scaled, centred by mass.
 
     Args:
@@ -74,15 +90,12 @@ def frame(grey: np.ndarray, height: int, width: int) -> np.ndarray:
         width: of the frame.
 
     Returns:
-        uint8 [height, width].
-
-    Raises:
-        Failure: the image is of one colour.
+        uint8 [height, width], or None where the image is of one colour.
     """
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     strokes = np.abs(grey - np.median(border))
-    if strokes.max() < 16:
-        raise Failure("an image is of one colour: there is nothing to classify")
+    if strokes.max() < FAINTEST:
+        return None
     strokes *= 255 / strokes.max()
     strokes[strokes < 255 * INK] = 0
     rows, columns = np.nonzero(strokes)
@@ -90,10 +103,9 @@ def frame(grey: np.ndarray, height: int, width: int) -> np.ndarray:
 
     scale = min(BOX * height / drawn.shape[0], BOX * width / drawn.shape[1])
     size = [max(1, round(scale * side)) for side in reversed(drawn.shape)]
-    small = np.asarray(
-        Image.fromarray(drawn.astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
-    )
-    return centred(small, height, width)
+    small = np.asarray(Image.fromarray(drawn).resize(size, Image.Resampling.LANCZOS)).clip(0)
+    # Thin lines fade when they shrink.
+    return centred((small * 255 / small.max()).round().astype(np.uint8), height, width)
 
 
 def centred(small: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -103,6 +103,8 @@ def read_run(results: Path, experiment: str, seed: int) -> Run:
     record, evaluation = read_json(folder / "run.json"), read_json(folder / "evaluation.json")
     history = read_table(folder / "history.csv", {"train_loss": float, "loss": float})
     run = Run(experiment, seed, path, record, evaluation, history, *columns)
+    if not np.all((run.confidence >= 0) & (run.confidence <= 1.0001)):
+        raise Failure(f"{folder / 'predictions.csv.gz'} has confidences that are no probabilities")
     if len(history) != record["settings"]["epochs"]:
         raise Failure(f"{folder / 'history.csv'} is torn: {len(history)} epochs")
     counted = overall_counts(folder / "accuracy.csv")
@@ -150,7 +152,7 @@ def named(words: list[str]) -> list[tuple[str, int]]:
     """Read `["mlp=1,2"]` as `[("mlp", 1), ("mlp", 2)]`.
 
     Raises:
-        Failure: a word is not of that form.
+        Failure: a word is not of that form, or names a run again.
     """
     runs = []
     for word in words:
@@ -158,6 +160,8 @@ def named(words: list[str]) -> list[tuple[str, int]]:
         if not match:
             raise Failure(f"--runs: {word!r} is not EXPERIMENT=SEED,SEED")
         runs += [(match[1], int(seed)) for seed in match[2].split(",")]
+    if len(set(runs)) < len(runs):
+        raise Failure(f"--runs names a run twice: {' '.join(words)}")
     return runs
 
 

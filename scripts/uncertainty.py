@@ -82,10 +82,14 @@ class Mean:
         return float(10**exponent)
 
     def detectable(self, level: float) -> float | None:
-        """Return the true value that a test at `level` finds with 80 % power, or None."""
+        """Return the true value that a test at `level` finds with 80 % power.
+
+        None where nothing varies, and where even a difference of 1 would not be found.
+        """
         if not self.error:
             return None
-        return (self.quantile(level / 2) + self.quantile(1 - POWER)) * self.error
+        found = (self.quantile(level / 2) + self.quantile(1 - POWER)) * self.error
+        return found if found < 1 else None
 
 
 def _term(means: np.ndarray) -> Term:
@@ -145,8 +149,8 @@ class Pair:
         """Return the p value of McNemar's exact test, Psychometrika 12 (1947) 153-157."""
         return float(mcnemar([[0, self.only_a], [self.only_b, 0]], exact=True).pvalue)
 
-    def detectable(self, level: float) -> float:
-        """Return the true difference that a test at `level` finds with 80 % power.
+    def detectable(self, level: float) -> float | None:
+        """Return the true difference that a test at `level` finds with 80 % power, or None.
 
         R. J. Connor, Biometrics 43 (1987) 207-211, with the share of discordant images seen here,
         or as many as the difference itself takes.
@@ -159,8 +163,8 @@ class Pair:
             spread = z_level * math.sqrt(share) + z_power * math.sqrt(share - difference**2)
             return difference * math.sqrt(self.images) - spread
 
-        # So few images that even all of them would not do: nothing can be shown.
-        return float(brentq(excess, 1e-12, 1)) if excess(1) > 0 else 1.0
+        # None: there are so few images that even all of them would not do.
+        return float(brentq(excess, 1e-12, 1)) if excess(1) > 0 else None
 
 
 def holm(p_values: list[float]) -> list[float]:

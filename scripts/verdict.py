@@ -25,34 +25,38 @@ def accuracies(summary: list[dict]) -> str:
     named, others = rows[:NAMED], rows[NAMED:]
     widths = [row_width(row) for row in named if known(row["accuracy_low"])]
     digits = decimals(min(widths)) if widths else 1
-    first, *rest = named
-    text = f"The {first['experiment']} classifies {_accuracy(first, digits, ' of the test images')}"
-    for row in rest:
-        text += f", the {row['experiment']} {_accuracy(row, digits, first=first)}"
+    text = ""
+    for place, row in enumerate(named):
+        value = f"{100 * float(row['accuracy_mean']):.{digits}f} %"
+        if place == 0:
+            text = f"The {row['experiment']} classifies {value} of the test images"
+        else:
+            text += f", the {row['experiment']} {value}"
+        about = _about(row, named[:place], digits)
+        text += f" ({about})" if about else ""
     if others:
         least, most = (100 * float(others[i]["accuracy_mean"]) for i in (-1, 0))
         text += f", the other {len(others)} from {least:.{digits}f} to {most:.{digits}f} %"
     return f"{text}."
 
 
+def _about(row: dict, before: list[dict], digits: int) -> str:
+    """Say an accuracy's interval and number of seeds; what is as before is not said again."""
+    parts = []
+    runs = int(row["runs"])
+    if known(row["accuracy_low"]):
+        low, high = (100 * float(row[f"accuracy_{end}"]) for end in ("low", "high"))
+        label = "" if any(known(each["accuracy_low"]) for each in before) else "95 % interval "
+        parts.append(f"{label}{low:.{digits}f}\N{EN DASH}{high:.{digits}f}")
+    if runs != (int(before[-1]["runs"]) if before else 1):
+        parts.append(f"mean of {runs} seeds" if runs > 1 else "one seed")
+        parts[-1] += "" if known(row["accuracy_low"]) else ": too few for an interval"
+    return "; ".join(parts)
+
+
 def row_width(row: dict) -> float:
     """Return the width of an experiment's interval, in percent."""
     return 100 * (float(row["accuracy_high"]) - float(row["accuracy_low"]))
-
-
-def _accuracy(row: dict, digits: int, of_what: str = "", first: dict | None = None) -> str:
-    """Return an accuracy with its interval; what is as in the first one said is left out."""
-    runs = int(row["runs"])
-    about = ""
-    if known(row["accuracy_low"]):
-        low, high = (100 * float(row[f"accuracy_{end}"]) for end in ("low", "high"))
-        about = "" if first else "95 % interval "
-        about += f"{low:.{digits}f}\N{EN DASH}{high:.{digits}f}"
-    if runs > 1 and not (first and int(first["runs"]) == runs):
-        about += f"{'; ' if about else ''}mean of {runs} seeds"
-        about += "" if known(row["accuracy_low"]) else ": too few for an interval"
-    value = f"{100 * float(row['accuracy_mean']):.{digits}f} %{of_what}"
-    return f"{value} ({about})" if about else value
 
 
 def pairs(comparisons: list[dict]) -> list[str]:
@@ -92,8 +96,9 @@ def pair(row: dict, tests: int) -> str:
     if row["verdict"] == "b better" or (row["verdict"] == "not shown" and value < 0):
         a, b, value, low, high = b, a, -value, -high, -low
     digits = decimals(high - low)
+    join = "\N{EN DASH}" if low >= 0 else " to "
     value, low, high = (f"{number:.{digits}f}" for number in (value, low, high))
-    interval = f"{low}\N{EN DASH}{high}" if float(low) >= 0 else f"{low} to {high}"
+    interval = f"{low}{join}{high}"
     interval = interval.replace("-", "\N{MINUS SIGN}")
     test = f"{_p(row, tests)}; {_what(row)}"
     if row["verdict"] != "not shown":

@@ -50,13 +50,30 @@ def killed(project):
     return alive, locked
 
 
-def torn(project):
-    """Begin where a checkpoint is no checkpoint."""
-    project.configure(CNN)
-    folder = project.run_folder("cnn")
+def useless(project):
+    """Begin where one checkpoint is no checkpoint, and another is one of other settings."""
+    project.configure(CNN.replace("cnn:", "torn:") + "\n" + CNN.replace("cnn:", "other:"))
+    folder = project.run_folder("torn")
     folder.mkdir(parents=True)
     (folder / "checkpoint.safetensors").write_bytes(b"torn")
+    project.slurm_run("--until", "prepare")
+    options = ("--data", project.data, "--output", project.run_folder("other"))
+    project.script("train", "--model", "CNN", "--epochs", "1", *options)
+    for output in ("model.safetensors", "history.csv", "run.json"):
+        (project.run_folder("other") / output).unlink()
     project.slurm_run()
+
+
+def full(project):
+    """Train where there is no room for the weights, then where there is."""
+    project.configure(CNN.replace("epochs: 16", "epochs: 1"))
+    project.slurm_run("--until", "prepare")
+    # As a full disk does, the limit lets a write fail; sbatch hands it on to the job.
+    command = ("prlimit", "--fsize=1000000", *project.command("--retries", "0"))
+    failed = project.run(*command, check=False)
+    left = {path.name for path in project.run_folder("cnn").iterdir()}
+    project.slurm_run()
+    return failed, left
 
 
 def diverging(project):
@@ -86,7 +103,7 @@ def lesson(project):
     project.slurm_run()
 
 
-SCENES = (ctrl_c, killed, torn, diverging, no_gpu, lesson)
+SCENES = (ctrl_c, killed, useless, full, diverging, no_gpu, lesson)
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +139,24 @@ def test_a_killed_snakemake_does_not_train_twice_at_once(stage, calm):
     assert not project.lease("cnn").exists()
 
 
-def test_a_torn_checkpoint_starts_afresh(stage, calm):
-    project, _ = stage(torn)
-    log = project.train_log("cnn")
-    assert "cannot be read" in log
+@pytest.mark.parametrize(
+    ("experiment", "reason"), [("torn", "cannot be read"), ("other", "settings")]
+)
+def test_a_useless_checkpoint_starts_afresh(stage, calm, experiment, reason):
+    project, _ = stage(useless)
+    log = project.train_log(experiment)
+    assert reason in log
     assert "training starts afresh" in log
-    assert project.outcome("cnn") == calm(16)
+    assert project.record(experiment)["resumes"] == 0
+    assert project.outcome(experiment) == calm(16)
+
+
+def test_a_full_disk_leaves_no_torn_file(stage):
+    project, (failed, left) = stage(full)
+    assert failed.returncode == 1
+    assert "cannot write results/small/runs/cnn/seed1/model.safetensors" in failed.stdout
+    assert left == {"train.log"}
+    assert (project.run_folder("cnn") / "accuracy.csv").exists()
 
 
 def test_a_divergence_ends_the_run_soon_and_is_explained(stage):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors import safe_open
 
 import predict
@@ -122,6 +122,33 @@ def test_a_torn_image_is_named(finished_once, digits, tmp_path):
     assert str(path) in done.stderr
 
 
-def test_a_blank_image():
-    with pytest.raises(Failure, match="one colour"):
-        predict.frame(np.full((50, 40), 200.0), 28, 28)
+def test_a_blank_image_is_named(tmp_path):
+    path = tmp_path / "blank.png"
+    Image.new("L", (50, 40), 200).save(path)
+    with pytest.raises(Failure, match=r"blank\.png is of one colour"):
+        predict.framed_file(path, 28, 28)
+
+
+@pytest.mark.parametrize("width", [1, 6])
+def test_thin_lines_on_a_large_sheet(width, tmp_path):
+    sheet = Image.new("L", (3000, 3000), "white")
+    ImageDraw.Draw(sheet).line([(1500, 100), (1500, 2900)], fill="black", width=width)
+    ImageDraw.Draw(sheet).line([(100, 1500), (2900, 1500)], fill="black", width=width)
+    sheet.save(tmp_path / "cross.png")
+    framed = predict.framed_file(tmp_path / "cross.png", 28, 28)
+    assert framed.max() == 255
+    assert (framed > 60).sum() > 30
+
+
+def test_dots_far_apart():
+    grey = np.full((3000, 3000), 255.0)
+    grey[100, 100] = grey[2900, 2900] = 0
+    assert predict.frame(grey, 28, 28).max() == 255
+
+
+def test_sixteen_bits(digits, tmp_path):
+    image = 5000 + 215 * digits[0][0].astype(np.uint16)
+    Image.fromarray(image).save(tmp_path / "deep.png")
+    Image.fromarray(digits[0][0]).save(tmp_path / "plain.png")
+    deep, plain = (predict.framed_file(tmp_path / f"{n}.png", 28, 28) for n in ("deep", "plain"))
+    assert np.abs(deep.astype(int) - plain).max() <= 3

@@ -93,6 +93,11 @@ def test_runs_have_an_order():
     assert runs.named(["b=2,10", "a=1"]) == [("b", 2), ("b", 10), ("a", 1)]
 
 
+def test_a_run_is_not_counted_twice():
+    with pytest.raises(Failure, match="twice"):
+        runs.named(["mlp=1,01"])
+
+
 @pytest.mark.parametrize("word", ["mlp", "mlp=", "mlp=a", "a/b=1", "=1"])
 def test_a_word_that_names_no_run(word):
     with pytest.raises(Failure, match="EXPERIMENT=SEED"):
@@ -134,6 +139,13 @@ def test_predictions_that_are_not_those_of_the_accuracy_table(finished):
         table.loc[0, "prediction"] = (table.loc[0, "prediction"] + 1) % 10
 
     assert "one of them is torn" in change_predictions(finished, change)
+
+
+def test_confidences_that_are_none(finished):
+    def change(table):
+        table.loc[3, "confidence"] = float("nan")
+
+    assert "no probabilities" in change_predictions(finished, change)
 
 
 def test_another_test_set(finished):

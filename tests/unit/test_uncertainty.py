@@ -125,7 +125,10 @@ def test_without_shared_seeds_and_images_it_is_welchs_t():
 
 
 def test_few_images_show_nothing():
-    assert Pair(0, 0, 3).detectable(0.05) == 1.0
+    assert Pair(0, 0, 3).detectable(0.05) is None
+    failed = np.array([0.97, 0.97, 0.1])  # one training of three went wrong
+    images = uncertainty.Term(1e-6, 9999)
+    assert Mean(0.3, uncertainty._term(failed), images).detectable(0.05) is None
     assert Pair(0, 0, 1000).detectable(0.05) == pytest.approx(0.0078, abs=0.0003)
 
 

@@ -93,6 +93,12 @@ def test_many_are_counted():
         "The a classifies 98.00 % of the test images (95 % interval 97.90–98.10; mean of 5 seeds), "
         "the b 97.00 % (96.00–98.00)."
     )
+    mixed = [summary("a", 0.98, runs=2), *LESSON[:1], summary("c", 0.97, 0.96, 0.98, 3)]
+    assert verdict.accuracies(mixed) == (
+        "The a classifies 98.0 % of the test images (mean of 2 seeds: too few for an interval), "
+        "the mlp 97.6 % (95 % interval 97.3–97.9; one seed), the c 97.0 % (96.0–98.0; mean of 3 "
+        "seeds)."
+    )
     text = verdict.accuracies([summary(f"e{i}", 0.9 + i / 1000, 0.89, 0.92) for i in range(9)])
     assert text.endswith("the other 4 from 90.0 to 90.3 %.")
 
