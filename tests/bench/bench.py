@@ -176,6 +176,8 @@ def cores(table, quick, part, threads):
     whole_process(table, part, threads, "mlp", 1 if quick else 3, 1 if quick else 3, mlp)
     if not quick:
         whole_process(table, part, threads, "cnn", 1, 2, cnn)
+    if quick and threads > 1:
+        return
     for network in ("mlp", "cnn"):
         phases(table, part, threads, network, 1 if quick else 2)
 
@@ -217,7 +219,7 @@ START_TRICKS = (("light_dynamo", ("", ""), (DYNAMO, "")), ("leave", (DYNAMO, "")
 
 def tricks(table, quick):
     """Measure what each trick gains by leaving it out: `plain` is without, `ours` with it."""
-    for threads in (1, 2):
+    for threads in (1,) if quick else (1, 2):
         step = ("phases", "ours", "cnn", "--data", PREPARED, "--threads", threads)
         case = f"cnn, {threads} core{'s' * (threads > 1)}"
         for trick in STEP_TRICKS:
