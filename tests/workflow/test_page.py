@@ -1,6 +1,7 @@
 """The page in a real browser: Debian's Chromium, headless."""
 
 import csv
+import io
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import IN_CI, Project
 from made_up import make_up
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 SHAPES = ("two", "one epoch, alone", "fifty")
@@ -105,6 +107,18 @@ def test_every_picture_is_drawn(visit, shape):
     sizes = page.eval_on_selector_all("img", "all => all.map(img => [img.naturalWidth, img.alt])")
     assert all(width > 0 and alt for width, alt in sizes)
     assert len([alt for _, alt in sizes if not alt.startswith("Test image")]) == 6
+
+
+def test_paper_is_white(visit):
+    """The figures' own ground too, where the reader's screen is dark."""
+    page = visit("two", scheme="dark").window
+    figure = page.locator("img.plot").first
+    grounds = []
+    for media in ("screen", "print"):
+        page.emulate_media(media=media)
+        corner = Image.open(io.BytesIO(figure.screenshot())).convert("RGB").getpixel((3, 3))
+        grounds.append(corner)
+    assert grounds == [(21, 23, 27), (255, 255, 255)]
 
 
 def column(page, table, number):
