@@ -3,7 +3,6 @@
 import shlex
 import sys
 from pathlib import Path
-from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -19,7 +18,9 @@ from ending import unfinished, verdict_of, write_resources
 # The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
 # `set` is Snakemake's own prefix, which this one replaces: without it, a failed command that is
 # piped into tee would count as done.
-shell.prefix(f'set -euo pipefail; export PATH={quote(str(Path(sys.executable).parent))}:"$PATH"; ')
+shell.prefix(
+    f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+)
 
 try:
     # A file given with --configfile stands alone. Snakemake hands it on to the jobs on other nodes.

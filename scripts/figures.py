@@ -15,7 +15,6 @@ from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.ticker import MaxNLocator
 
 from runs import Experiment, Run
-from uncertainty import calibration
 
 # Tell apart with any colour vision and at 3:1 or more on white and on black; a marker each, too.
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#997700", "#aa5599", "#0093a5")
@@ -123,14 +122,18 @@ def learning_curves(experiments: list[Experiment]) -> Figure:
     return _figure(figure, "learning-curves", "Learning curves", alt)
 
 
+def _look(place: int) -> dict:
+    """Return how an experiment's lines are drawn: those without a colour of their own faintly."""
+    return {"color": colour(place), "alpha": 0.9 if place < LEGEND else 0.3}
+
+
 def _curve(panel, place: int, experiment: Experiment, column: str, scale: float) -> None:
-    named = place < LEGEND
-    look = {"color": colour(place), "alpha": 0.9 if named else 0.3}
+    look = _look(place)
     lines = [
         (run.history["epoch"].to_numpy(), scale * run.history[column].to_numpy())
         for run in experiment.runs
     ]
-    marker = MARKERS[place % len(MARKERS)] if named else "."
+    marker = MARKERS[place] if place < LEGEND else "."
     if len(lines) == 1:
         panel.plot(*lines[0], marker=marker, markersize=4, linewidth=1.2, **look)
         return
@@ -245,22 +248,15 @@ def reliability(experiments: list[Experiment]) -> Figure:
     panel.plot((0, 100), (0, 100), color=INK, linewidth=0.8, linestyle=":")
     errors = []
     for place, each in reversed(list(enumerate(experiments))):
-        points, error = calibration_of(each)
+        points, error = each.calibration
         errors.insert(0, f"{each.name}: ECE {100 * error:.2f} %")
         sure, share, _ = (100 * np.array(column) for column in zip(*points, strict=True))
-        named = place < LEGEND
-        look = {"color": colour(place), "alpha": 0.9 if named else 0.3}
-        panel.plot(sure, share, marker=MARKERS[place % len(MARKERS)], markersize=4, **look)
+        marker = MARKERS[place % len(MARKERS)]
+        panel.plot(sure, share, marker=marker, markersize=4, **_look(place))
     panel.set(xlabel="mean confidence (%)", ylabel="share of predictions that are right (%)")
     _legend(figure, experiments, errors[:LEGEND])
     alt = "Reliability: how often predictions of a given confidence are right. " + _few(errors)
     return _figure(figure, "calibration", "Calibration", alt)
-
-
-def calibration_of(experiment: Experiment) -> tuple[list[tuple[float, float, int]], float]:
-    """Return an experiment's reliability curve and calibration error, all its runs together."""
-    confidence = np.concatenate([run.confidence for run in experiment.runs])
-    return calibration(confidence, experiment.right.ravel())
 
 
 def cost(experiments: list[Experiment]) -> Figure:
@@ -269,11 +265,10 @@ def cost(experiments: list[Experiment]) -> Figure:
     times = []
     for place, each in reversed(list(enumerate(experiments))):
         seconds = [run.record["train_seconds"] for run in each.runs]
-        named = place < LEGEND
         panel.plot(
             seconds, [100 * run.accuracy for run in each.runs],
             MARKERS[place % len(MARKERS)], markersize=6,
-            color=colour(place), alpha=0.75 if named else 0.4,
+            color=colour(place), alpha=0.75 if place < LEGEND else 0.4,
         )  # fmt: skip
         times.insert(0, f"{each.name} {np.mean(seconds):.3g} s")
     everything = [run.record["train_seconds"] for each in experiments for run in each.runs]

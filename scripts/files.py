@@ -1,5 +1,6 @@
 """Files that exist completely or not at all."""
 
+import csv
 import hashlib
 import json
 import os
@@ -46,10 +47,23 @@ def _umask() -> int:
     return umask
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, completely or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` as indented JSON, completely or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
+    """Write rows as CSV, completely or not at all; what is None or missing is left empty."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def read_json(path: Path) -> Any:

@@ -13,7 +13,7 @@ from PIL import Image
 
 import tables
 import verdict
-from figures import DARK, LIGHT, Figure, calibration_of, colour
+from figures import DARK, LIGHT, Figure, colour
 from runs import Experiment, Run
 
 TEMPLATES = Path(__file__).parents[1] / "workflow" / "report"
@@ -49,6 +49,7 @@ def render(
         "duration": duration, "data_uri": svg_uri,
     }  # fmt: skip
     names = [each.name for each in experiments]
+    pairs = list(combinations(experiments, 2))
     return environment.get_template("page.html.j2").render(
         light=LIGHT,
         dark=DARK,
@@ -61,12 +62,10 @@ def render(
         differing=differing_settings(experiments),
         losses=sorted({each.settings["loss"] for each in experiments}),
         splits=sorted({run.history["split"].iloc[0] for each in experiments for run in each.runs}),
-        galleries=[
-            gallery(a, b, images) for a, b in list(combinations(experiments, 2))[:GALLERIES]
-        ],
-        pairs=len(list(combinations(experiments, 2))),
+        galleries=[gallery(a, b, images) for a, b in pairs[:GALLERIES]],
+        pairs=len(pairs),
         all_wrong=all_wrong(experiments, images),
-        calibration={each.name: calibration_of(each)[1] for each in experiments},
+        calibration={each.name: each.calibration[1] for each in experiments},
         costs=[cost_row(each) for each in experiments],
         origin=origin(experiments),
         settings={each.name: flat(each.settings) for each in experiments},
@@ -178,8 +177,7 @@ def gallery(a: Experiment, b: Experiment, images: np.ndarray) -> dict:
 
 def all_wrong(experiments: list[Experiment], images: np.ndarray) -> dict:
     """Return the images that no run of any experiment gets right."""
-    nobody = ~np.any([each.right.any(axis=0) for each in experiments], axis=0)
-    found = np.flatnonzero(nobody)
+    found = np.flatnonzero(~np.any([each.ever_right for each in experiments], axis=0))
     shown = [tile(experiments[:ANSWERS], index, images) for index in found[:IMAGES]]
     return {"count": len(found), "tiles": shown}
 

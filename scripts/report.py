@@ -26,7 +26,7 @@ import runs
 import tables
 import verdict
 from cli import Failure
-from files import atomic_path
+from files import write_csv, write_text
 
 
 def main() -> None:
@@ -56,9 +56,9 @@ def main() -> None:
     drawn = figures.draw(experiments, summary)
     html = page.render(experiments, summary, comparisons, drawn, images, args.command)
 
-    tables.write(output / "report.csv", tables.REPORT, report)
-    tables.write(output / "summary.csv", tables.SUMMARY, summary)
-    tables.write(output / "comparisons.csv", tables.COMPARISONS, comparisons)
+    write_csv(output / "report.csv", tables.REPORT, report)
+    write_csv(output / "summary.csv", tables.SUMMARY, summary)
+    write_csv(output / "comparisons.csv", tables.COMPARISONS, comparisons)
     for figure in drawn:
         write_text(output / "figures" / f"{figure.name}.svg", figure.svg)
     write_text(output / "report.html", html)
@@ -81,12 +81,6 @@ def test_images(path: Path, experiments: list[runs.Experiment]) -> np.ndarray:
     if not np.array_equal(labels, run.labels):
         raise Failure(f"{run.path} was measured on another test set than that of {path}")
     return images
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, completely or not at all."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

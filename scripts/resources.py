@@ -4,14 +4,13 @@ The figures are those of `sacct` where there is accounting, else of the runs' ow
 column names a request that would do: a fifth more than was used, rounded up.
 """
 
-import csv
 import math
 from pathlib import Path
 
 import cli
 import slurm_jobs
 from configuration import Study, add_argument, read_study
-from files import atomic_path, read_json
+from files import read_json, write_csv
 from slurm_jobs import ENDED_WELL, Job
 
 COLUMNS = (
@@ -36,10 +35,7 @@ def write(study: Study) -> Path:
     if not rows:
         rows = [row for run in study.runs if (row := record_row(study, *run))]
     path = Path(study.results_dir, "resources.csv")
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(path, COLUMNS, rows)
     return path
 
 

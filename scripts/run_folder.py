@@ -1,13 +1,12 @@
 """The folder of one run: its files, and what is known of a training that failed for good."""
 
-import csv
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
 from cli import Failure
-from files import atomic_path, read_json, write_json
+from files import atomic_path, read_json, write_csv, write_json
 
 OUTPUTS = ("model.safetensors", "history.csv", "run.json")
 FAILURE = "failure.json"
@@ -52,11 +51,5 @@ class RunFolder:
         """Write the files of a run, `run.json` last: where it stands, the others do."""
         with atomic_path(self.path / "model.safetensors") as temporary:
             save_file({name: value.cpu() for name, value in model.state_dict().items()}, temporary)
-        with (
-            atomic_path(self.path / "history.csv") as temporary,
-            temporary.open("w", newline="") as file,
-        ):
-            writer = csv.DictWriter(file, HISTORY, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(history)
+        write_csv(self.path / "history.csv", HISTORY, history)
         write_json(self.path / "run.json", record)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from cli import Failure
 from files import read_json
+from uncertainty import calibration
 
 PREDICTIONS = {"label": np.int16, "prediction": np.int16, "confidence": np.float32}
 
@@ -68,6 +69,22 @@ class Experiment:
     def right(self) -> np.ndarray:
         """Whether each run classifies each test image right, bool [runs, images]."""
         return np.stack([run.prediction == run.labels for run in self.runs])
+
+    @cached_property
+    def always_right(self) -> np.ndarray:
+        """Whether all runs classify each test image right, bool [images]."""
+        return self.right.all(axis=0)
+
+    @cached_property
+    def ever_right(self) -> np.ndarray:
+        """Whether any run does, bool [images]."""
+        return self.right.any(axis=0)
+
+    @cached_property
+    def calibration(self) -> tuple[list[tuple[float, float, int]], float]:
+        """Reliability curve and expected calibration error, all runs together."""
+        confidence = np.concatenate([run.confidence for run in self.runs])
+        return calibration(confidence, self.right.ravel())
 
 
 def read(results: Path, names: list[tuple[str, int]]) -> list[Experiment]:

@@ -1,13 +1,10 @@
 """The report's tables: a row a run, a row an experiment, a row a pair of experiments."""
 
-import csv
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 
 import uncertainty
-from files import atomic_path
 from runs import Experiment, Run
 from uncertainty import LEVEL, Pair
 
@@ -28,14 +25,6 @@ COMPARISONS = (
 RECIPE_RUNS = 3  # from so many on, runs speak of their recipe
 ALL_PAIRS = 20  # up to so many experiments; of more, each is compared with the first
 MCNEMAR, TWO_SOURCES = "exact McNemar", "t, seeds and images"
-
-
-def write(path: Path, columns: list[str], rows: list[dict]) -> None:
-    """Write rows as CSV; what is None is left empty."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def report_row(run: Run) -> dict:
@@ -151,7 +140,7 @@ def only_one_right(a: Experiment, b: Experiment) -> tuple[int, int]:
 
 def only_right(a: Experiment, b: Experiment) -> np.ndarray:
     """Return the images that every run of a gets right and no run of b."""
-    return np.flatnonzero(a.right.all(axis=0) & ~b.right.any(axis=0))
+    return np.flatnonzero(a.always_right & ~b.ever_right)
 
 
 def comparison_row(a: Experiment, b: Experiment, estimate, tests: int) -> dict:

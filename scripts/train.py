@@ -88,7 +88,7 @@ def run_training(
     checkpoints: Checkpoints,
 ) -> None:
     """Train, and write the run's files."""
-    start, clock = provenance.now(), time.perf_counter()
+    start, clock, code = provenance.now(), time.perf_counter(), provenance.code_digests()
     torch.set_num_threads(args.threads)
 
     # The order matters: the lesson seeds, reads the data, then makes the model. Every random
@@ -120,7 +120,7 @@ def run_training(
         **folder.identity,
         "parameters": parameters,
         "data": str(args.data),
-        "code": provenance.code_digests(),
+        "code": code,  # as it was at the start, when it was read
         **facts,
         "train_size": len(training_set),
         "validation_size": len(validation or ()),
