@@ -35,6 +35,7 @@ def before_queueing(study: Study, workflow) -> None:
         executor.slurm_logdir = Path(study.results_dir, "logs", "slurm").resolve()
     seconds = workflow.remote_execution_settings.seconds_between_status_checks
     check_steadily(type(executor), seconds)
+    type(executor).cancel_jobs = cancel_all
     threading.Thread(target=look_after, args=(Path.cwd(),), daemon=True).start()
 
 
@@ -46,6 +47,19 @@ def check_steadily(executor_class: type, seconds: float) -> None:
     """
     interval = property(lambda executor: seconds, lambda executor, longer: None)
     executor_class.next_seconds_between_status_checks = interval
+
+
+def cancel_all(executor, active_jobs: list) -> None:
+    """Cancel the run's jobs on Ctrl-C, in place of Snakemake's Slurm plugin (2.8.0).
+
+    Left alone, it cancels `active_jobs`, which lacks those that it is asking Slurm about at that
+    moment: they would train on. All that it submits has the run's id for its job name.
+    """
+    command = ["scancel", f"--name={executor.run_uuid}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        again = f"once Slurm answers, do it by hand: {' '.join(command)}"
+        executor.logger.error(f"cannot cancel the jobs; {again}\n{done.stderr}")
 
 
 def look_after(workdir: Path) -> None:

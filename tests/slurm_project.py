@@ -1,6 +1,7 @@
 """A copy of the project whose workflow runs on the throw-away cluster."""
 
 import json
+import os
 import subprocess
 import time
 
@@ -21,7 +22,7 @@ class SlurmProject(Project):
     def slurm_run(self, *arguments, **options):
         return self.run(*self.command(*arguments), **options)
 
-    def start(self, *arguments) -> subprocess.Popen:
+    def start(self, *arguments, **environment) -> subprocess.Popen:
         """Start the workflow; what it prints goes to `snakemake.log`."""
         # Tests that are run in the background inherit a shell's wish to ignore Ctrl-C.
         heed = ("env", "--default-signal=INT")
@@ -29,6 +30,7 @@ class SlurmProject(Project):
             return subprocess.Popen(
                 [*heed, *self.command(*arguments)],
                 cwd=self.folder,
+                env=os.environ | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -99,6 +101,7 @@ class SlurmProject(Project):
         """Return rows of sacct for this project's jobs: the comment, then the fields."""
         output = self.run(
             *("sacct", "-X", "--noheader", "--parsable2", *options),
+            "--starttime=now-1days",  # else midnight would hide what was before it
             f"--format=WorkDir,Comment,{fields}",
         ).stdout
         rows = [line.split("|") for line in output.splitlines()]

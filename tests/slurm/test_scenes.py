@@ -4,6 +4,7 @@ They are played at once, as none disturbs another and each mostly waits.
 """
 
 import os
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,15 +19,25 @@ DIVERGING = (
     "good: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}"
 )
 GPU = "gpu: {model: {name: MLP}, epochs: 1, device: cuda, mem_mb: 1500, runtime: 2}"
+# Where Snakemake asks after its jobs, this takes its time and says so.
+SLOW_SACCT = """#!/bin/sh
+case "$*" in *--name*) touch asking; sleep 8; rm asking ;; esac
+exec {} "$@"
+"""
 LESSON = "mlp: {model: {name: MLP}, runtime: 5}\ncnn: {model: {name: CNN}, runtime: 15}"
 
 
 def ctrl_c(project):
-    """Interrupt Snakemake as from the keyboard, then run it again."""
+    """Interrupt Snakemake as from the keyboard while it asks after its jobs; run it again."""
     project.configure(CNN)
-    process = project.start()
+    slow = project.folder / "slow" / "sacct"
+    slow.parent.mkdir()
+    slow.write_text(SLOW_SACCT.format(shutil.which("sacct")))
+    slow.chmod(0o755)
+    process = project.start(PATH=f"{slow.parent}{os.pathsep}{os.environ['PATH']}")
     project.trained("cnn")
     running = project.show("status")
+    wait_for((project.folder / "asking").exists, 60, "Snakemake to ask after its jobs")
     process.send_signal(signal.SIGINT)
     assert process.wait(60) != 0
     wait_for(lambda: not project.job_ids("cnn"), 60, "the jobs to be cancelled")
