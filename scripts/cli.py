@@ -25,11 +25,20 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; turn a `Failure` into `error: ...` on standard error and exit status 1."""
+    """Call `main`; turn a `Failure` into `error: ...` on standard error and exit status 1.
+
+    A reader that has had enough, as `head`, ends it quietly, as Python's documentation of SIGPIPE
+    has it: https://docs.python.org/3/library/signal.html#note-on-sigpipe
+    """
     try:
         main()
+        sys.stdout.flush()
     except Failure as failure:
         sys.exit(f"error: {failure}")
+    except BrokenPipeError:
+        # Else the interpreter would try again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -45,10 +45,17 @@ class Lease:
         self._ended = threading.Event()
 
     def __enter__(self) -> "Lease":
-        """Take the lease; wait while another process that lives holds it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        while not self._create():
-            self._wait()
+        """Take the lease; wait while another process that lives holds it.
+
+        Raises:
+            Failure: the folder cannot be made or written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            while not self._create():
+                self._wait()
+        except OSError as error:
+            raise Failure(f"cannot write {self.path}: {error.strerror}") from error
         threading.Thread(target=self._beat, daemon=True).start()
         return self
 

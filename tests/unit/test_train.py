@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -265,6 +266,28 @@ def test_bad_options(small_data, tmp_path, options, words):
     for word in words:
         assert word in done.stderr
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_an_output_that_cannot_be(small_data, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(small_data, tmp_path / "file" / "out", "--model", "MLP", check=False)
+    assert done.returncode == 1
+    assert (
+        f"error: cannot write {tmp_path / 'file' / 'out' / 'lease.json'}: Not a dir" in done.stderr
+    )
+
+
+def test_a_reader_that_has_had_enough(small_data, tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "scripts/train.py", "--data", small_data, "--model", "MLP"]
+    done = subprocess.run(
+        [*command, "--output", tmp_path], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
 
 
 def test_a_loss_that_turns_nan(small_data, tmp_path):
