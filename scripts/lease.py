@@ -50,12 +50,8 @@ class Lease:
         Raises:
             Failure: the folder cannot be made or written.
         """
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            while not self._create():
-                self._wait()
-        except OSError as error:
-            raise Failure(f"cannot write {self.path}: {error.strerror}") from error
+        while not self._create():
+            self._wait()
         threading.Thread(target=self._beat, daemon=True).start()
         return self
 
@@ -81,14 +77,18 @@ class Lease:
     def _create(self) -> bool:
         """Create the file with its content at once; tell whether there was none."""
         temporary = self.path.with_name(f".{NAME}.{self.holder['id']}")
-        temporary.write_text(json.dumps(self.holder))
         try:
-            os.link(temporary, self.path)
-        except FileExistsError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(self.holder))
+            with suppress(FileExistsError):
+                os.link(temporary, self.path)
+                return True
             return False
+        except OSError as error:
+            raise Failure(f"cannot write {self.path}: {error.strerror}") from error
         finally:
-            temporary.unlink()
-        return True
+            with suppress(OSError):
+                temporary.unlink()
 
     def _read(self) -> dict | None:
         with suppress(OSError, ValueError):

@@ -57,11 +57,6 @@ def main() -> None:
         "code_sha256": provenance.code_digest(),
     }
     folder = RunFolder(args.output, identity)
-    job = provenance.slurm_job()
-    print(
-        f"{provenance.now()} on {socket.gethostname()}"
-        + (f", Slurm job {job['job_id']}" if job else "")
-    )
     with Lease(args.output) as lease:
         if lease.waited and folder.is_complete():
             print(f"{args.output} is complete: the other process has finished it")

@@ -174,7 +174,7 @@ def calm(tmp_path_factory):
     from slurm_project import NETWORK, SlurmProject
 
     project = SlurmProject(fresh_project(tmp_path_factory.mktemp("calm") / "project").folder)
-    lengths = {16: "short", 50: "long"}
+    lengths = {2: "brief", 12: "short", 50: "long"}
     project.configure("\n".join(f"{n}: {{{NETWORK}, epochs: {e}}}" for e, n in lengths.items()))
     with ThreadPoolExecutor(1) as pool:
         # Beside the tests that will ask for it: they wait for Slurm most of the time.

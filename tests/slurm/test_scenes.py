@@ -8,12 +8,15 @@ import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from conftest import BIN, fresh_project
 from slurm_project import NETWORK, SlurmProject, wait_for
 
-CNN = f"cnn: {{{NETWORK}, mem_mb: 1600, runtime: 10, epochs: 16}}"
+import beginning
+
+CNN = f"cnn: {{{NETWORK}, mem_mb: 1600, runtime: 10, epochs: 12}}"
 DIVERGING = (
     "bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}, mem_mb: 1500, runtime: 2}\n"
     "good: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}"
@@ -63,7 +66,8 @@ def killed(project):
 
 def useless(project):
     """Begin where one checkpoint is no checkpoint, and another is one of other settings."""
-    project.configure(CNN.replace("cnn:", "torn:") + "\n" + CNN.replace("cnn:", "other:"))
+    brief = CNN.replace("epochs: 12", "epochs: 2")
+    project.configure(brief.replace("cnn:", "torn:") + "\n" + brief.replace("cnn:", "other:"))
     folder = project.run_folder("torn")
     folder.mkdir(parents=True)
     (folder / "checkpoint.safetensors").write_bytes(b"torn")
@@ -77,7 +81,7 @@ def useless(project):
 
 def full(project):
     """Train where there is no room for the weights, then where there is."""
-    project.configure(CNN.replace("epochs: 16", "epochs: 1"))
+    project.configure(CNN.replace("epochs: 12", "epochs: 1"))
     project.slurm_run("--until", "prepare")
     # As a full disk does, the limit lets a write fail; sbatch hands it on to the job.
     command = ("prlimit", "--fsize=1000000", *project.command("--retries", "0"))
@@ -134,9 +138,23 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, calm):
     assert "train RUNNING" in running
     assert kept
     assert "train CANCELLED" in stopped
-    assert "/16 " in stopped
+    assert "/12 " in stopped
     assert project.record("cnn")["resumes"] >= 1
-    assert project.outcome("cnn") == calm(16)
+    assert project.outcome("cnn") == calm(12)
+
+
+def test_ctrl_c_says_so_where_it_cannot_cancel(stage, tmp_path, monkeypatch):
+    """Scenes play meanwhile: scancel tries for some seconds where no slurmctld listens."""
+    conf = tmp_path / "slurm.conf"
+    conf.write_text(
+        "ClusterName=away\nSlurmctldHost=localhost\nSlurmctldPort=1\nAuthType=auth/none\n"
+    )
+    monkeypatch.setenv("SLURM_CONF", str(conf))
+    said = []
+    executor = SimpleNamespace(run_uuid="a-run", logger=SimpleNamespace(error=said.append))
+    beginning.cancel_all(executor, [])
+    assert "do it by hand: scancel --name=a-run" in said[0]
+    assert "Unable to contact slurm controller" in said[0]
 
 
 def test_a_killed_snakemake_does_not_train_twice_at_once(stage, calm):
@@ -144,7 +162,7 @@ def test_a_killed_snakemake_does_not_train_twice_at_once(stage, calm):
     assert alive
     assert locked.returncode == 1
     assert "--unlock" in locked.stdout
-    assert project.outcome("cnn") == calm(16)
+    assert project.outcome("cnn") == calm(12)
     log = project.train_log("cnn")
     assert log.count("Train Epoch: 1 [0/2000") == 1  # the second waited, or went on
     assert not project.lease("cnn").exists()
@@ -159,7 +177,7 @@ def test_a_useless_checkpoint_starts_afresh(stage, calm, experiment, reason):
     assert reason in log
     assert "training starts afresh" in log
     assert project.record(experiment)["resumes"] == 0
-    assert project.outcome(experiment) == calm(16)
+    assert project.outcome(experiment) == calm(2)
 
 
 def test_a_full_disk_leaves_no_torn_file(stage):

@@ -27,7 +27,7 @@ FATES = {
     "time": "TIMEOUT FAILED",  # FAILED where the training heeds the signal in time
     "memory": "FAILED",
 }
-EPOCHS = dict.fromkeys(FATES, 16) | {"time": 50, "lost": 50}
+EPOCHS = dict.fromkeys(FATES, 12) | {"time": 50, "lost": 50}
 # By its runtime a job comes to a partition: `spare`, whose jobs Slurm cancels for good when others
 # want the node, or the node of `gpu`, which is lost.
 PARTITIONS = """
@@ -73,11 +73,11 @@ def strike_the_jobs(project):
     """Let each job meet its fate once it has saved a checkpoint."""
     job = project.trained("cancelled")
     project.run("scancel", job)
-    job = project.trained("killed")
+    killed = project.trained("killed")
     os.kill(json.loads(project.lease("killed").read_text())["process"], signal.SIGKILL)
-    wait_for(lambda: job not in project.job_ids("killed"), 60, "the killed job to end")
     job = project.trained("requeued")
     project.run("scontrol", "requeue", job)
+    wait_for(lambda: killed not in project.job_ids("killed"), 60, "the killed job to end")
     for fate in ("preempted", "bumped"):
         project.trained(fate)
     for node in {project.node("preempted"), project.node("bumped")}:
@@ -146,11 +146,15 @@ def test_what_was_killed_for_memory_asked_for_more(storm):
     asked = [row[1] for row in storm.accounting("ReqMem") if "train_wildcards_memory" in row[0]]
     assert asked[0] == "800M"
     assert asked[-1] in ("1600M", "1.56G")
-    assert "exceeded" in storm.printed()  # Slurm's own log, which is shown, says why
-    assert "used more memory than it asked for" in storm.show("status", "--why", "memory/seed1")
     with (storm.results / "resources.csv").open() as file:
-        first = next(row for row in csv.DictReader(file) if row["experiment"] == "memory")
-    assert first["suggestion"] == "asked 800 MB, needs more"
+        rows = [row for row in csv.DictReader(file) if row["experiment"] == "memory"]
+    killed = [row for row in rows if row["suggestion"] == "asked 800 MB, needs more"]
+    assert killed[0] == rows[0]
+    # Slurm's own log, which is shown, says why: of the training, and of the evaluation, too.
+    printed = storm.printed()
+    for row in killed:
+        assert f"StepId={row['slurm_job_id']}.0 exceeded memory limit" in printed
+    assert "used more memory than it asked for" in storm.show("status", "--why", "memory/seed1")
 
 
 def test_what_ran_out_of_time_asked_for_more(storm):

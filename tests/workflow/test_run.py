@@ -56,6 +56,15 @@ def test_others_may_read_the_results(finished_once):
             assert path.stat().st_mode == wanted, path
 
 
+def test_a_jobs_log_begins_with_when_and_where(finished_once):
+    """Before Python: were it empty when the job dies, Snakemake would not show Slurm's own."""
+    for stage in ("train", "evaluate"):
+        first = (
+            (finished_once.results / "logs" / f"{stage}-mlp-seed1.log").read_text().split("\n")[0]
+        )
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S+ on \S+", first)
+
+
 def test_it_ends_with_the_verdict(finished_once):
     assert "The cnn classifies 9" in finished_once.log
     assert (
