@@ -130,9 +130,13 @@ def flat(settings: dict, prefix: str = "") -> dict[str, str]:
 
 
 def differing_settings(experiments: list[Experiment]) -> dict[str, dict[str, str]]:
-    """Return, for each experiment, those of its settings that are not the same for all."""
+    """Return, for each experiment, those of its settings that are not the same for all.
+
+    The model's name is left out: it has a column of its own.
+    """
     each = {experiment.name: flat(experiment.settings) for experiment in experiments}
-    keys = list(dict.fromkeys(key for settings in each.values() for key in settings))
+    keys = dict.fromkeys(key for settings in each.values() for key in settings)
+    keys.pop("model.name")
     differing = [key for key in keys if len({settings.get(key) for settings in each.values()}) > 1]
     return {
         name: {key: settings[key] for key in differing if key in settings}

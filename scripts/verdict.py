@@ -63,7 +63,7 @@ def pairs(comparisons: list[dict]) -> list[str]:
     """Say what is known of each pair; of many, how many differ."""
     tests = sum(known(row["p_value"]) for row in comparisons)
     if len(comparisons) <= NAMED:
-        return [pair(row, tests) for row in comparisons]
+        return [pair(row, tests, alone=len(comparisons) == 1) for row in comparisons]
     verdicts = [row["verdict"] for row in comparisons]
     better, worse = (verdicts.count(f"{one} better") for one in "ba")
     few = verdicts.count("too few seeds")
@@ -82,8 +82,14 @@ def pairs(comparisons: list[dict]) -> list[str]:
     return paragraphs
 
 
-def pair(row: dict, tests: int) -> str:
-    """Say which of two experiments is better, or that this is not shown."""
+def pair(row: dict, tests: int, alone: bool) -> str:
+    """Say which of two experiments is better, or that this is not shown.
+
+    Args:
+        row: the row of comparisons.csv.
+        tests: for how many comparisons the p value is adjusted.
+        alone: whether there are no other experiments, so that the worse one goes without saying.
+    """
     a, b = row["a"], row["b"]
     if row["verdict"] == "too few seeds":
         text = (
@@ -102,7 +108,8 @@ def pair(row: dict, tests: int) -> str:
     interval = interval.replace("-", "\N{MINUS SIGN}")
     test = f"{_p(row, tests)}; {_what(row)}"
     if row["verdict"] != "not shown":
-        return f"The {a} is better by {value} points ({interval}; {test}).{caution(row)}"
+        better = "better" if alone else f"better than the {b}"
+        return f"The {a} is {better} by {value} points ({interval}; {test}).{caution(row)}"
     text = (
         f"That the {a} is better than the {b} is not shown: the difference is {value} points "
         f"({interval}; {test})."

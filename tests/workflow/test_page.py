@@ -101,6 +101,15 @@ def test_nothing_sticks_out(visit, shape, width):
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
+def test_on_a_wide_screen_the_tables_of_two_are_seen_whole(visit):
+    widths = visit("two").window.evaluate(
+        "[...document.querySelectorAll('.scroll')].map(e => [e.scrollWidth, e.clientWidth])"
+    )
+    assert len(widths) >= 3
+    for content, shown in widths:
+        assert content <= shown
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_picture_is_drawn(visit, shape):
     page = visit(shape).window

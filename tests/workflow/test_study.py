@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import statistics
 
 import pandas as pd
@@ -122,6 +123,13 @@ def test_the_same_experiment_twice_does_not_differ(study):
     assert float(row["difference_low"]) < 0 < float(row["difference_high"])
     assert "again is not shown" in study.log or "mlp is not shown" in study.log
     assert "equal" not in study.log
+
+
+def test_the_page_says_in_what_they_differ(study):
+    page = (study.results / "report.html").read_text()
+    (row,) = re.findall(r'<tr><th scope="row">[^/]*</span>narrow</span>(.*?)</th>', page)
+    assert row == '<span class="setting">model.hidden: 64</span>'
+    assert page.count('class="setting"') == 1
 
 
 def test_the_page_of_the_ecosystem(study):
