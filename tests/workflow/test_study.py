@@ -127,8 +127,8 @@ def test_the_same_experiment_twice_does_not_differ(study):
 
 def test_the_page_says_in_what_they_differ(study):
     page = (study.results / "report.html").read_text()
-    (row,) = re.findall(r'<tr><th scope="row">[^/]*</span>narrow</span>(.*?)</th>', page)
-    assert row == '<span class="setting">model.hidden: 64</span>'
+    summary, *_ = re.findall(r'<tr><th scope="row">[^/]*</span>narrow</span>(.*?)</th>', page)
+    assert summary == '<span class="setting">model.hidden: 64</span>'
     assert page.count('class="setting"') == 1
 
 
