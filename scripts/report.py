@@ -3,8 +3,8 @@
     python scripts/report.py --data results/data/MNIST.safetensors
 
 reports every run below RESULTS/runs, all of which must be finished, in alphabetical order. --runs
-names some, in the order of the rows, of which the first is the one to compare with where there are
-more than 20 experiments:
+names some, the experiments in the order of the rows, of which the first is the one to compare with
+where there are more than 20:
 `--runs mlp=1,2 cnn=1` stands for seeds 1 and 2 of the experiment mlp, then seed 1 of cnn.
 
 OUTPUT/report.csv        a row a run

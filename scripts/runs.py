@@ -88,12 +88,14 @@ class Experiment:
 
 
 def read(results: Path, names: list[tuple[str, int]]) -> list[Experiment]:
-    """Read runs by experiment and seed; the experiments keep their order.
+    """Read runs by experiment and seed: the experiments in their order, their runs by seed.
+
+    So the runs of two experiments with the same seeds are pairs, in whatever order they are named.
 
     Raises:
         Failure: a file is missing or torn, or two runs were measured on different test sets.
     """
-    experiments: dict[str, Experiment] = {}
+    experiments: dict[str, list[Run]] = {}
     first = None
     for name, seed in tqdm(names, desc="reading", unit="run", disable=None):
         run = read_run(results, name, seed)
@@ -103,8 +105,11 @@ def read(results: Path, names: list[tuple[str, int]]) -> list[Experiment]:
                 f"{results / run.path} was measured on another test set than "
                 f"{results / first.path}: their predictions.csv.gz have different labels"
             )
-        experiments.setdefault(name, Experiment(name, [])).runs.append(run)
-    return list(experiments.values())
+        experiments.setdefault(name, []).append(run)
+    return [
+        Experiment(name, sorted(runs, key=lambda run: run.seed))
+        for name, runs in experiments.items()
+    ]
 
 
 def read_run(results: Path, experiment: str, seed: int) -> Run:

@@ -93,6 +93,15 @@ def test_runs_have_an_order():
     assert runs.named(["b=2,10", "a=1"]) == [("b", 2), ("b", 10), ("a", 1)]
 
 
+def test_runs_are_pairs_in_whatever_order_their_seeds_are_named(finished_once, tmp_path):
+    make_up(tmp_path, finished_once.run_folder("mlp"), experiments=2, seeds=3)
+    mixed = [("made00", 1), ("made00", 2), ("made00", 3)] + [("made01", i) for i in (3, 1, 2)]
+    in_order, other = (
+        tables.comparison_rows(runs.read(tmp_path, names)) for names in (sorted(mixed), mixed)
+    )
+    assert in_order == other
+
+
 def test_a_run_is_not_counted_twice():
     with pytest.raises(Failure, match="twice"):
         runs.named(["mlp=1,01"])
