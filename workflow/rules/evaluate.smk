@@ -28,8 +28,8 @@ rule evaluate:
         "Evaluate {wildcards.experiment}, seed {wildcards.seed}"
     shell:
         # What a training starts again from goes only now: Slurm may start one again that had just
-        # ended, when slurmctld was away, or its node taken for lost.
-        SAY_WHEN_AND_WHERE + " > {log:q}"
-        " && python {input.script} --run {params.run:q} --data {input.data:q}"
+        # ended, when slurmctld was away, or its node taken for lost. The first line: as in train.
+        'echo "$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
+        " > {log:q} && python {input.script} --run {params.run:q} --data {input.data:q}"
         " --threads {threads} >> {log:q} 2>&1"
         " && rm -f {params.run:q}/checkpoint.safetensors {params.run:q}/train.log"

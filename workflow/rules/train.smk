@@ -9,12 +9,6 @@ MODEL_MODULES = [
     "scripts/signatures.py",
 ]
 
-# A job's log begins with when and where. Something must stand in it before Python starts: where a
-# job dies with an empty log, Snakemake does not show Slurm's own either, which says why.
-SAY_WHEN_AND_WHERE = (
-    'echo "$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
-)
-
 
 rule train:
     input:
@@ -58,7 +52,11 @@ rule train:
     shell:
         # Snakemake removes the log when the job starts, also when it starts again. What it said
         # before survives under a second name in the run's folder until the run is evaluated.
-        "mkdir -p {params.run:q} && " + SAY_WHEN_AND_WHERE + " >> {params.run:q}/train.log"
+        # Something must stand in it at once: where a job dies with an empty log, Snakemake does not
+        # show Slurm's own either, which says why.
+        "mkdir -p {params.run:q} && echo "
+        '"$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
+        " >> {params.run:q}/train.log"
         " && ln -f {params.run:q}/train.log {log:q}"
         " && python {input.script} --data {input.data:q} --output {params.run:q}"
         " --seed {wildcards.seed} --threads {threads} {params.options:q} >> {log:q} 2>&1"
