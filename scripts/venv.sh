@@ -40,13 +40,18 @@ python=$(find_python)
 python3.12, python3.11}). Install one, load your cluster's module (module avail python), or name it:
 make run PYTHON=/path/to/python3.12"
 
-free=$(df -Pk "$(dirname "$venv")" | awk 'NR == 2 {print int($4 / 1000000)}')
-[ "$free" -ge 8 ] || fail "$venv needs about 8 GB, and only $free GB are free in
+# Only a new one is sure to need the space: one that is brought up to date has most of it already.
+is_new=false
+recent_enough "$venv/bin/python" || is_new=true
+if $is_new; then
+    free=$(df -Pk "$(dirname "$venv")" | awk 'NR == 2 {print int($4 / 1000000)}')
+    [ "$free" -ge 8 ] || fail "$venv needs about 8 GB, and only $free GB are free in
 $(cd "$(dirname "$venv")" && pwd). Make room, or clone into a larger file system."
+fi
 
 echo "Setting up $venv with $("$python" --version): some gigabytes to download, some minutes." >&2
 rm -f "$stamp"
-if ! "$venv/bin/python" -c '' 2>/dev/null || ! recent_enough "$venv/bin/python"; then
+if $is_new; then
     rm -rf "$venv"
     "$python" -m venv "$venv" || fail "$python cannot make a virtual environment (see above).
 On Debian and Ubuntu: apt-get install python3-venv"

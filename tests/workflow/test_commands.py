@@ -63,11 +63,19 @@ def test_setup_without_a_recent_python(project):
     assert not (project.folder / "new").exists()
 
 
+def set_up(project, requirements, *, free, **environment):
+    """Run the set-up as if its disk had that many GB free, as other machines have other disks."""
+    (project.folder / "df").write_text(f"#!/bin/sh\necho head\necho / 1 1 {free}000000 1 /\n")
+    (project.folder / "df").chmod(0o755)
+    path = f"{project.folder}:{os.environ['PATH']}"
+    options = {"env": os.environ | {"PATH": path, "PYTHON": sys.executable} | environment}
+    return project.run("scripts/venv.sh", "new", requirements, check=False, **options)
+
+
 def test_setup_without_a_package_index(project):
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": "/dev/null"}
     nowhere |= {"PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1", "PIP_FIND_LINKS": ""}
-    options = {"env": {**os.environ, **nowhere, "PYTHON": sys.executable}, "check": False}
-    done = project.run("scripts/venv.sh", "new", "requirements.txt", **options)
+    done = set_up(project, "requirements.txt", free=8, **nowhere)
     assert done.returncode == 1
     assert "pip could not install requirements.txt" in done.stdout
     assert "no network" in done.stdout
@@ -75,20 +83,26 @@ def test_setup_without_a_package_index(project):
 
 
 def test_setup_without_space(project):
-    (project.folder / "df").write_text("#!/bin/sh\necho head\necho / 1 1 1000000 1 /\n")
-    (project.folder / "df").chmod(0o755)
-    path = f"{project.folder}:{os.environ['PATH']}"
-    options = {"env": {**os.environ, "PATH": path}, "check": False}
-    done = project.run("scripts/venv.sh", "new", "requirements.txt", **options)
+    done = set_up(project, "requirements.txt", free=7)
     assert done.returncode == 1
-    assert "needs about 8 GB, and only 1 GB" in done.stdout
+    assert "needs about 8 GB, and only 7 GB" in done.stdout
+    assert not (project.folder / "new").exists()
+
+
+def test_setup_of_an_environment_that_exists_needs_no_space_of_its_own(project):
+    """After make test on a full disk, make run has next to nothing left to install."""
+    for name in ("one.txt", "other.txt"):
+        (project.folder / name).write_text("# nothing more\n")
+    assert set_up(project, "one.txt", free=8).returncode == 0
+    done = set_up(project, "other.txt", free=1)
+    assert done.returncode == 0, done.stdout
+    assert (project.folder / "new" / "installed-other.txt").exists()
 
 
 def test_setup_refuses_another_hash(project):
     """A package whose content is not the one pinned is not installed."""
     (project.folder / "one.txt").write_text(f"six==1.17.0 --hash=sha256:{'0' * 64}\n")
-    options = {"env": {**os.environ, "PYTHON": sys.executable}, "check": False}
-    done = project.run("scripts/venv.sh", "new", "one.txt", **options)
+    done = set_up(project, "one.txt", free=8)
     assert done.returncode == 1
     assert "hash" in done.stdout.lower()
 
