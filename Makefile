@@ -1,26 +1,32 @@
-# make help lists what one can do.
+# make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run check status why predict cluster cluster-down test bench bench-quick lint format lock clean venv venv-dev
+.PHONY: help run watch check status why predict cluster cluster-down test bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # The virtual environment; one that exists elsewhere can be named: make run VENV=~/envs/slurm
 VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 
+# The study that watch, check, status and why look at: make status CONFIGFILE=config/mine.yaml
+STUDY := $(if $(CONFIGFILE),--configfile $(CONFIGFILE))
+
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: venv  ## set up, train the lesson's MLP and CNN on this machine, write results/report.html
-	@$(BIN)/snakemake --profile profiles/local
+	@$(BIN)/python scripts/watch.py -- $(BIN)/snakemake --profile profiles/local
+
+watch: venv  ## show how far the runs are while they train, here or on Slurm
+	@$(BIN)/python scripts/watch.py $(STUDY)
 
 check: venv  ## ask Slurm whether it would take the jobs of config/ with profiles/slurm
-	@$(BIN)/python scripts/check.py
+	@$(BIN)/python scripts/check.py $(STUDY)
 
 status: venv  ## show the runs by experiment and seed: Slurm state, epoch, accuracy
-	@$(BIN)/python scripts/status.py
+	@$(BIN)/python scripts/status.py $(STUDY)
 
 why: venv  ## explain one run: make why RUN=cnn/seed1
-	@$(BIN)/python scripts/status.py --why $(or $(RUN),$(error name a run: make why RUN=cnn/seed1))
+	@$(BIN)/python scripts/status.py $(STUDY) --why $(or $(RUN),$(error name a run: make why RUN=cnn/seed1))
 
 predict: venv  ## classify image files: make predict IMAGE=digit.png MODEL=results/runs/cnn/seed1
 	@$(BIN)/python scripts/predict.py --model $(or $(MODEL),results/runs/cnn/seed1) \
@@ -52,14 +58,17 @@ format: venv-dev  ## format Python and workflow files
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/snakefmt .
 
-lock: venv-dev  ## write requirements*.txt anew from pyproject.toml
+lock: venv-dev  ## write requirements*.txt from pyproject.toml
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --output-file requirements.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --group dev --constraints requirements.txt --output-file requirements-dev.txt
 
-clean:  ## remove caches and logs of the tools; keep data and trained runs
-	@rm -rf .pytest_cache .ruff_cache .hypothesis .snakemake/log results/small
+diagram: venv  ## draw the picture of the stages in README.md
+	@$(BIN)/python scripts/diagram.py README.md
+
+clean:  ## remove the caches and logs of the tools; nothing below results is touched
+	@rm -rf .pytest_cache .ruff_cache .hypothesis .snakemake/log
 	@find scripts tests -name __pycache__ -prune -exec rm -rf {} +
 	@echo "Kept: results (data and trained runs), .snakemake (what made them) and $(VENV)."
 	@echo "To remove those too:"

@@ -1,6 +1,5 @@
 """data -> train -> evaluate -> report: one street. The config says what, the profile says where."""
 
-import shlex
 import sys
 from pathlib import Path
 
@@ -9,34 +8,26 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
-sys.path.insert(0, "scripts")
-from beginning import before_queueing
-from cli import Failure
-from configuration import read_study
-from ending import unfinished, verdict_of, write_resources
+# The folder is on the path only while its packages `lib` and `models` are found: no module of the
+# project can be taken for one of the user's, nor the other way round.
+sys.path.insert(0, str(Path(workflow.current_basedir, "scripts").resolve()))
+from lib.cluster import executor, summary
+from lib.core.errors import UserError
+from lib.reporting.verdict import verdict_of
+from lib.study.config import read_study
 
-# The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
-# `set` is Snakemake's own prefix, which this one replaces: without it, a failed command that is
-# piped into tee would count as done.
-shell.prefix(
-    f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
-)
+sys.path.pop(0)
 
 try:
-    # A file given with --configfile stands alone. Snakemake hands it on to the jobs on other nodes.
+    # A file given with --configfile stands alone. Snakemake passes it on to the jobs on other nodes.
     STUDY = read_study(workflow.overwrite_configfiles, workflow.config_settings.config)
-except Failure as failure:
-    raise WorkflowError(f"{failure}\nThe keys are explained in config/README.md.")
+except UserError as error:
+    raise WorkflowError(f"{error}\nThe keys are explained in config/README.md.")
 
-RESULTS = STUDY.results_dir
-RUN = f"{RESULTS}/runs/{{experiment}}/seed{{seed}}"
-
-
-wildcard_constraints:
-    experiment="[A-Za-z0-9_.-]+",
-    seed="[0-9]+",
+executor.register(STUDY)
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/download.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
@@ -44,29 +35,20 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
 
-# The runs' own files are asked for beside the report: else nobody would notice that one is gone.
+# The files of the runs are listed beside the report: otherwise nobody would notice a missing one.
 rule all:
     default_target: True
     input:
         rules.report.output,
-        [
-            f"{RESULTS}/runs/{experiment}/seed{seed}/{file}"
-            for experiment, seed in STUDY.runs
-            for file in TRAINED + EVALUATED
-        ],
+        outputs_of_all_runs("train", "evaluate"),
     localrule: True
 
 
-onstart:
-    if workflow.executor_plugin.name == "slurm":
-        before_queueing(STUDY, workflow)
-
-
 onsuccess:
-    write_resources(STUDY)
-    print(verdict_of(Path(RESULTS)))
+    summary.write_resources(STUDY)
+    print(verdict_of(STUDY.layout))
 
 
 onerror:
-    write_resources(STUDY)
-    print(unfinished(Path(RESULTS), STUDY.runs, {"train": TRAINED, "evaluate": EVALUATED}))
+    summary.write_resources(STUDY)
+    print(summary.unfinished(STUDY))

@@ -11,29 +11,29 @@ import torch
 from safetensors.torch import save_file
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-import cli
-import datasets
-from cli import Failure
-from files import atomic_path, read_json, sha256
+from lib.core import command_line
+from lib.core.errors import UserError
+from lib.core.files import atomic_path, read_json, sha256
+from lib.data import catalog
 
 
 def main() -> None:
     """Run the command line."""
-    parser = cli.parser(__doc__)
+    parser = command_line.parser(__doc__)
     add = parser.add_argument
-    datasets.add_arguments(parser)
+    catalog.add_arguments(parser)
     add("--files", type=Path, required=True, metavar="JSON", help="what download.py wrote")
     add("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
     args = parser.parse_args()
 
-    entry = datasets.load(args.datasets_file, args.dataset)
+    entry = catalog.load(args.datasets_file, args.dataset)
     tensors = read(args.files, entry)
     with atomic_path(args.output) as temporary:
         save_file(tensors, temporary, metadata={"classes": json.dumps(entry["classes"])})
     mean, std = tensors["mean"].item(), tensors["std"].item()
     print(
         f"{args.dataset}: {entry['train_size']} training and {entry['test_size']} test images, "
-        f"mean {mean:.4f}, deviation {std:.4f}: {args.output}"
+        f"mean {mean:.4f}, standard deviation {std:.4f}: {args.output}"
     )
 
 
@@ -41,16 +41,16 @@ def read(downloaded: Path, entry: dict) -> dict[str, torch.Tensor]:
     """Read the IDX files that `download.py` listed, and check them against the data set's entry.
 
     Raises:
-        Failure: a file is missing, has changed since, or holds something else.
+        UserError: a file is missing, has changed since, or holds something else.
     """
     tensors = {}
     for role, source in read_json(downloaded)["files"].items():
         path = Path(source["path"])
         again = f"remove {downloaded} and run again: that downloads what is missing or damaged"
         if not path.is_file():
-            raise Failure(f"{path} is missing; {again}")
+            raise UserError(f"{path} is missing; {again}")
         if sha256(path) != source["sha256"]:
-            raise Failure(f"{path} has changed since it was downloaded; {again}")
+            raise UserError(f"{path} has changed since it was downloaded; {again}")
         tensors[role] = read_idx(path, role, entry)
     if "mean" in entry:
         mean, std = (torch.tensor(entry[key], dtype=torch.float64) for key in ("mean", "std"))
@@ -63,21 +63,21 @@ def read_idx(path: Path, role: str, entry: dict) -> torch.Tensor:
     """Read one IDX file: images uint8 [N, height, width], or labels int64 [N].
 
     Raises:
-        Failure: its shape, its number of items or its labels are not those of the entry.
+        UserError: its shape, its number of items or its labels are not those of the entry.
     """
     split, _, kind = role.partition("_")
     count = entry[f"{split}_size"]
     try:
         tensor = (read_image_file if kind == "images" else read_label_file)(str(path))
     except Exception as error:  # torchvision asserts, or fails in ways of its own
-        raise Failure(f"{path} is not an IDX file of {kind}: {error!r}") from error
-    wanted = [count, *entry["image_size"]] if kind == "images" else [count]
-    if list(tensor.shape) != wanted:
-        raise Failure(f"{path} holds {kind} of shape {list(tensor.shape)}, wanted {wanted}")
+        raise UserError(f"{path} is not an IDX file of {kind}: {error!r}") from error
+    expected = [count, *entry["image_size"]] if kind == "images" else [count]
+    if list(tensor.shape) != expected:
+        raise UserError(f"{path} holds {kind} of shape {list(tensor.shape)}, expected {expected}")
     if kind == "labels":
         classes = len(entry["classes"])
         if tensor.min() < 0 or tensor.max() >= classes:
-            raise Failure(
+            raise UserError(
                 f"{path} has labels from {tensor.min()} to {tensor.max()}, but there are "
                 f"{classes} classes: 0 to {classes - 1}"
             )
@@ -85,7 +85,7 @@ def read_idx(path: Path, role: str, entry: dict) -> torch.Tensor:
 
 
 def mean_and_std(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and deviation (of the population) of pixels scaled to 0-1, as float64.
+    """Return mean and standard deviation (of the population) of pixels scaled to 0-1, as float64.
 
     Args:
         images: uint8 [N, height, width]. Counting the 256 values makes the sums exact.
@@ -98,4 +98,4 @@ def mean_and_std(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

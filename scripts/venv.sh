@@ -1,11 +1,13 @@
 #!/bin/sh
 # Make the virtual environment $1 hold exactly what the requirements file $2 names, unless it does.
+# An environment that this script did not make is never changed: it is used if it has what is needed.
 # Needs Python 3.11 or later, a package index that pip knows, and about 8 GB of disk.
 set -eu
 
 venv=$1
 requirements=$2
 stamp=$venv/installed-$(basename "$requirements")
+ours=$venv/made-by-make-venv
 
 fail() {
     echo "error: $*" >&2
@@ -13,7 +15,7 @@ fail() {
 }
 
 # The stamp also holds the folder's path: scripts in a virtual environment do not survive a move.
-wanted() {
+expected() {
     echo "# $(cd "$(dirname "$venv")" && pwd)/$(basename "$venv")"
     cat "$requirements"
 }
@@ -31,7 +33,21 @@ find_python() {
     done
 }
 
-if wanted | cmp -s - "$stamp" && "$venv/bin/python" -c '' 2>/dev/null; then
+# Whether the folder exists, is not empty, and has nothing that shows that this script made it.
+somebody_elses() {
+    [ -n "$(ls -A "$venv" 2>/dev/null)" ] && [ ! -e "$ours" ] &&
+        ! ls "$venv"/installed-requirements*.txt >/dev/null 2>&1
+}
+
+if expected | cmp -s - "$stamp" && "$venv/bin/python" -c '' 2>/dev/null; then
+    exit 0
+fi
+
+if somebody_elses; then
+    [ -x "$venv/bin/python" ] || fail "$venv is not a virtual environment, so it is not touched.
+Name one, or a folder that does not exist yet: make run VENV=/path/of/a/new/folder"
+    recent_enough "$venv/bin/python" || fail "the Python of $venv is older than 3.11"
+    "$venv/bin/python" "$(dirname "$0")/missing_packages.py" --requirements "$requirements" || exit 1
     exit 0
 fi
 
@@ -40,13 +56,13 @@ python=$(find_python)
 python3.12, python3.11}). Install one, load your cluster's module (module avail python), or name it:
 make run PYTHON=/path/to/python3.12"
 
-# Only a new one is sure to need the space: one that is brought up to date has most of it already.
+# Only a new one is sure to need the space: one that is updated has most of it already.
 is_new=false
 recent_enough "$venv/bin/python" || is_new=true
 if $is_new; then
     free=$(df -Pk "$(dirname "$venv")" | awk 'NR == 2 {print int($4 / 1000000)}')
     [ "$free" -ge 8 ] || fail "$venv needs about 8 GB, and only $free GB are free in
-$(cd "$(dirname "$venv")" && pwd). Make room, or clone into a larger file system."
+$(cd "$(dirname "$venv")" && pwd). Free some space, or clone into a larger file system."
 fi
 
 echo "Setting up $venv with $("$python" --version): some gigabytes to download, some minutes." >&2
@@ -56,15 +72,16 @@ if $is_new; then
     "$python" -m venv "$venv" || fail "$python cannot make a virtual environment (see above).
 On Debian and Ubuntu: apt-get install python3-venv"
 fi
+touch "$ours"
 
 # --no-deps: the file names every package; the hashes make sure that it is those and no others.
-# pip compiles the bytecode, without which each start of Snakemake or torch takes seconds more.
+# pip compiles the bytecode, without which each start of Snakemake or torch takes seconds longer.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
     --use-pep517 --progress-bar on --compile -r "$requirements" ||
     fail "pip could not install $requirements (see above). The usual causes:
-- no network, or a package index that wants a proxy: set https_proxy, or PIP_INDEX_URL for a mirror;
+- no network, or a package index that needs a proxy: set https_proxy, or PIP_INDEX_URL for a mirror;
   on a cluster, run this on the login node
 - no space: pip unpacks into TMPDIR (now ${TMPDIR:-/tmp}) and keeps downloads in its cache; set
   TMPDIR to a larger folder, or PIP_NO_CACHE_DIR=1
 Then type the same command again."
-wanted >"$stamp"
+expected >"$stamp"

@@ -169,11 +169,11 @@ def slurm(slurm_machine):
 
 
 @pytest.fixture(scope="session")
-def calm(tmp_path_factory):
+def undisturbed(tmp_path_factory):
     """Return what tells the bytes that the Slurm tests' network comes to in peace, by epochs."""
     from slurm_project import NETWORK, SlurmProject
 
-    project = SlurmProject(fresh_project(tmp_path_factory.mktemp("calm") / "project").folder)
+    project = SlurmProject(fresh_project(tmp_path_factory.mktemp("undisturbed") / "project").folder)
     lengths = {2: "brief", 12: "short", 50: "long"}
     project.configure("\n".join(f"{n}: {{{NETWORK}, epochs: {e}}}" for e, n in lengths.items()))
     with ThreadPoolExecutor(1) as pool:

@@ -1,6 +1,6 @@
-"""Runs made up from a finished one, where a test or the benchmark needs many.
+"""Creates many made-up runs from a finished run, for the tests and the benchmark.
 
-python tests/made_up.py RESULTS RUN COUNT   COUNT runs, five seeds an experiment
+python tests/made_up.py RESULTS RUN COUNT   COUNT runs, five seeds per experiment
 """
 
 import json
@@ -17,7 +17,7 @@ import evaluate
 
 
 def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:
-    """Write runs `made00`, `made01`, ... whose records are a run's, with mistakes of their own."""
+    """Write experiments `made00`, `made01`, ... with the records of a run and random mistakes."""
     random = np.random.default_rng(0)
     record = json.loads((run / "run.json").read_text())
     evaluation = json.loads((run / "evaluation.json").read_text())

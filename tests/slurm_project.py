@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import psutil
 from conftest import BIN, Project
@@ -106,6 +108,21 @@ class SlurmProject(Project):
         ).stdout
         rows = [line.split("|") for line in output.splitlines()]
         return [row[1:] for row in rows if row[0] == str(self.folder)]
+
+
+def counting_wrappers(folder: Path, log: Path, programs) -> Path:
+    """Make a folder of programs that write their name and arguments into a log, then do their work.
+
+    With the folder first on the PATH, the log has every call.
+    """
+    folder.mkdir()
+    for program in programs:
+        wrapper = folder / program
+        wrapper.write_text(
+            f'#!/bin/sh\necho "{program} $*" >> {log}\nexec {shutil.which(program)} "$@"\n'
+        )
+        wrapper.chmod(0o755)
+    return folder
 
 
 def wait_for(condition, seconds=120, what="the condition"):

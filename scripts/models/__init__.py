@@ -10,8 +10,8 @@ import importlib
 import inspect
 from pathlib import Path
 
-from cli import Failure
-from signatures import class_attribute, classes, signature
+from lib.core.errors import UserError
+from lib.core.signatures import class_attribute, classes, signature
 
 FOLDER = Path(__file__).parent
 
@@ -27,7 +27,7 @@ def available() -> dict[str, Path]:
 
 
 def output_of(model: dict) -> str | None:
-    """Return what a model of `available()` gives out, or None where it does not say."""
+    """Return what a model of `available()` returns, or None where it does not say."""
     path = available()[model["name"]]
     default = signature(path, model["name"]).defaults.get("output")
     return model.get("output") or default or class_attribute(path, model["name"], "output")
@@ -37,10 +37,10 @@ def find(name: str) -> type:
     """Import and return the model class of that name.
 
     Raises:
-        Failure: there is none; the message lists those that there are.
+        UserError: there is none; the message lists those that there are.
     """
     if name not in available():
-        raise Failure(f"no model {name!r} in scripts/models; there are: {', '.join(available())}")
+        raise UserError(f"no model {name!r} in scripts/models; there are: {', '.join(available())}")
     return getattr(importlib.import_module(f"models.{name.lower()}"), name)
 
 
@@ -53,7 +53,7 @@ def build(model: dict, image_size: tuple[int, int], num_classes: int):
         num_classes: the number of classes.
 
     Raises:
-        Failure: there is no such model, or an argument does not fit it.
+        UserError: there is no such model, or an argument does not fit it.
     """
     name = model["name"]
     model_class = find(name)
@@ -62,4 +62,4 @@ def build(model: dict, image_size: tuple[int, int], num_classes: int):
         inspect.signature(model_class).bind(image_size, num_classes, **arguments)
         return model_class(image_size, num_classes, **arguments)
     except (TypeError, ValueError, KeyError) as error:
-        raise Failure(f"model {name} with {arguments}: {error}") from error
+        raise UserError(f"model {name} with {arguments}: {error}") from error

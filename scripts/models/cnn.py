@@ -18,7 +18,7 @@ class CNN(nn.Module):
         output: str = "log_softmax",
     ):
         super().__init__()
-        # Each 3x3 convolution takes a pixel from every side, the pooling halves what is left.
+        # Each 3x3 convolution removes one pixel on each side, and the pooling halves the rest.
         height, width = ((size - 4) // 2 for size in image_size)
         if min(height, width) < 1:
             raise ValueError(f"images of {image_size[0]}x{image_size[1]} are too small for it")
@@ -34,8 +34,8 @@ class CNN(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images [N, 1, height, width] to [N, classes]."""
-        # On the CPU, the convolutions pass images on in the layout that oneDNN computes in, rather
-        # than turn each result round and back. It changes no bit. Of the activations it has ReLU.
+        # On the CPU, images stay in the layout in which oneDNN computes convolutions, instead of
+        # being converted before and after each one. No bit changes. It supports ReLU only.
         blocked = images.is_cpu and isinstance(self.activation, nn.ReLU)
         blocked = blocked and not torch.is_autocast_enabled("cpu")
         x = images.to_mkldnn() if blocked else images

@@ -4,8 +4,8 @@ from functools import partial
 
 from torch import nn
 
-# ReLU changes its input in place, which is always the fresh result of a layer: that spares a copy
-# of the largest tensors of a network.
+# ReLU changes its input in place. The input is always the new result of a layer, so this saves a
+# copy of the largest tensors of a network.
 ACTIVATIONS = {
     "relu": partial(nn.ReLU, inplace=True),
     "tanh": nn.Tanh,

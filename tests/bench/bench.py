@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
-import slurm_part  # noqa: E402
+import slurm_part  # noqa: E402  # noqa: E402
 from conftest import BIN  # noqa: E402
 
 DATA_DIR = ROOT / "results" / "data"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from conftest import BIN, ROOT, cluster, fresh_project
 
-from slurm_jobs import slurm_seconds
+from lib.cluster.jobs import slurm_seconds
 
 NETWORKS = ("mlp", "cnn")
 

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -13,7 +14,7 @@ import pytest
 import server
 from conftest import ROOT, untouched
 
-import checked_yaml
+from lib.core import strict_yaml
 
 DATA = ROOT / "tests" / "data"
 NAMES = [path.name.removesuffix(".gz") for path in sorted(DATA.glob("*.gz"))]
@@ -158,9 +159,13 @@ def test_a_failed_download_keeps_what_is_there(tmp_path):
         assert (raw(tmp_path) / name).read_bytes() == CONTENTS[name]
 
 
-def test_a_partial_file_of_a_killed_run_is_overwritten(tmp_path):
+def test_a_partial_file_of_a_killed_run_is_removed(tmp_path):
     raw(tmp_path).mkdir(parents=True)
-    (raw(tmp_path) / ".download.part").write_bytes(b"half of somet")
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    name = f".{NAMES[0]}.{socket.gethostname()}-{dead.pid}.part"
+    (raw(tmp_path) / name).write_bytes(b"half of somet")
+    os.utime(raw(tmp_path) / name, (0, 0))
     download(tmp_path, DATA)
     assert_complete(tmp_path)
 
@@ -236,7 +241,7 @@ def test_a_read_only_folder_with_the_data(tmp_path):
 
 def datasets_file(tmp_path, **changes) -> Path:
     """Write the entry of the small data set with other keys."""
-    entry = checked_yaml.load(DATA / "datasets.yaml")["MNIST-small"] | changes
+    entry = strict_yaml.load(DATA / "datasets.yaml")["MNIST-small"] | changes
     path = tmp_path / "datasets.yaml"
     path.write_text(json.dumps({"MNIST-small": entry}))  # JSON is YAML
     return path
@@ -246,7 +251,7 @@ def md5_entry(tmp_path) -> Path:
     """Describe the small data set as KMNIST is: only the archives' MD5 is known."""
     import hashlib
 
-    files = checked_yaml.load(DATA / "datasets.yaml")["MNIST-small"]["files"]
+    files = strict_yaml.load(DATA / "datasets.yaml")["MNIST-small"]["files"]
     for file in files.values():
         archive = (DATA / f"{file['name']}.gz").read_bytes()
         file.pop("sha256")
@@ -318,7 +323,7 @@ def test_no_npm_is_listed(tmp_path):
 def test_torchvisions_mirrors_are_asked(monkeypatch):
     import torchvision.datasets
 
-    from sources import all_sources
+    from lib.data.sources import all_sources
 
     labels = [source.label for source in all_sources({"torchvision": "MNIST"}, ["/a"], 1, 1)]
     assert labels == ["/a", *torchvision.datasets.MNIST.mirrors]

@@ -11,8 +11,8 @@ import torch
 from conftest import ROOT
 from safetensors.torch import load_file
 
-import data
-import evaluate
+from lib.data import prepared
+from lib.training.accuracy import accuracy_table, prediction_table
 
 
 def run(folder, data, check=True):
@@ -28,7 +28,7 @@ def test_predictions_are_the_models(finished_once):
     table = pd.read_csv(finished_once.run_folder("mlp") / "predictions.csv.gz")
     assert list(table) == ["index", "label", "prediction", "confidence"]
     assert table["index"].tolist() == list(range(1000))
-    dataset = data.load(finished_once.data)
+    dataset = prepared.load(finished_once.data)
     assert table["label"].tolist() == dataset.test_labels.tolist()
     weights = load_file(finished_once.run_folder("mlp") / "model.safetensors")
     pixels = (dataset.test_images.double() / 255 - 0.1307) / 0.3081
@@ -52,7 +52,7 @@ def test_the_table_agrees_with_the_history(finished_once):
 def test_the_accuracy_table():
     # class a: 2 of 3 right; b: 1 of 1; c: never predicted, 0 of 1
     predictions = pd.DataFrame({"label": [0, 0, 0, 1, 2], "prediction": [0, 0, 1, 1, 0]})
-    table = evaluate.accuracy_table(predictions, ["a", "b", "c"])
+    table = accuracy_table(predictions, ["a", "b", "c"])
     assert list(table) == ["class", "correct", "total", "accuracy", "precision", "recall", "f1"]
     rows = table.set_index("class").to_dict("index")
     third = pytest.approx(2 / 3)
@@ -71,7 +71,7 @@ def test_the_accuracy_table():
 def test_confidence_is_a_probability(kind):
     logits = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
     output = {"log_softmax": logits.log_softmax(1), "softmax": logits.softmax(1)}.get(kind, logits)
-    table = evaluate.prediction_table(output, torch.tensor([1, 0]), kind)
+    table = prediction_table(output, torch.tensor([1, 0]), kind)
     assert table["confidence"].tolist() == pytest.approx([0.8807971, 0.5])
     assert table["prediction"].tolist() == [1, 0]
 
@@ -94,7 +94,7 @@ def test_weights_of_another_model(finished):
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "run.json"])
-@pytest.mark.parametrize("damage", ["torn", "missing"])
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
 def test_a_run_that_is_not_whole(finished, file, damage):
     path = finished.run_folder("mlp") / file
     path.write_bytes(path.read_bytes()[:-20])

@@ -1,4 +1,4 @@
-"""A user's own images: brought into MNIST's frame, classified, and refused where they are none."""
+"""A user's own images: brought into MNIST's frame, classified, or refused if they are none."""
 
 import csv
 import subprocess
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 
 import predict
-from cli import Failure
+from lib.core.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def as_drawn(image, look):
         sheet.paste(Image.fromarray(255 - image).resize((84, 84)), (10, 100))
         return sheet
     if look == "blue on yellow":
-        grey = image[..., None] / 255
+        gray = image[..., None] / 255
         return Image.fromarray(
-            (grey * (20, 20, 120) + (1 - grey) * (250, 240, 150)).astype("uint8")
+            (gray * (20, 20, 120) + (1 - gray) * (250, 240, 150)).astype("uint8")
         )
     if look == "transparent":
         black = np.zeros((28, 28, 4), dtype=np.uint8)
@@ -61,13 +61,13 @@ def test_images_of_any_look_come_into_the_frame(digits, look, tmp_path):
     for number, image in enumerate(digits[0][:50]):
         path = tmp_path / f"{number}.png"
         as_drawn(image, look).save(path)
-        framed = predict.frame(predict.read_grey(path), 28, 28)
+        framed = predict.frame(predict.read_gray(path), 28, 28)
         assert (framed.shape, framed.dtype) == ((28, 28), np.uint8)
         rows, columns = np.nonzero(framed)
         assert max(np.ptp(rows), np.ptp(columns)) <= 20
         mass = framed / framed.sum()
-        centre = [float(mass.sum(axis=1 - axis) @ np.arange(28)) for axis in (0, 1)]
-        assert centre == pytest.approx([14, 14], abs=0.51)
+        center = [float(mass.sum(axis=1 - axis) @ np.arange(28)) for axis in (0, 1)]
+        assert center == pytest.approx([14, 14], abs=0.51)
         near.append(np.corrcoef(framed.ravel(), image.ravel())[0, 1])
     assert np.median(near) > 0.95  # MNIST's own frame, to the pixel or nearly
 
@@ -100,7 +100,7 @@ def test_the_table(finished_once, digits, tmp_path):
     assert len(lines) == 11
 
 
-def test_what_is_no_image_is_named(finished_once, tmp_path):
+def test_what_is_not_an_image_is_named(finished_once, tmp_path):
     (tmp_path / "notes.txt").write_text("seven")
     done = run(finished_once, tmp_path / "notes.txt", check=False)
     assert done.returncode == 1
@@ -113,8 +113,8 @@ def test_a_missing_image_is_named(finished_once, tmp_path):
     assert f"cannot read {tmp_path / 'none.png'}" in done.stderr
 
 
-def test_a_torn_image_is_named(finished_once, digits, tmp_path):
-    path = tmp_path / "torn.png"
+def test_a_truncated_image_is_named(finished_once, digits, tmp_path):
+    path = tmp_path / "truncated.png"
     Image.fromarray(digits[0][0]).resize((280, 280)).save(path)
     path.write_bytes(path.read_bytes()[:500])
     done = run(finished_once, path, check=False)
@@ -125,7 +125,7 @@ def test_a_torn_image_is_named(finished_once, digits, tmp_path):
 def test_a_blank_image_is_named(tmp_path):
     path = tmp_path / "blank.png"
     Image.new("L", (50, 40), 200).save(path)
-    with pytest.raises(Failure, match=r"blank\.png is of one colour"):
+    with pytest.raises(UserError, match=r"blank\.png is of one color"):
         predict.framed_file(path, 28, 28)
 
 
@@ -141,9 +141,9 @@ def test_thin_lines_on_a_large_sheet(width, tmp_path):
 
 
 def test_dots_far_apart():
-    grey = np.full((3000, 3000), 255.0)
-    grey[100, 100] = grey[2900, 2900] = 0
-    assert predict.frame(grey, 28, 28).max() == 255
+    gray = np.full((3000, 3000), 255.0)
+    gray[100, 100] = gray[2900, 2900] = 0
+    assert predict.frame(gray, 28, 28).max() == 255
 
 
 def test_sixteen_bits(digits, tmp_path):

@@ -10,12 +10,11 @@ import pytest
 import torch
 from conftest import ROOT
 
-import checked_yaml
-import data
-import datasets
 import prepare
-from cli import Failure
-from files import sha256
+from lib.core import strict_yaml
+from lib.core.errors import UserError
+from lib.core.files import sha256
+from lib.data import catalog, prepared
 
 DATA = ROOT / "tests" / "data"
 
@@ -23,7 +22,7 @@ DATA = ROOT / "tests" / "data"
 @pytest.fixture
 def raw(tmp_path):
     """The raw files of the small data set, and a function that lists them as download.py does."""
-    entry = checked_yaml.load(DATA / "datasets.yaml")["MNIST-small"]
+    entry = strict_yaml.load(DATA / "datasets.yaml")["MNIST-small"]
     paths = {}
     for role, file in entry["files"].items():
         paths[role] = tmp_path / file["name"]
@@ -42,7 +41,7 @@ def raw(tmp_path):
 
 
 def test_the_prepared_file(small_data):
-    dataset = data.load(small_data)
+    dataset = prepared.load(small_data)
     assert dataset.train_images.shape == (2000, 28, 28)
     assert dataset.train_images.dtype == torch.uint8
     assert dataset.test_labels.shape == (1000,)
@@ -55,7 +54,7 @@ def test_the_prepared_file(small_data):
 def test_normalised_pixels_have_torchvisions_bits(small_data):
     from torchvision import transforms
 
-    dataset = data.load(small_data)
+    dataset = prepared.load(small_data)
     transform = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
     )
@@ -63,7 +62,7 @@ def test_normalised_pixels_have_torchvisions_bits(small_data):
     assert torch.equal(dataset.test_split().images, expected)
 
 
-def test_mean_and_deviation_are_worked_out_where_not_given(raw):
+def test_mean_and_standard_deviation_are_computed_where_not_given(raw):
     entry, _, listed = raw
     entry = {key: value for key, value in entry.items() if key not in ("mean", "std")}
     tensors = prepare.read(listed(), entry)
@@ -76,7 +75,7 @@ def test_a_missing_raw_file(raw):
     entry, paths, listed = raw
     listing = listed()
     paths["test_labels"].unlink()
-    with pytest.raises(Failure, match=r"t10k-labels-idx1-ubyte is missing; remove .*files.json"):
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte is missing; remove .*files.json"):
         prepare.read(listing, entry)
 
 
@@ -86,44 +85,44 @@ def test_a_raw_file_that_has_changed(raw):
     content = bytearray(paths["train_images"].read_bytes())
     content[5000] ^= 1
     paths["train_images"].write_bytes(content)
-    with pytest.raises(Failure, match=r"train-images-idx3-ubyte has changed"):
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte has changed"):
         prepare.read(listing, entry)
 
 
-def test_the_listing_is_torn(raw):
+def test_the_listing_is_truncated(raw):
     entry, _, listed = raw
     listing = listed()
     listing.write_text(listing.read_text()[:100])
-    with pytest.raises(Failure, match=r"files.json is not the JSON"):
+    with pytest.raises(UserError, match=r"files.json is not valid JSON"):
         prepare.read(listing, entry)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train_size": 60000}, r"train-images.*\[2000, 28, 28\], wanted \[60000, 28, 28\]"),
-        ({"test_size": 999}, r"t10k-images.*\[1000, 28, 28\], wanted \[999, 28, 28\]"),
-        ({"image_size": [32, 32]}, r"wanted \[2000, 32, 32\]"),
+        ({"train_size": 60000}, r"train-images.*\[2000, 28, 28\], expected \[60000, 28, 28\]"),
+        ({"test_size": 999}, r"t10k-images.*\[1000, 28, 28\], expected \[999, 28, 28\]"),
+        ({"image_size": [32, 32]}, r"expected \[2000, 32, 32\]"),
         ({"classes": list("012345678")}, r"train-labels.*labels from 0 to 9, but there are 9"),
     ],
 )
 def test_content_that_is_not_the_entrys(raw, change, message):
     entry, _, listed = raw
-    with pytest.raises(Failure, match=message):
+    with pytest.raises(UserError, match=message):
         prepare.read(listed(), entry | change)
 
 
 def test_fewer_labels_than_images(raw):
     entry, paths, listed = raw
     paths["train_labels"].write_bytes(struct.pack(">2I", 0x801, 5) + bytes(5))
-    with pytest.raises(Failure, match=r"train-labels.*shape \[5\], wanted \[2000\]"):
+    with pytest.raises(UserError, match=r"train-labels.*shape \[5\], expected \[2000\]"):
         prepare.read(listed(), entry)
 
 
 def test_a_file_that_is_no_idx_file(raw):
     entry, paths, listed = raw
     paths["train_images"].write_text("<html>")
-    with pytest.raises(Failure, match=r"train-images-idx3-ubyte is not an IDX file of images"):
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte is not an IDX file of images"):
         prepare.read(listed(), entry)
 
 
@@ -132,20 +131,21 @@ def test_a_file_that_is_no_idx_file(raw):
     [
         ({"classes": ["all", "one"]}, "classes.0"),
         ({"mean": 0.1}, "'std' is a dependency"),
+        ({"npm": "./evil@1.0"}, "npm: './evil@1.0' is not valid"),
         ({"train_sise": 1}, "'train_sise'.*did you mean 'train_size'"),
         ({"files": {}}, "files: 'train_images' is a required property"),
     ],
 )
 def test_an_entry_that_is_wrong(tmp_path, wrong, message):
-    entry = checked_yaml.load(DATA / "datasets.yaml")["MNIST-small"]
+    entry = strict_yaml.load(DATA / "datasets.yaml")["MNIST-small"]
     entry = {key: value for key, value in entry.items() if key not in ("mean", "std")} | wrong
     path = tmp_path / "datasets.yaml"
     path.write_text(json.dumps({"MNIST-small": entry}))
-    with pytest.raises(Failure, match=message):
-        datasets.load(path, "MNIST-small")
+    with pytest.raises(UserError, match=message):
+        catalog.load(path, "MNIST-small")
 
 
-def test_a_full_disk_leaves_no_torn_file(tmp_path, raw):
+def test_a_full_disk_leaves_no_partial_file(tmp_path, raw):
     import shutil
 
     if not shutil.which("prlimit"):

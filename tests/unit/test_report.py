@@ -1,4 +1,4 @@
-"""The report's tables, and runs that it cannot report."""
+"""Tests of the report's tables, and of its errors for runs that cannot be reported."""
 
 import csv
 import gzip
@@ -13,10 +13,8 @@ from made_up import make_up
 from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 
-import runs
-import tables
-import uncertainty
-from cli import Failure
+from lib.core.errors import UserError
+from lib.reporting import finished_runs, tables, uncertainty
 
 
 def read(path):
@@ -32,10 +30,10 @@ def run(*options, check=True):
     return done
 
 
-def test_the_rows_are_the_runs(finished_once):
+def test_report_csv_has_one_row_per_run(finished_once):
     rows = read(finished_once.results / "report.csv")
     assert list(rows[0]) == tables.REPORT
-    assert [row["experiment"] for row in rows] == ["mlp", "cnn"]  # the config's order
+    assert [row["experiment"] for row in rows] == ["mlp", "cnn"]  # the order of the config
     for row in rows:
         folder = finished_once.results / row["run"]
         record = finished_once.record(row["experiment"])
@@ -52,7 +50,7 @@ def test_the_rows_are_the_runs(finished_once):
         assert float(row["train_seconds"]) == record["train_seconds"]
 
 
-def test_a_run_alone_has_wilsons_interval(finished_once):
+def test_a_single_run_has_a_wilson_interval(finished_once):
     rows = read(finished_once.results / "summary.csv")
     assert list(rows[0]) == tables.SUMMARY
     for row, run in zip(rows, read(finished_once.results / "report.csv"), strict=True):
@@ -80,45 +78,46 @@ def test_two_networks_are_compared_image_by_image(finished_once):
                               else "b better")  # fmt: skip
 
 
-def test_all_runs_by_hand(finished_once, tmp_path):
+def test_without_options_all_runs_are_reported(finished_once, tmp_path):
     options = ("--results", finished_once.results, "--data", finished_once.data)
     done = run(*options, "--output", tmp_path)
     rows = read(tmp_path / "report.csv")
     assert [row["run"] for row in rows] == ["runs/cnn/seed1", "runs/mlp/seed1"]
     assert "The cnn classifies" in done.stdout
-    assert "<pre" not in (tmp_path / "report.html").read_text()  # no command is known
+    assert "<pre" not in (tmp_path / "report.html").read_text()  # the command is unknown
 
 
-def test_runs_have_an_order():
-    assert runs.named(["b=2,10", "a=1"]) == [("b", 2), ("b", 10), ("a", 1)]
+def test_runs_keep_their_order():
+    assert finished_runs.parse_runs(["b=2,10", "a=1"]) == [("b", 2), ("b", 10), ("a", 1)]
 
 
-def test_runs_are_pairs_in_whatever_order_their_seeds_are_named(finished_once, tmp_path):
+def test_runs_are_paired_whatever_the_order_of_their_seeds(finished_once, tmp_path):
     make_up(tmp_path, finished_once.run_folder("mlp"), experiments=2, seeds=3)
     mixed = [("made00", 1), ("made00", 2), ("made00", 3)] + [("made01", i) for i in (3, 1, 2)]
     in_order, other = (
-        tables.comparison_rows(runs.read(tmp_path, names)) for names in (sorted(mixed), mixed)
+        tables.comparison_rows(finished_runs.read(tmp_path, names))
+        for names in (sorted(mixed), mixed)
     )
     assert in_order == other
 
 
-def test_a_run_is_not_counted_twice():
-    with pytest.raises(Failure, match="twice"):
-        runs.named(["mlp=1,01"])
+def test_a_run_cannot_be_named_twice():
+    with pytest.raises(UserError, match="twice"):
+        finished_runs.parse_runs(["mlp=1,01"])
 
 
 @pytest.mark.parametrize("word", ["mlp", "mlp=", "mlp=a", "a/b=1", "=1"])
-def test_a_word_that_names_no_run(word):
-    with pytest.raises(Failure, match="EXPERIMENT=SEED"):
-        runs.named([word])
+def test_a_word_that_is_not_a_run(word):
+    with pytest.raises(UserError, match="EXPERIMENT=SEED"):
+        finished_runs.parse_runs([word])
 
 
 @pytest.mark.parametrize(
     "file",
     ["run.json", "evaluation.json", "accuracy.csv", "predictions.csv.gz", "history.csv"],
 )
-@pytest.mark.parametrize("damage", ["torn", "missing"])
-def test_a_run_that_is_not_whole_is_named(finished, tmp_path, file, damage):
+@pytest.mark.parametrize("damage", ["truncated", "missing"])
+def test_the_error_names_a_truncated_or_missing_file(finished, tmp_path, file, damage):
     path = finished.run_folder("cnn") / file
     path.write_bytes(path.read_bytes()[:40])
     if damage == "missing":
@@ -143,28 +142,28 @@ def change_predictions(finished, change):
     return done.stderr
 
 
-def test_predictions_that_are_not_those_of_the_accuracy_table(finished):
+def test_predictions_that_contradict_the_accuracy_table(finished):
     def change(table):
         table.loc[0, "prediction"] = (table.loc[0, "prediction"] + 1) % 10
 
-    assert "one of them is torn" in change_predictions(finished, change)
+    assert "one of the two files is corrupt" in change_predictions(finished, change)
 
 
-def test_confidences_that_are_none(finished):
+def test_confidences_that_are_not_probabilities(finished):
     def change(table):
         table.loc[3, "confidence"] = float("nan")
 
-    assert "no probabilities" in change_predictions(finished, change)
+    assert "not probabilities" in change_predictions(finished, change)
 
 
-def test_another_test_set(finished):
-    def change(table):  # as many right as before
+def test_a_different_test_set(finished):
+    def change(table):  # the number of correct predictions stays the same
         table.loc[:1, ["label", "prediction"]] = table.loc[1::-1, ["label", "prediction"]].values
 
-    assert "measured on another test set" in change_predictions(finished, change)
+    assert "evaluated on a different test set" in change_predictions(finished, change)
 
 
-def test_another_data_file(finished, tmp_path):
+def test_a_different_data_file(finished, tmp_path):
     tensors = load_file(finished.data)
     tensors["test_labels"] = tensors["test_labels"].roll(1)
     save_file(tensors, tmp_path / "other.safetensors")
@@ -177,12 +176,12 @@ def test_another_data_file(finished, tmp_path):
 def test_no_runs_at_all(tmp_path):
     done = run("--results", tmp_path, "--data", tmp_path / "none", check=False)
     assert done.returncode == 1
-    assert f"no run below {tmp_path / 'runs'}" in done.stderr
+    assert f"no folder matches {tmp_path / 'runs/*/seed*'}" in done.stderr
 
 
-def test_slurms_columns(finished):
+def test_the_columns_of_slurm(finished):
     edit_record(finished, slurm={"job_id": "17", "partition": "cpu"})
-    row = tables.report_row(runs.read_run(finished.results, "mlp", 1))
+    row = tables.report_row(finished_runs.read_run(finished.results, "mlp", 1))
     assert (row["slurm_job_id"], row["partition"]) == ("17", "cpu")
 
 
@@ -194,14 +193,18 @@ def edit_record(finished, file="run.json", **values):
 @pytest.mark.parametrize(
     ("file", "values", "words"),
     [
-        ("run.json", {"gpu": "NVIDIA H100"}, "made on different devices (NVIDIA H100, cpu)"),
+        ("run.json", {"gpu": "NVIDIA H100"}, "trained on different devices (NVIDIA H100, cpu)"),
         ("run.json", {"data_sha256": "0"}, "trained on different data"),
-        ("run.json", {"git_dirty": True}, "made with uncommitted changes in scripts/ or workflow/"),
-        ("evaluation.json", {"git_dirty": True}, "made with uncommitted changes"),
-        ("run.json", {"code": {"cli.py": "0"}}, "made by different code (cli.py)"),
+        ("run.json", {"git_dirty": True}, "run with uncommitted changes in scripts/ or workflow/"),
+        ("evaluation.json", {"git_dirty": True}, "run with uncommitted changes"),
+        (
+            "run.json",
+            {"code": {"lib/core/command_line.py": "0"}},
+            "run with different code (lib/core/command_line.py)",
+        ),
     ],
 )
-def test_runs_made_differently_are_compared_under_a_warning(finished, file, values, words):
+def test_a_comparison_of_runs_made_differently_has_a_warning(finished, file, values, words):
     edit_record(finished, file, **values)
     output = finished.folder / "new"
     options = ("--results", finished.results, "--data", finished.data, "--output", output)
@@ -211,13 +214,13 @@ def test_runs_made_differently_are_compared_under_a_warning(finished, file, valu
     assert words in done.stdout.replace("\n", " ")
 
 
-def test_networks_of_other_files_are_no_other_code(finished_once):
-    """An MLP and a CNN share all code but their own."""
+def test_different_model_files_are_not_different_code(finished_once):
+    """An MLP and a CNN share all code except the files of their models."""
     (row,) = read(finished_once.results / "comparisons.csv")
     assert "code" not in row["warning"]
 
 
-def test_other_losses_are_not_compared(finished):
+def test_different_losses_are_not_compared(finished):
     settings = finished.record("mlp")["settings"] | {"loss": "cross_entropy"}
     edit_record(finished, settings=settings)
     output = finished.folder / "new"
@@ -227,8 +230,8 @@ def test_other_losses_are_not_compared(finished):
     assert "training loss (nll_loss)" in (output / "figures/learning-curves.svg").read_text()
 
 
-def test_more_than_twenty_are_compared_with_the_first(finished_once, tmp_path):
+def test_more_than_twenty_experiments_are_compared_with_the_first(finished_once, tmp_path):
     make_up(tmp_path, finished_once.run_folder("mlp"), experiments=21, seeds=1)
-    experiments = runs.read(tmp_path, runs.found(tmp_path))
+    experiments = finished_runs.read(tmp_path, finished_runs.discover_runs(tmp_path))
     assert [row["a"] for row in tables.comparison_rows(experiments)] == ["made00"] * 20
     assert len(tables.comparison_rows(experiments[:20])) == 190

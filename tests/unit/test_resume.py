@@ -1,10 +1,11 @@
-"""A training that is stopped and goes on gives the bits of one that was not."""
+"""A training that is stopped and resumed gives the bits of one that was not."""
 
 import json
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,24 +13,21 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import checkpoint
-import data
 import models
-import train
-from checkpoint import Checkpoints, Stopped
-from data import Split
-from recipe import loss_function
+from lib.core.layout import RunFiles
+from lib.core.settings import Settings
+from lib.data import prepared
+from lib.data.prepared import Split
+from lib.training import checkpoint, loop
+from lib.training.checkpoint import Checkpoints, Stopped
+from lib.training.progress import Progress
+from lib.training.recipe import loss_function
+from lib.training.state import Training
 
-SETTINGS = {
-    "epochs": 3,
-    "batch_size": 16,
-    "evaluation_batch_size": 50,
-    "precision": "fp32",
-    "shuffle": True,
-    "optimizer": {"name": "Adadelta", "lr": 1.0},
-    "scheduler": {"name": "StepLR", "step_size": 1, "gamma": 0.7},
-}
-STEPS = 8  # an epoch, of 120 images: the last batch is smaller
+SETTINGS = Settings({"name": "CNN"}, batch_size=16, evaluation_batch_size=50, shuffle=True)
+IDENTITY = {"settings": SETTINGS.as_dict()}
+STEPS = 8  # per epoch, of 120 images: the last batch is smaller
+CHECKPOINT, PROGRESS = "checkpoint.safetensors", "progress.json"
 TIMES = {"train_seconds", "eval_seconds"}
 
 
@@ -37,35 +35,39 @@ class Interrupting(Checkpoints):
     """Asks to stop after so many steps, as a signal would."""
 
     def __init__(self, folder, after):
-        super().__init__(folder, {"settings": SETTINGS}, interval=1e9)
+        super().__init__(RunFiles(folder).checkpoint, IDENTITY, interval=1e9)
         self.left = after
 
     @property
-    def due(self):
+    def save_due(self):
         self.left -= 1
         if self.left == 0:
             self.signal = signal.SIGTERM
-        return super().due
+        return super().save_due
 
 
 @pytest.fixture(scope="module")
 def splits(small_data):
-    dataset = data.load(small_data)
-    train_split = dataset.normalised(dataset.train_images[:120], dataset.train_labels[:120])
-    test_split = dataset.normalised(dataset.test_images[:100], dataset.test_labels[:100])
+    dataset = prepared.load(small_data)
+    train_split = dataset.normalized(
+        dataset.train_images[:120], dataset.train_labels[:120], "training"
+    )
+    test_split = dataset.normalized(dataset.test_images[:100], dataset.test_labels[:100], "test")
     return train_split, test_split
 
 
-def attempt(splits, checkpoints, config, model="CNN") -> train.Training:
-    """Train as a fresh process does: nothing but the checkpoint is left of the one before."""
+def attempt(splits, checkpoints, settings, model="CNN") -> Training:
+    """Train as a new process does: nothing but the checkpoint is left of the one before."""
     torch.manual_seed(1 if not checkpoints.path.exists() else time.time_ns())
     network = models.build({"name": model}, (28, 28), 10)
-    loss = loss_function("nll_loss", 10)
-    return train.train(network, *splits, "test", loss, config, checkpoints)
+    progress = Progress(settings, len(splits[0]), len(splits[1]))
+    return loop.train(
+        network, *splits, loss_function("nll_loss", 10), settings, checkpoints, progress
+    )
 
 
 def with_interruptions(splits, folder, stops, config=SETTINGS, model="CNN"):
-    """Train to the end, stopped after each of these numbers of steps; return what came out."""
+    """Train to the end, stopped after each of these numbers of steps; return the outcome."""
     for after in stops:
         try:
             run = attempt(splits, Interrupting(folder, after), config, model)
@@ -113,7 +115,7 @@ RECIPES = {
 
 @pytest.mark.parametrize(("optimizer", "scheduler"), RECIPES.values(), ids=RECIPES.keys())
 def test_every_kind_of_state_comes_back(splits, tmp_path, optimizer, scheduler):
-    config = SETTINGS | {"optimizer": optimizer, "scheduler": scheduler}
+    config = replace(SETTINGS, optimizer=optimizer, scheduler=scheduler)
     _, rows, weights = with_interruptions(splits, tmp_path / "a", [], config, "MLP")
     run, again, resumed = with_interruptions(splits, tmp_path / "b", [5, 7, 4], config, "MLP")
     assert run.resumes == 3
@@ -123,7 +125,7 @@ def test_every_kind_of_state_comes_back(splits, tmp_path, optimizer, scheduler):
 
 
 def test_seconds_add_up_over_interruptions(splits, tmp_path):
-    run, _, _ = with_interruptions(splits, tmp_path, [3], SETTINGS | {"epochs": 1}, "MLP")
+    run, _, _ = with_interruptions(splits, tmp_path, [3], replace(SETTINGS, epochs=1), "MLP")
     assert run.history[0]["train_seconds"] > 0
 
 
@@ -136,29 +138,32 @@ def saved(splits, tmp_path):
 
 
 def test_a_checkpoint_holds_no_pickle(saved):
-    content = (saved / checkpoint.NAME).read_bytes()
+    content = (saved / CHECKPOINT).read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert json.loads(header["__metadata__"]["checkpoint"])["identity"] == {"settings": SETTINGS}
-    assert list(saved.iterdir()) == [saved / checkpoint.NAME]
+    assert json.loads(header["__metadata__"]["checkpoint"])["identity"] == IDENTITY
+    assert list(saved.iterdir()) == [saved / CHECKPOINT]
 
 
 @pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: c[:100], lambda c: b""])
-def test_a_torn_checkpoint_is_ignored_with_a_warning(saved, capsys, damage):
-    path = saved / checkpoint.NAME
+def test_a_corrupt_checkpoint_is_ignored_with_a_warning(saved, capsys, damage):
+    path = saved / CHECKPOINT
     path.write_bytes(damage(path.read_bytes()))
-    assert Checkpoints(saved, {"settings": SETTINGS}, 1).load() is None
+    assert Checkpoints(saved / CHECKPOINT, IDENTITY, 1).load() is None
     assert f"warning: {path} cannot be read" in capsys.readouterr().err
 
 
 def test_a_checkpoint_of_other_settings_is_ignored_with_a_warning(saved, capsys):
-    other = Checkpoints(saved, {"settings": SETTINGS | {"epochs": 4}}, 1)
+    other = Checkpoints(saved / CHECKPOINT, {"settings": replace(SETTINGS, epochs=4).as_dict()}, 1)
     assert other.load() is None
-    assert "is of another run: settings differ; training starts afresh" in capsys.readouterr().err
+    assert (
+        "is of another run: settings differ; training starts from scratch"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(saved, capsys, monkeypatch):
-    before = (saved / checkpoint.NAME).read_bytes()
-    checkpoints = Checkpoints(saved, {"settings": SETTINGS}, 1)
+    before = (saved / CHECKPOINT).read_bytes()
+    checkpoints = Checkpoints(saved / CHECKPOINT, IDENTITY, 1)
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -168,9 +173,9 @@ def test_a_full_disk_keeps_the_checkpoint_before(saved, capsys, monkeypatch):
         checkpoints.save({"large": torch.zeros(1_000_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "the checkpoint before stays" in capsys.readouterr().err
-    assert (saved / checkpoint.NAME).read_bytes() == before
-    assert list(saved.iterdir()) == [saved / checkpoint.NAME]
+    assert "the previous checkpoint stays" in capsys.readouterr().err
+    assert (saved / CHECKPOINT).read_bytes() == before
+    assert list(saved.iterdir()) == [saved / CHECKPOINT]
     assert checkpoints.load()["plain"]["step"] == 5
 
 
@@ -182,7 +187,9 @@ def test_a_long_epoch_is_saved_now_and_then(splits, tmp_path):
             saves.append(state["plain"]["step"])
             super().save(state)
 
-    attempt(splits, Counting(tmp_path, {}, interval=0), SETTINGS | {"epochs": 1}, "MLP")
+    attempt(
+        splits, Counting(tmp_path / CHECKPOINT, {}, interval=0), replace(SETTINGS, epochs=1), "MLP"
+    )
     assert saves == [*range(1, STEPS + 1), 0]
 
 
@@ -218,13 +225,13 @@ def finish(small_data, output, *options):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_same_command_goes_on(finished_once, small_data, tmp_path, number):
+def test_a_signal_saves_and_the_same_command_resumes(finished_once, small_data, tmp_path, number):
     process = start(small_data, tmp_path)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert f"stopped by {number.name}; the checkpoint is saved" in errors
-    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
+    assert {path.name for path in tmp_path.iterdir()} <= {CHECKPOINT, PROGRESS}
     done = finish(small_data, tmp_path)
     assert "resuming at epoch 1, after " in done.stdout
     assert "Train Epoch: 1 [0/2000" not in done.stdout  # never from zero
@@ -232,7 +239,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(finished_once, small_data, 
     assert weights == (finished_once.run_folder("cnn") / "model.safetensors").read_bytes()
     assert json.loads((tmp_path / "run.json").read_text())["resumes"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "checkpoint.safetensors", "history.csv", "model.safetensors", "run.json",
+        "checkpoint.safetensors", "history.csv", "model.safetensors", "progress.json", "run.json",
     ]  # fmt: skip
 
 
@@ -248,7 +255,7 @@ def test_a_complete_training_that_is_started_again_is_not_done_again(small_data,
     assert (tmp_path / "model.safetensors").read_bytes() == weights
 
 
-def test_a_killed_training_goes_on_from_its_last_checkpoint(finished_once, small_data, tmp_path):
+def test_a_killed_training_resumes_from_its_last_checkpoint(finished_once, small_data, tmp_path):
     options = ("--checkpoint-minutes", "0.001")
     process = start(small_data, tmp_path, *options)
     process.kill()
@@ -282,20 +289,20 @@ def test_a_frozen_writer_stops_when_another_has_taken_over(small_data, tmp_path,
     assert lease.exists()  # it is the other's
 
 
-def test_a_full_disk_at_the_end_leaves_no_torn_file(finished_once, small_data, tmp_path):
+def test_a_full_disk_at_the_end_leaves_no_partial_file(finished_once, small_data, tmp_path):
     small = ["prlimit", "--fsize=1000000"]  # bytes a file: less than the weights
     process = start(small_data, tmp_path)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    before = (tmp_path / checkpoint.NAME).read_bytes()
+    before = (tmp_path / CHECKPOINT).read_bytes()
     full = subprocess.run(
         [*small, *command(small_data, tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
     assert full.returncode == 1
-    assert "the checkpoint before stays" in full.stderr
+    assert "the previous checkpoint stays" in full.stderr
     assert f"error: cannot write {tmp_path / 'model.safetensors'}: " in full.stderr
-    assert [path.name for path in tmp_path.iterdir()] == [checkpoint.NAME]
-    assert (tmp_path / checkpoint.NAME).read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, PROGRESS}
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
     done = finish(small_data, tmp_path)
     assert "resuming at epoch 1, after " in done.stdout
     weights = (tmp_path / "model.safetensors").read_bytes()
@@ -322,8 +329,8 @@ def test_a_divergence_fails_at_once_when_it_is_tried_again(small_data, tmp_path)
 def test_state_of_any_shape_comes_back():
     state = {"a": [1, {"b": torch.arange(3)}, None], 0: {"x": 1.5, "y": True}, "t": torch.ones(())}
     tensors = {}
-    packed = json.loads(json.dumps(checkpoint._take_out(state, tensors)))
-    again = checkpoint._put_back(packed, tensors)
+    packed = json.loads(json.dumps(checkpoint.flatten(state, tensors)))
+    again = checkpoint.unflatten(packed, tensors)
     assert again.keys() == state.keys()
     assert torch.equal(again["a"][1]["b"], torch.arange(3))
     assert again[0] == state[0]

@@ -15,12 +15,11 @@ import torch
 from conftest import ROOT
 from safetensors.torch import load_file
 
-import cli
 import models
-import recipe
-import run_folder
-from lease import Lease
-from recipe import LOSSES, OPTIMIZERS, SCHEDULERS
+from lib.core import command_line
+from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, loss_output_mismatch
+from lib.training import recipe, run_folder
+from lib.training.lease import Lease
 
 
 def run(small_data, output, *options, check=True, **keywords):
@@ -142,15 +141,23 @@ def test_bf16_is_other_numbers_and_as_good(finished_once, small_data, tmp_path):
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
 
+IMPORTED = """
+import train
+from lib.core import code_digests
+
+print(*code_digests.imported_files())
+"""
+
+
 def test_the_record_knows_the_code_it_ran():
     done = subprocess.run(
-        [sys.executable, "-c", "import train, provenance; print(*provenance.code_files())"],
+        [sys.executable, "-c", IMPORTED],
         env={"PYTHONPATH": str(ROOT / "scripts"), "PATH": ""},
         capture_output=True,
         text=True,
     )
     names = {Path(path).name for path in done.stdout.split()}
-    assert {"train.py", "recipe.py", "data.py", "inference.py"} <= names
+    assert {"train.py", "recipe.py", "prepared.py", "metrics.py"} <= names
     assert "report.py" not in names
 
 
@@ -206,7 +213,7 @@ def test_every_loss_trains(small_data, tmp_path, loss, output):
     set(itertools.product(LOSSES, ["log_softmax", "softmax", "logits"])) - set(FITTING)
 ))  # fmt: skip
 def test_a_loss_that_does_not_fit(loss, output):
-    problem = recipe.misfit(loss, output)
+    problem = loss_output_mismatch(loss, output)
     assert loss in problem
     assert output in problem
 
@@ -326,9 +333,9 @@ def test_data_of_another_shape(tmp_path):
 
 def test_options_survive_the_way_through_the_shell():
     mapping = {"name": "SGD", "lr": 1e-3, "nesterov": True, "momentum": 0.9, "foreach": None}
-    assert cli.name_and_arguments(cli.as_words(mapping)) == mapping
+    assert command_line.parse_component(command_line.to_cli_args(mapping)) == mapping
     model = {"name": "MLP", "output": "it's; $(odd)", "hidden": 3}
-    assert cli.name_and_arguments(cli.as_words(model)) == model
+    assert command_line.parse_component(command_line.to_cli_args(model)) == model
 
 
 @pytest.mark.ci

@@ -1,4 +1,4 @@
-"""The statistics of the report: against other ways to the same figures, and by simulation."""
+"""Tests of the report's statistics, against other implementations and by simulation."""
 
 import itertools
 import math
@@ -7,33 +7,34 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-import uncertainty
-from uncertainty import Mean, Pair
+from lib.reporting import uncertainty
+from lib.reporting.uncertainty import Mean, Pair
 
 IMAGES = 2000
 STUDIES = 1000
-# What a rate of 5 % may come to in so many studies, three standard errors off.
+# Three standard errors of a rate of 5% in this many studies.
 SLACK = 3 * math.sqrt(0.05 * 0.95 / STUDIES)
 
 
 def two_recipes(random, runs, seed_weight):
-    """Draw which images the runs of two recipes get right, both of an accuracy of one half.
+    """Draw which images the runs of two recipes classify correctly.
 
-    Some images are harder than others, some for one recipe only. `seed_weight` is the standard
-    deviation of a mean over seeds, in units of that over images.
+    Both recipes have an accuracy of one half. Some images are harder than others, and some are hard
+    for one recipe only. `seed_weight` is the standard deviation of the mean due to seeds, relative
+    to the standard deviation due to images.
     """
     hard, own = random.uniform(-0.2, 0.2, IMAGES), random.uniform(-0.1, 0.1, IMAGES)
     image_variance = (hard.var() + own.var() + 0.23 / runs) / IMAGES
-    deviation = seed_weight * math.sqrt(runs * image_variance)
+    sd = seed_weight * math.sqrt(runs * image_variance)
     for share in (0.5 + hard + own, 0.5 + hard - own):
-        seeds = random.normal(0, deviation, (runs, 1))
+        seeds = random.normal(0, sd, (runs, 1))
         yield random.random((runs, IMAGES), dtype=np.float32) < share + seeds
 
 
 @pytest.mark.parametrize("same_seeds", [True, False])
 @pytest.mark.parametrize("seed_weight", [0.2, 1, 4])
 @pytest.mark.parametrize("runs", [3, 5, 10])
-def test_recipes_of_equal_accuracy_seldom_differ(runs, seed_weight, same_seeds):
+def test_recipes_of_equal_accuracy_rarely_differ(runs, seed_weight, same_seeds):
     random = np.random.default_rng(runs)
     counts = dict.fromkeys(("wrong verdict", "difference missed", "accuracy missed"), 0)
     for _ in range(STUDIES):
@@ -45,13 +46,13 @@ def test_recipes_of_equal_accuracy_seldom_differ(runs, seed_weight, same_seeds):
         low, high = uncertainty.recipe_accuracy(a).interval()
         counts["accuracy missed"] += not low <= 0.5 <= high
     rates = {name: count / STUDIES for name, count in counts.items()}
-    print(f"{runs} runs, seeds to images {seed_weight}, same seeds {same_seeds}: {rates}")
+    print(f"{runs} runs, seed weight {seed_weight}, same seeds {same_seeds}: {rates}")
     assert max(rates.values()) <= 0.05 + SLACK
-    assert min(rates.values()) > 0  # a test that never errs shows nothing
+    assert min(rates.values()) > 0  # a simulation without any errors proves nothing
 
 
 @pytest.mark.parametrize("one_right", [0.0005, 0.002, 0.02])
-def test_two_networks_of_equal_error_rates_seldom_differ(one_right):
+def test_two_networks_of_equal_error_rates_rarely_differ(one_right):
     random = np.random.default_rng(1)
     wrong = missed = 0
     shares = (one_right, one_right, 1 - 2 * one_right)
@@ -74,8 +75,8 @@ def test_a_paired_interval_covers_a_true_difference():
     assert 0.95 - SLACK <= covered / STUDIES <= 0.95 + SLACK
 
 
-def test_power_is_what_the_detectable_difference_says():
-    """Networks that differ by just so much are told apart in about 80 % of studies."""
+def test_the_detectable_difference_of_networks_has_the_stated_power():
+    """Networks that differ by this much are distinguished in about 80% of the studies."""
     random = np.random.default_rng(3)
     pair = Pair(60, 60, 10000)
     difference = pair.detectable(0.05)
@@ -84,10 +85,10 @@ def test_power_is_what_the_detectable_difference_says():
         Pair(int(a), int(b), 10000).p_value() < 0.05
         for a, b, _ in random.multinomial(10000, shares, STUDIES)
     ]
-    assert 0.72 < np.mean(shown) < 0.83  # the exact test is a little less powerful
+    assert 0.72 < np.mean(shown) < 0.83  # the exact test has slightly less power
 
 
-def test_power_of_recipes_is_what_the_detectable_difference_says():
+def test_the_detectable_difference_of_recipes_has_the_stated_power():
     random = np.random.default_rng(5)
     shown = []
     for _ in range(STUDIES):
@@ -95,7 +96,7 @@ def test_power_of_recipes_is_what_the_detectable_difference_says():
         found = uncertainty.recipe_difference(a, b, True)
         moved = Mean(found.value + found.detectable(0.05), found.seeds, found.images)
         shown.append(moved.p_value() < 0.05)
-    assert 0.75 < np.mean(shown) < 0.88  # more than 80 % where the test errs on the safe side
+    assert 0.75 < np.mean(shown) < 0.88  # above 80% because the test is conservative
 
 
 def test_p_value_and_interval_agree():
@@ -109,7 +110,7 @@ def test_p_value_and_interval_agree():
             assert (mean.p_value() < 0.05) == (low > 0)
 
 
-def test_with_one_source_of_variance_it_is_students_t():
+def test_with_one_source_of_variance_it_equals_students_t():
     values = np.array([0.1, 0.4, 0.35, 0.2, 0.3])
     mean = Mean(values.mean(), uncertainty._term(values), uncertainty.Term(0.0, 9999))
     expected = stats.ttest_1samp(values, 0)
@@ -117,28 +118,28 @@ def test_with_one_source_of_variance_it_is_students_t():
     assert mean.interval() == pytest.approx(tuple(expected.confidence_interval()))
 
 
-def test_without_shared_seeds_and_images_it_is_welchs_t():
+def test_without_shared_seeds_and_images_it_equals_welchs_t():
     a, b = np.array([0.1, 0.4, 0.35]), np.array([0.2, 0.3, 0.1, 0.0])
     seeds = uncertainty._sum(uncertainty._term(a), uncertainty._term(b))
     mean = Mean(a.mean() - b.mean(), seeds, uncertainty.Term(0.0, 9999))
     assert mean.p_value() == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
-def test_few_images_show_nothing():
+def test_too_few_images_or_seeds_detect_nothing():
     assert Pair(0, 0, 3).detectable(0.05) is None
-    failed = np.array([0.97, 0.97, 0.1])  # one training of three went wrong
+    failed = np.array([0.97, 0.97, 0.1])  # one of three trainings failed
     images = uncertainty.Term(1e-6, 9999)
     assert Mean(0.3, uncertainty._term(failed), images).detectable(0.05) is None
     assert Pair(0, 0, 1000).detectable(0.05) == pytest.approx(0.0078, abs=0.0003)
 
 
-def test_wilson_against_his_formula():
+def test_wilson_against_the_formula():
     z = special.ndtri(0.975)
     for correct, n in ((9761, 10000), (0, 10), (10, 10), (3, 7)):
         p = correct / n
-        centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+        center = (p + z * z / (2 * n)) / (1 + z * z / n)
         half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-        assert uncertainty.wilson(correct, n) == pytest.approx((centre - half, centre + half))
+        assert uncertainty.wilson(correct, n) == pytest.approx((center - half, center + half))
 
 
 def test_mcnemar_against_the_binomial_distribution():
@@ -150,7 +151,7 @@ def test_mcnemar_against_the_binomial_distribution():
 
 def test_holm_against_the_definition():
     p_values = [0.01, 0.04, 0.03, 0.005]
-    # sorted .005 .01 .03 .04 times 4 3 2 1, never falling
+    # sorted: .005, .01, .03, .04 times 4, 3, 2, 1, never decreasing
     assert uncertainty.holm(p_values) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert uncertainty.holm([]) == []
 

@@ -1,17 +1,19 @@
-"""make's targets, the lints, every script's --help, and the inputs that the rules declare."""
+"""make's targets, the lints, every script's --help, and the set-up of the environment."""
 
-import ast
 import os
 import re
 import subprocess
 import sys
+import sysconfig
+from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT
+from conftest import BIN, ROOT, untouched
 from lint_workflow import ACCEPTED, findings
 
 ENVIRONMENT = {**os.environ, "VENV": str(BIN.parent)}
 COMMANDS = ["download", "prepare", "train", "evaluate", "report"]
+MORE_COMMANDS = ["check", "predict", "resources", "status", "watch"]
 
 
 def test_snakemake_lint_has_only_the_accepted_finding():
@@ -39,13 +41,13 @@ def test_make_help_lists_every_target(project):
     assert project.run("make").stdout == output
 
 
-def test_make_clean_keeps_data_and_runs(finished):
-    finished.results.rename(finished.folder / "results" / "mine")
-    before = sorted(path for path in (finished.folder / "results" / "mine").rglob("*"))
+def test_make_clean_touches_nothing_below_results(finished):
+    before = untouched(finished.folder / "results")
+    assert any("small" in str(path) for path in before)  # a study of the user's may be called so
     metadata = sorted((finished.folder / ".snakemake" / "metadata").iterdir())
     (finished.folder / "scripts" / "__pycache__").mkdir(exist_ok=True)
     output = finished.run("make", "clean").stdout
-    assert sorted((finished.folder / "results" / "mine").rglob("*")) == before
+    assert untouched(finished.folder / "results") == before
     assert sorted((finished.folder / ".snakemake" / "metadata").iterdir()) == metadata
     assert not (finished.folder / "scripts" / "__pycache__").exists()
     assert "rm -r results/runs" in output
@@ -116,12 +118,64 @@ def test_every_requirement_has_a_hash():
         assert "//" not in text
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "check", "predict", "status", "resources"])
+def somebody_elses(folder: Path) -> Path:
+    """Make a virtual environment by hand, with nothing in it."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return folder
+
+
+def content(folder: Path) -> dict:
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def test_an_environment_made_by_hand_is_not_changed(project):
+    theirs = somebody_elses(project.folder / "theirs")
+    before = content(theirs)
+    done = project.run("make", "status", "VENV=theirs", check=False)
+    assert done.returncode != 0
+    assert "was not made by make venv, so it is not changed. It lacks:" in done.stdout
+    assert "torch==2.14.1: not installed" in done.stdout
+    assert "theirs/bin/python -m pip install torch==2.14.1 torchvision==0.29.2 " in done.stdout
+    assert content(theirs) == before
+
+
+def test_an_environment_made_by_hand_that_has_everything_is_used(project):
+    theirs = somebody_elses(project.folder / "theirs")
+    (site,) = theirs.glob("lib/python*/site-packages")
+    ours = sysconfig.get_path("purelib")
+    (site / "ours.pth").write_text(f"{ours}\n")
+    before = content(theirs)
+    assert "not started" in project.run("make", "status", "VENV=theirs").stdout
+    assert content(theirs) == before
+    # another version of one package is named, and how to install the right one
+    older = site / "torch-2.13.0.dist-info"
+    older.mkdir()
+    (older / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n")
+    done = project.run("make", "status", "VENV=theirs", check=False)
+    assert "torch==2.14.1: 2.13.0 is installed" in done.stdout
+    assert done.stdout.rstrip().endswith("make: *** [Makefile:") or "pip install" in done.stdout
+    # a build of a site's own, which has a local version, is the same version
+    (older / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: torch\nVersion: 2.14.1+computecanada\n"
+    )
+    assert project.run("make", "status", "VENV=theirs").returncode == 0
+
+
+def test_a_folder_that_is_no_environment_is_not_touched(project):
+    (project.folder / "thesis").mkdir()
+    (project.folder / "thesis/chapter.tex").write_text("Everything")
+    done = project.run("make", "run", "VENV=thesis", check=False)
+    assert done.returncode != 0
+    assert "thesis is not a virtual environment, so it is not touched" in done.stdout
+    assert (project.folder / "thesis/chapter.tex").read_text() == "Everything"
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, *MORE_COMMANDS])
 def test_every_script_explains_itself(name):
     command = [sys.executable, f"scripts/{name}.py", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
-    source = "".join(path.read_text() for path in (ROOT / "scripts").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "scripts").rglob("*.py"))
     options = re.findall(r"^  (--[\w-]+)", done.stdout, flags=re.MULTILINE)
     own = re.findall(r'add\(\s*"(--[\w-]+)"', (ROOT / "scripts" / f"{name}.py").read_text())
     assert options
@@ -130,39 +184,3 @@ def test_every_script_explains_itself(name):
         explained = re.search(rf"^  {option}\b.*(\n {{8,}}.*)*", done.stdout, flags=re.MULTILINE)
         required = re.search(rf'"{option}",[^()]*required=True', source)
         assert required or "(default" in explained[0].replace("\n", " "), option
-
-
-def imported(path, seen):
-    """Return the project's files that a script imports, directly or not, models' own aside."""
-    scripts = ROOT / "scripts"
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module]
-        for name in names:
-            for file in (scripts / f"{name}.py", scripts / name / "__init__.py"):
-                if file.is_file() and file not in seen:
-                    seen.add(file)
-                    imported(file, seen)
-    return seen
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_rules_inputs_are_the_modules_that_its_script_uses(finished_once, name):
-    """Else editing one would not run the rule again, or would for nothing."""
-    stage = {"download": "results/small/data/MNIST-small.json"}
-    stage["prepare"] = "results/small/data/MNIST-small.safetensors"
-    stage["train"] = "results/small/runs/cnn/seed1/model.safetensors"
-    stage["evaluate"] = "results/small/runs/cnn/seed1/accuracy.csv"
-    stage["report"] = "results/small/report.csv"
-    command = ("--detailed-summary", stage[name])
-    summary = finished_once.snakemake(*command).stdout
-    line = next(line for line in summary.splitlines() if line.startswith(f"{stage[name]}\t"))
-    declared = {file for file in re.split(r"[\t,]", line) if file.startswith("scripts/")}
-    script = ROOT / "scripts" / f"{name}.py"
-    used = {str(file.relative_to(ROOT)) for file in imported(script, {script})}
-    if name in ("train", "evaluate"):
-        used |= {"scripts/models/cnn.py", "scripts/models/layers.py"}
-    assert declared == used

@@ -1,4 +1,4 @@
-"""The page in a real browser: Debian's Chromium, headless."""
+"""Tests of the page in a real browser: headless Chromium from Debian."""
 
 import csv
 import io
@@ -14,17 +14,17 @@ from made_up import make_up
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-SHAPES = ("two", "one epoch, alone", "fifty")
+SHAPES = ("two", "one with one epoch", "fifty")
 
 
 @pytest.fixture(scope="module")
 def browser():
     path = shutil.which("chromium") or shutil.which("google-chrome")
     if not path:
-        reason = "the page's tests need Chromium: apt-get install chromium"
+        reason = "the tests of the page need Chromium: apt-get install chromium"
         pytest.fail(reason) if IN_CI else pytest.skip(reason)
     with sync_playwright() as playwright:
-        # Without its sandbox it also starts as root, as in a container.
+        # Without the sandbox, Chromium also starts as root, for example in a container.
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
@@ -32,7 +32,7 @@ def browser():
 
 @pytest.fixture(scope="module")
 def reports(finished_once, tmp_path_factory):
-    """The folders of three reports: two experiments, one of one epoch, fifty of five seeds."""
+    """The folders of three reports: two experiments, one with one epoch, fifty with five seeds."""
     folders = {"two": finished_once.results}
     folder = tmp_path_factory.mktemp("alone")
     shutil.copytree(finished_once.run_folder("mlp"), folder / "runs/mlp/seed1")
@@ -41,7 +41,7 @@ def reports(finished_once, tmp_path_factory):
     (folder / "runs/mlp/seed1/run.json").write_text(json.dumps(record))
     history = folder / "runs/mlp/seed1/history.csv"
     history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
-    folders["one epoch, alone"] = folder
+    folders["one with one epoch"] = folder
     folders["fifty"] = tmp_path_factory.mktemp("fifty")
     make_up(folders["fifty"], finished_once.run_folder("mlp"), experiments=50, seeds=5)
     for folder in list(folders.values())[1:]:
@@ -50,7 +50,7 @@ def reports(finished_once, tmp_path_factory):
 
 
 class Visit:
-    """The page in a window, and what it did that it should not."""
+    """The page in a browser window, with a list of the problems that it caused."""
 
     def __init__(self, browser, folder: Path, width=1400, scheme="light"):
         self.window = browser.new_page(
@@ -94,14 +94,14 @@ def test_axe_finds_no_violation(visit, shape, scheme):
 
 @pytest.mark.parametrize("width", [360, 800, 1400])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_nothing_sticks_out(visit, shape, width):
+def test_nothing_overflows_the_window(visit, shape, width):
     page = visit(shape, width=width).window
     for details in page.query_selector_all("details"):
         details.evaluate("each => each.open = true")
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_on_a_wide_screen_the_tables_of_two_are_seen_whole(visit):
+def test_the_tables_of_two_experiments_fit_a_wide_screen(visit):
     widths = visit("two").window.evaluate(
         "[...document.querySelectorAll('.scroll')].map(e => [e.scrollWidth, e.clientWidth])"
     )
@@ -111,23 +111,23 @@ def test_on_a_wide_screen_the_tables_of_two_are_seen_whole(visit):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_picture_is_drawn(visit, shape):
+def test_every_image_is_rendered(visit, shape):
     page = visit(shape).window
     sizes = page.eval_on_selector_all("img", "all => all.map(img => [img.naturalWidth, img.alt])")
     assert all(width > 0 and alt for width, alt in sizes)
     assert len([alt for _, alt in sizes if not alt.startswith("Test image")]) == 6
 
 
-def test_paper_is_white(visit):
-    """The figures' own ground too, where the reader's screen is dark."""
+def test_the_background_is_white_in_print(visit):
+    """The background of the figures is white as well, even in dark mode."""
     page = visit("two", scheme="dark").window
     figure = page.locator("img.plot").first
-    grounds = []
+    backgrounds = []
     for media in ("screen", "print"):
         page.emulate_media(media=media)
         corner = Image.open(io.BytesIO(figure.screenshot())).convert("RGB").getpixel((3, 3))
-        grounds.append(corner)
-    assert grounds == [(21, 23, 27), (255, 255, 255)]
+        backgrounds.append(corner)
+    assert backgrounds == [(21, 23, 27), (255, 255, 255)]
 
 
 def column(page, table, number):
@@ -136,7 +136,7 @@ def column(page, table, number):
             .element_handles()]  # fmt: skip
 
 
-def test_a_heading_sorts(visit):
+def test_a_click_on_a_heading_sorts(visit):
     page = visit("fifty").window
     before = column(page, 0, 3)
     heading = page.get_by_role("button", name="Accuracy (%)")
@@ -152,7 +152,7 @@ def test_a_heading_sorts(visit):
     assert column(page, 0, 0) == sorted(names)
 
 
-def test_a_sort_keeps_the_rows_whole(visit):
+def test_sorting_keeps_the_cells_of_a_row_together(visit):
     page = visit("two").window
     rows = "table.sortable >> nth=0 >> tbody tr"
     before = sorted(page.locator(rows).all_inner_texts())
@@ -161,7 +161,7 @@ def test_a_sort_keeps_the_rows_whole(visit):
     assert [float(x) for x in column(page, 0, 6)] == sorted(map(float, column(page, 0, 6)))
 
 
-def test_the_page_is_true_to_the_tables(visit, reports):
+def test_the_page_agrees_with_the_tables(visit, reports):
     page = visit("two").window
     with (reports["two"] / "summary.csv").open() as file:
         summary = list(csv.DictReader(file))
@@ -175,7 +175,7 @@ def test_the_page_is_true_to_the_tables(visit, reports):
     headings = page.locator("h3").all_inner_texts()
     for one, other, count in (("mlp", "cnn", "only_a_right"), ("cnn", "mlp", "only_b_right")):
         assert any(
-            re.fullmatch(rf"Only {one} right, {other} wrong: {row[count]} images?", heading)
+            re.fullmatch(rf"{one} correct, {other} wrong: {row[count]} images?", heading)
             for heading in headings
         )
     tiles = page.locator(".tiles").first.locator("li")
@@ -183,18 +183,18 @@ def test_the_page_is_true_to_the_tables(visit, reports):
     assert tiles.first.locator("img").bounding_box()["width"] >= 64
 
 
-def test_it_stays_small(reports):
+def test_the_page_is_small(reports):
     assert (reports["two"] / "report.html").stat().st_size < 3e6
     assert (reports["fifty"] / "report.html").stat().st_size < 15e6
 
 
-def test_the_command_that_repeats_it(visit):
+def test_the_page_shows_the_command_that_reproduces_it(visit):
     command = visit("two").window.locator("pre code").inner_text()
     assert command.startswith("snakemake --profile profiles/local")
     assert "--configfile tests/data/config.yaml" in command
 
 
-def test_figures_are_the_same_each_time(finished_once, tmp_path):
+def test_figures_are_reproducible(finished_once, tmp_path):
     Project(finished_once.folder).script(
         "report", "--results", finished_once.results, "--data", finished_once.data,
         "--output", tmp_path, "--runs", "mlp=1", "cnn=1",

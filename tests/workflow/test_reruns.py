@@ -20,13 +20,21 @@ def test_touched_scripts_run_nothing(finished):
 EDITS = {
     "the report": ("scripts/report.py", {"report"}),
     "the evaluation": ("scripts/evaluate.py", {"evaluate mlp 1", "evaluate cnn 1", "report"}),
-    "the training loop": ("scripts/train.py", MLP | CNN | {"report"}),
-    "the losses": ("scripts/recipe.py", MLP | CNN | {"report"}),
+    "the training": ("scripts/train.py", MLP | CNN | {"report"}),
+    "the training loop": ("scripts/lib/training/loop.py", MLP | CNN | {"report"}),
+    "the losses": ("scripts/lib/training/recipe.py", MLP | CNN | {"report"}),
+    "the page": ("scripts/lib/reporting/page.py", {"report"}),
+    "the page's template": ("workflow/report/page.html.j2", {"report"}),
+    "the accuracy table": (
+        "scripts/lib/training/accuracy.py",
+        {"evaluate mlp 1", "evaluate cnn 1", "report"},
+    ),
     "the CNN": ("scripts/models/cnn.py", CNN | {"report"}),
     "the MLP": ("scripts/models/mlp.py", MLP | {"report"}),
     "the preparation": ("scripts/prepare.py", {"prepare", "report"} | MLP | CNN),
     "the download": ("scripts/download.py", {"download", "prepare", "report"} | MLP | CNN),
-    "the check of the config": ("scripts/configuration.py", set()),
+    "the check of the config": ("scripts/lib/study/config.py", set()),
+    "the submission to Slurm": ("scripts/lib/cluster/executor.py", set()),
     "the README": ("README.md", set()),
 }
 
@@ -147,3 +155,20 @@ def test_adding_a_model_is_one_file_and_one_entry(finished):
     assert finished.record("line")["parameters"] == 7840
     last = (finished.results / "report.csv").read_text().splitlines()[-1]
     assert last.startswith("line,Linear,1,0.8")
+
+
+def test_a_new_model_file_retrains_nothing(finished):
+    (finished.folder / "scripts/models/linear.py").write_text(NEW_MODEL)
+    assert finished.planned() == set()
+
+
+def test_an_edited_helper_of_a_model_retrains_that_model(finished):
+    """What a model imports of the project's own files counts, by whatever kind of import."""
+    (finished.folder / "scripts/models/helper.py").write_text("SIZE = 64\n")
+    finished.edit(
+        "scripts/models/mlp.py", "import torch\n", "import torch\n\nfrom . import helper\n"
+    )
+    finished.snakemake("--config", "training={epochs: 1}")
+    with (finished.folder / "scripts/models/helper.py").open("a") as helper:
+        helper.write("# edited\n")
+    assert finished.planned("--config", "training={epochs: 1}") == MLP | {"report"}

@@ -1,4 +1,4 @@
-// Each heading of a sortable table becomes a button that sorts by its column.
+// Turns each heading of a sortable table into a button that sorts the rows by its column.
 const valueOf = (row, column) => {
   const cell = row.cells[column];
   const text = (cell.dataset.value ?? cell.textContent).trim();

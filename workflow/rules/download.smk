@@ -1,21 +1,16 @@
-# Bring the raw files of the data set into data_dir. Local: compute nodes have no internet.
+# Download the raw files of the data set into data_dir. Local: compute nodes have no internet.
 
 
 rule download:
-    input:
-        script="scripts/download.py",
-        modules=[
-            f"scripts/{name}.py"
-            for name in ("checked_yaml", "cli", "datasets", "files", "sources")
-        ],
     output:
-        # The raw files themselves are no output: Snakemake deletes outputs, and data_dir may be
+        # The raw files themselves are not outputs: Snakemake deletes outputs, and data_dir may be
         # shared with others.
-        f"{RESULTS}/data/{STUDY.dataset}.json",
+        FILES.listing(STUDY.dataset).as_posix(),
     log:
-        f"{RESULTS}/logs/download-{STUDY.dataset}.log",
+        FILES.log("download", STUDY.dataset).as_posix(),
     localrule: True
     params:
+        code=code_of("scripts/download.py"),
         dataset=STUDY.dataset,
         datasets_file=STUDY.datasets_file,
         # Not used, but recorded: a changed entry runs this again, another data set's does not.
@@ -27,6 +22,6 @@ rule download:
     message:
         "Download {params.dataset} into {params.data_dir}"
     shell:
-        "python {input.script} --dataset {params.dataset:q}"
+        "python scripts/download.py --dataset {params.dataset:q}"
         " --datasets-file {params.datasets_file:q} --data-dir {params.data_dir:q}"
         " --output {output:q} --mirrors {params.mirrors:q} 2>&1 | tee {log:q}"

@@ -1,35 +1,35 @@
-# Load a run's weights afresh, in a job of its own, and measure them on the test set.
-
-EVALUATED = ["predictions.csv.gz", "accuracy.csv", "evaluation.json"]
+# Load a run's weights from disk, in a job of its own, and measure them on the test set.
 
 
 rule evaluate:
     input:
-        run=rules.train.output,
-        data=rules.prepare.output[0],
-        script="scripts/evaluate.py",
-        modules=[
-            f"scripts/{name}.py"
-            for name in ("cli", "data", "files", "inference", "provenance", "recipe")
-        ]
-        + MODEL_MODULES,
-        model=lambda wildcards: STUDY.experiment(wildcards).model_file,
+        run=TRAINED,
+        data=PREPARED,
     output:
-        [f"{RUN}/{file}" for file in EVALUATED],
+        EVALUATED,
     log:
-        f"{RESULTS}/logs/evaluate-{{experiment}}-seed{{seed}}.log",
-    threads: lambda wildcards: STUDY.experiment(wildcards).cpus
+        FILES.log("evaluate", "{experiment}", "{seed}").as_posix(),
+    threads: lambda wildcards: experiment_of(wildcards).cpus
     resources:
-        mem_mb=lambda wildcards, attempt: STUDY.experiment(wildcards, attempt).mem_mb,
+        mem_mb=lambda wildcards, attempt: experiment_of(wildcards).on_attempt(attempt).mem_mb,
         runtime=5,
     params:
+        code=lambda wildcards: code_of("scripts/evaluate.py", experiment_of(wildcards).model_file),
         run=subpath(output[0], parent=True),
+        train_text=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).log,
+        train_log=lambda wildcards, output: FILES.log("train", wildcards.experiment, wildcards.seed),
+        leftovers=lambda wildcards, output: FILES.run(
+            wildcards.experiment, wildcards.seed
+        ).temporary,
     message:
         "Evaluate {wildcards.experiment}, seed {wildcards.seed}"
     shell:
-        # What a training starts again from goes only now: Slurm may start one again that had just
-        # ended, when slurmctld was away, or its node taken for lost. The first line: as in train.
+        # The files from which a training resumes are removed only now: Slurm may start a job again
+        # that has just ended, if slurmctld was away or the node was taken for lost. The training's
+        # log takes the place of the link to it. The first line: as in train.
         'echo "$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
-        " > {log:q} && python {input.script} --run {params.run:q} --data {input.data:q}"
+        " > {log:q} && python scripts/evaluate.py --run {params.run:q} --data {input.data:q}"
         " --threads {threads} >> {log:q} 2>&1"
-        " && rm -f {params.run:q}/checkpoint.safetensors {params.run:q}/train.log"
+        " && rm -f {params.leftovers:q}"
+        " && if [ -e {params.train_text:q} ]; then"
+        " mv -f {params.train_text:q} {params.train_log:q}; fi"

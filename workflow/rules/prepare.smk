@@ -1,23 +1,22 @@
-# Check the raw files and make one file of tensors. Local: it takes seconds, once a data set.
+# Check the raw files and make one file of tensors. Local: it takes seconds, once per data set.
 
 
 rule prepare:
     input:
-        files=rules.download.output,
-        script="scripts/prepare.py",
-        modules=[f"scripts/{name}.py" for name in ("checked_yaml", "cli", "datasets", "files")],
+        FILES.listing(STUDY.dataset).as_posix(),
     output:
-        f"{RESULTS}/data/{STUDY.dataset}.safetensors",
+        PREPARED,
     log:
-        f"{RESULTS}/logs/prepare-{STUDY.dataset}.log",
+        FILES.log("prepare", STUDY.dataset).as_posix(),
     localrule: True
     params:
+        code=code_of("scripts/prepare.py"),
         dataset=STUDY.dataset,
         datasets_file=STUDY.datasets_file,
         entry=STUDY.dataset_entry,
     message:
         "Prepare {params.dataset}"
     shell:
-        "python {input.script} --dataset {params.dataset:q}"
-        " --datasets-file {params.datasets_file:q} --files {input.files:q} --output {output:q}"
+        "python scripts/prepare.py --dataset {params.dataset:q}"
+        " --datasets-file {params.datasets_file:q} --files {input:q} --output {output:q}"
         " > {log:q} 2>&1"

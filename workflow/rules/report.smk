@@ -1,40 +1,19 @@
 # Compare the runs: tables, figures, the page. Local: it reads small files.
 
-FIGURES = ["accuracy", "learning-curves", "confusion", "class-accuracy", "calibration", "cost"]
+TEMPLATES = [f"workflow/report/{name}" for name in ("page.html.j2", "page.css.j2", "page.js")]
 
 
 rule report:
     input:
-        # Made after all other files of a run, which change only with them.
-        runs=[
-            f"{RESULTS}/runs/{experiment}/seed{seed}/{file}"
-            for experiment, seed in STUDY.runs
-            for file in EVALUATED
-        ],
-        data=rules.prepare.output[0],
-        script="scripts/report.py",
-        modules=[
-            f"scripts/{name}.py"
-            for name in (
-                "cli",
-                "figures",
-                "files",
-                "page",
-                "runs",
-                "tables",
-                "uncertainty",
-                "verdict",
-            )
-        ],
-        templates=[f"workflow/report/{name}" for name in ("page.html.j2", "page.css.j2", "page.js")],
+        # Written after all other files of a run, which change only with them.
+        runs=outputs_of_all_runs("evaluate"),
+        data=PREPARED,
     output:
-        f"{RESULTS}/report.csv",
-        f"{RESULTS}/summary.csv",
-        f"{RESULTS}/comparisons.csv",
-        f"{RESULTS}/report.html",
+        [FILES.table(name).as_posix() for name in REPORT_TABLES],
+        FILES.page.as_posix(),
         [
             report(
-                f"{RESULTS}/figures/{name}.svg",
+                FILES.figure(name).as_posix(),
                 caption=f"../report/{name}.rst",
                 category="Figures",
                 labels={"figure": name},
@@ -42,15 +21,17 @@ rule report:
             for name in FIGURES
         ],
     log:
-        f"{RESULTS}/logs/report.log",
+        FILES.log("report").as_posix(),
     localrule: True
     params:
+        code=code_of("scripts/report.py"),
+        templates=digest_of(*TEMPLATES),
         results=subpath(output[0], parent=True),
         runs=STUDY.report_options,
-        # A function of `output` is not recorded: another command line does not report anew.
+        # A function of `output` is not recorded: another command line does not report again.
         command=lambda wildcards, output: shlex.join(["snakemake", *sys.argv[1:]]),
     message:
         "Report on {params.results}"
     shell:
-        "python {input.script} --results {params.results:q} --data {input.data:q}"
+        "python scripts/report.py --results {params.results:q} --data {input.data:q}"
         " --command={params.command:q} --runs {params.runs:q} > {log:q} 2>&1"

@@ -1,62 +1,36 @@
 # Train one experiment with one seed: one job. Everything about it comes from its config entry.
 
-TRAINED = ["model.safetensors", "history.csv", "run.json"]
-
-# Of the models, a run depends on its own alone: a new model retrains nothing.
-MODEL_MODULES = [
-    "scripts/models/__init__.py",
-    "scripts/models/layers.py",
-    "scripts/signatures.py",
-]
-
 
 rule train:
     input:
-        data=rules.prepare.output[0],
-        script="scripts/train.py",
-        modules=[
-            f"scripts/{name}.py"
-            for name in (
-                "allocator",
-                "checkpoint",
-                "cli",
-                "data",
-                "device",
-                "files",
-                "inference",
-                "lease",
-                "light_dynamo",
-                "progress",
-                "provenance",
-                "recipe",
-                "run_folder",
-            )
-        ]
-        + MODEL_MODULES,
-        model=lambda wildcards: STUDY.experiment(wildcards).model_file,
+        PREPARED,
     output:
-        [f"{RUN}/{file}" for file in TRAINED],
+        TRAINED,
     log:
-        f"{RESULTS}/logs/train-{{experiment}}-seed{{seed}}.log",
-    threads: lambda wildcards: STUDY.experiment(wildcards).cpus
+        FILES.log("train", "{experiment}", "{seed}").as_posix(),
+    threads: lambda wildcards: experiment_of(wildcards).cpus
     resources:
-        # A job that was killed for want of memory or time is submitted again with more of both.
-        mem_mb=lambda wildcards, attempt: STUDY.experiment(wildcards, attempt).mem_mb,
-        runtime=lambda wildcards, attempt: STUDY.experiment(wildcards, attempt).runtime,
-        gpu=lambda wildcards: STUDY.experiment(wildcards).gpus,
+        # A job that was killed for lack of memory or time is submitted again with more of both.
+        mem_mb=lambda wildcards, attempt: experiment_of(wildcards).on_attempt(attempt).mem_mb,
+        runtime=lambda wildcards, attempt: experiment_of(wildcards).on_attempt(attempt).runtime,
+        gpu=lambda wildcards: experiment_of(wildcards).gpus,
     params:
-        options=lambda wildcards: STUDY.experiment(wildcards).train_options,
+        # Of the models, a run depends on its own alone: a new model retrains nothing.
+        code=lambda wildcards: code_of("scripts/train.py", experiment_of(wildcards).model_file),
+        options=lambda wildcards: experiment_of(wildcards).train_options,
         run=subpath(output[0], parent=True),
+        # Functions of `output` are not recorded: they follow from it.
+        text=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).log,
+        link=lambda wildcards, output: FILES.log_link(wildcards.experiment, wildcards.seed),
     message:
         "Train {wildcards.experiment}, seed {wildcards.seed}: progress in {log}"
     shell:
-        # Snakemake removes the log when the job starts, also when it starts again. What it said
-        # before survives under a second name in the run's folder until the run is evaluated.
-        # Something must stand in it at once: where a job dies with an empty log, Snakemake does not
-        # show Slurm's own either, which says why.
+        # Snakemake removes the log when the job starts, also when it starts again. So the text is
+        # in the run's folder, where what the job said before a requeue stays, and the log is a link
+        # to it until the run is evaluated. The first line is written before Python starts: if a
+        # job dies with an empty log, Snakemake does not show Slurm's own either, which says why.
         "mkdir -p {params.run:q} && echo "
         '"$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
-        " >> {params.run:q}/train.log"
-        " && ln -f {params.run:q}/train.log {log:q}"
-        " && python {input.script} --data {input.data:q} --output {params.run:q}"
-        " --seed {wildcards.seed} --threads {threads} {params.options:q} >> {log:q} 2>&1"
+        " >> {params.text:q} && ln -sf {params.link:q} {log:q}"
+        " && python scripts/train.py --data {input:q} --output {params.run:q}"
+        " --seed {wildcards.seed} --threads {threads} {params.options:q} >> {params.text:q} 2>&1"

@@ -1,0 +1,1 @@
+"""Slurm: how jobs are submitted and watched, and what is known of them."""

@@ -1,0 +1,1 @@
+"""Command line, files, strict YAML, layout of the results, digests of code, subprocesses."""

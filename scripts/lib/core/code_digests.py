@@ -1,0 +1,94 @@
+"""Which of the project's own files a command consists of, and their digests.
+
+Two views of the same thing. `files_of` follows the import statements of a script without running
+it: that is what a rule depends on. `imported_files` asks a running process what it has imported:
+that is what its record says. A test holds the one against the other.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from lib.core.errors import UserError
+from lib.core.files import sha256
+
+SCRIPTS = Path(__file__).absolute().parents[2]
+
+
+def imported_files() -> list[Path]:
+    """Return the project's own files that this process has imported, sorted."""
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    # Not resolved: torch alone has some thousand modules.
+    paths = {Path(file).absolute() for file in files if file}
+    return sorted(path for path in paths if path.is_relative_to(SCRIPTS))
+
+
+def files_of(*scripts: Path) -> list[Path]:
+    """Return the scripts and all of the project's own files that they import, sorted.
+
+    Imports of imports count, and so do those inside functions. Only files are named, never
+    folders: a new file beside these changes nothing.
+
+    Raises:
+        UserError: a file cannot be read or parsed; the message names it and the line.
+    """
+    found: set[Path] = set()
+    waiting = [script.absolute() for script in scripts]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imports(path)
+    return sorted(found)
+
+
+def file_digests(paths: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of each file, by its path below `scripts/`."""
+    return {path.relative_to(SCRIPTS).as_posix(): sha256(path) for path in paths}
+
+
+def combined_digest(paths: Iterable[Path]) -> str:
+    """Return one SHA-256 of all the files."""
+    return sha256(*paths)
+
+
+@cache
+def _imports(path: Path) -> list[Path]:
+    """Return the project's own files that one file imports directly."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error}") from error
+    except SyntaxError as error:
+        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from error
+    names = (name for node in ast.walk(tree) for name in _module_names(node, path))
+    return sorted({file for name in names for file in _module_files(name)})
+
+
+def _module_names(node: ast.AST, path: Path) -> Iterator[tuple[str, ...]]:
+    """Yield the parts of each module name that an import statement may mean."""
+    if isinstance(node, ast.Import):
+        yield from (tuple(alias.name.split(".")) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        start: tuple[str, ...] = ()
+        if node.level:  # relative: from the folder of this file, or one above for each dot more
+            folder = path.parents[node.level - 1]
+            if not folder.is_relative_to(SCRIPTS):
+                return
+            start = folder.relative_to(SCRIPTS).parts
+        module = start + tuple(node.module.split(".") if node.module else ())
+        # `from package import name`: the name may be a module of the package.
+        yield from ((*module, alias.name) for alias in node.names)
+
+
+def _module_files(name: tuple[str, ...]) -> Iterator[Path]:
+    """Yield the files that importing a module runs: its packages' `__init__.py`, and its own."""
+    for length in range(1, len(name) + 1):
+        place = SCRIPTS.joinpath(*name[:length])
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if file.is_file():
+                yield file

@@ -1,0 +1,172 @@
+"""Where everything below `results_dir` is: the one place that spells a file's name.
+
+The rules, the commands and the modules that they share all ask here.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+# What each stage writes for a run, in the order of the stages.
+TRAINED = ("model.safetensors", "history.csv", "run.json")
+EVALUATED = ("predictions.csv.gz", "accuracy.csv", "evaluation.json")
+STAGES = {"train": TRAINED, "evaluate": EVALUATED}
+
+REPORT_TABLES = ("report.csv", "summary.csv", "comparisons.csv")
+FIGURES = ("accuracy", "learning-curves", "confusion", "class-accuracy", "calibration", "cost")
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The files of one run, in its folder."""
+
+    folder: Path
+
+    @property
+    def weights(self) -> Path:
+        """The trained weights."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def history(self) -> Path:
+        """The table with one row per epoch."""
+        return self.folder / "history.csv"
+
+    @property
+    def record(self) -> Path:
+        """What was trained, on what, by what. It is written last: a run that has it is trained."""
+        return self.folder / "run.json"
+
+    @property
+    def predictions(self) -> Path:
+        """The table with one row per test image."""
+        return self.folder / "predictions.csv.gz"
+
+    @property
+    def accuracy(self) -> Path:
+        """The table with one row per class."""
+        return self.folder / "accuracy.csv"
+
+    @property
+    def evaluation(self) -> Path:
+        """The record of the evaluation. A run that has it is done."""
+        return self.folder / "evaluation.json"
+
+    # The files below exist only until the run is evaluated.
+
+    @property
+    def checkpoint(self) -> Path:
+        """From where an interrupted training resumes."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def progress(self) -> Path:
+        """How far the training is."""
+        return self.folder / "progress.json"
+
+    @property
+    def log(self) -> Path:
+        """What the training has said so far, before and after each requeue."""
+        return self.folder / "train.log"
+
+    @property
+    def lease(self) -> Path:
+        """Who is training into the folder."""
+        return self.folder / "lease.json"
+
+    @property
+    def failure(self) -> Path:
+        """Why the training fails whenever it is tried."""
+        return self.folder / "failure.json"
+
+    @property
+    def temporary(self) -> list[Path]:
+        """What is removed once the run is evaluated. The log is kept elsewhere, see `log_link`."""
+        return [self.checkpoint, self.progress]
+
+    def is_complete(self, stage: str) -> bool:
+        """Return whether all files of a stage exist."""
+        return all((self.folder / name).is_file() for name in STAGES[stage])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files below one `results_dir`."""
+
+    results: Path
+
+    def run_path(self, experiment: str, seed: int | str) -> str:
+        """Return a run's folder relative to `results_dir`, as report.csv names it."""
+        return f"runs/{experiment}/seed{seed}"
+
+    def run(self, experiment: str, seed: int | str) -> RunFiles:
+        """Return the files of a run. Both arguments may be Snakemake wildcards in braces."""
+        return RunFiles(self.results / self.run_path(experiment, seed))
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Return experiment and seed of each run folder that exists, sorted."""
+        folders = self.results.glob("runs/*/seed*/")
+        seeds = ((folder.parent.name, folder.name.removeprefix("seed")) for folder in folders)
+        return sorted((name, int(seed)) for name, seed in seeds if re.fullmatch("[0-9]+", seed))
+
+    def outputs(self, stage: str, experiment: str, seed: int | str) -> list[str]:
+        """Return the paths of the files that a stage writes for a run."""
+        folder = self.run(experiment, seed).folder
+        return [(folder / name).as_posix() for name in STAGES[stage]]
+
+    def listing(self, dataset: str) -> Path:
+        """Return the list of a data set's raw files."""
+        return self.results / "data" / f"{dataset}.json"
+
+    def prepared(self, dataset: str) -> Path:
+        """Return a data set's prepared file."""
+        return self.results / "data" / f"{dataset}.safetensors"
+
+    def table(self, name: str) -> Path:
+        """Return one of the tables of the report, or `resources.csv`."""
+        return self.results / name
+
+    @property
+    def page(self) -> Path:
+        """The report as a page."""
+        return self.results / "report.html"
+
+    def figure(self, name: str) -> Path:
+        """Return a figure of the report."""
+        return self.results / "figures" / f"{name}.svg"
+
+    @property
+    def resources(self) -> Path:
+        """The table of what each job asked for and used."""
+        return self.results / "resources.csv"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of all logs."""
+        return self.results / "logs"
+
+    def log(self, *words: int | str) -> Path:
+        """Return a log: `report`, or a stage and its data set, or a stage and its run."""
+        stage, *rest = words
+        if len(rest) == 2:
+            rest[1] = f"seed{rest[1]}"
+        return self.logs / f"{'-'.join([str(stage), *map(str, rest)])}.log"
+
+    def log_link(self, experiment: str, seed: int | str) -> str:
+        """Return what the log of a training links to, relative to the log's folder.
+
+        While a run is not evaluated yet, the text of its training's log is in the run's folder. A
+        symbolic link, since some cluster file systems refuse hard links across folders.
+        """
+        return os.path.relpath(self.run(experiment, seed).log, self.logs)
+
+    @property
+    def slurm_logs(self) -> Path:
+        """The folder of Slurm's own logs of failed jobs."""
+        return self.logs / "slurm"
+
+    @property
+    def submissions(self) -> Path:
+        """The list of all Slurm jobs that this study has submitted."""
+        return self.slurm_logs / "jobs.csv"

@@ -1,0 +1,68 @@
+"""Run another program: always with a time limit, and with its own words where it fails."""
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lib.core.errors import UserError
+
+TIMEOUT = 60.0  # seconds
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a program ended. `status` is None where it could not start or took too long."""
+
+    command: tuple[str, ...]
+    status: int | None
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.status == 0
+
+    @property
+    def message(self) -> str:
+        """What it said about its failure, in one line where it said only one."""
+        return (self.stderr.strip() or self.stdout.strip()) or f"exit status {self.status}"
+
+    def checked(self) -> str:
+        """Return the standard output of a program that succeeded.
+
+        Raises:
+            UserError: it failed; the message has the command and the program's own words.
+        """
+        if not self.ok:
+            raise UserError(f"{' '.join(self.command)} failed: {self.message}")
+        return self.stdout
+
+
+def run(
+    command: Sequence[str | Path], *, timeout: float = TIMEOUT, cwd: Path | None = None
+) -> Finished:
+    """Run a program without standard input; a failure is a value, not an exception.
+
+    Args:
+        command: the program, found on the PATH, and its arguments.
+        timeout: seconds after which it is killed.
+        cwd: the folder in which it runs; by default this process's own.
+    """
+    words = tuple(str(word) for word in command)
+    try:
+        done = subprocess.run(
+            words,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+        )
+    except subprocess.TimeoutExpired:
+        return Finished(words, None, "", f"no answer within {timeout:g} s")
+    except OSError as error:
+        return Finished(words, None, "", f"cannot start {words[0]}: {error.strerror}")
+    return Finished(words, done.returncode, done.stdout, done.stderr)

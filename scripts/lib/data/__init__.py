@@ -1,0 +1,1 @@
+"""The catalog of data sets, the sources of their files, the prepared file."""

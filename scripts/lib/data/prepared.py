@@ -1,0 +1,168 @@
+"""The prepared data set: one safetensors file, in memory as one tensor per split."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from lib.core.errors import UserError
+from lib.core.files import sha256
+
+# The validation split is the same for all runs, so its seed is not the run's.
+VALIDATION_SEED = 0
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images float32 [N, 1, height, width], normalized, and labels int64 [N]."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    name: str  # training, validation or test
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> "Split":
+        """Return the split on a device."""
+        return Split(self.images.to(device), self.labels.to(device), self.name)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The content of a prepared file: raw images uint8 [N, height, width], labels int64 [N]."""
+
+    train_images: torch.Tensor
+    train_labels: torch.Tensor
+    test_images: torch.Tensor
+    test_labels: torch.Tensor
+    mean: float
+    std: float
+    classes: list[str]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return tuple(self.train_images.shape[1:])
+
+    def normalized(self, images: torch.Tensor, labels: torch.Tensor, name: str) -> Split:
+        """Scale pixels to 0-1 and normalize them, with the bits that torchvision gives.
+
+        ToTensor divides a float32 by 255; Normalize then subtracts and divides by float32
+        constants. Doing so for the whole set at once rounds every pixel the same.
+        """
+        mean, std = (torch.tensor(value, dtype=torch.float32) for value in (self.mean, self.std))
+        pixels = images.to(torch.float32).div_(255).sub_(mean).div_(std)
+        return Split(pixels.unsqueeze(1), labels, name)
+
+    def test_split(self) -> Split:
+        """Return the test set, normalized."""
+        return self.normalized(self.test_images, self.test_labels, "test")
+
+    def train_and_validation(self, validation_size: int) -> tuple[Split, Split | None]:
+        """Return the training set without the images held out, and those (None where 0).
+
+        Raises:
+            UserError: more images would be held out than the training set has to give.
+        """
+        if not validation_size:
+            return self.normalized(self.train_images, self.train_labels, "training"), None
+        held_out = stratified(self.train_labels, validation_size)
+        return (
+            self.normalized(self.train_images[~held_out], self.train_labels[~held_out], "training"),
+            self.normalized(self.train_images[held_out], self.train_labels[held_out], "validation"),
+        )
+
+
+def stratified(labels: torch.Tensor, size: int) -> torch.Tensor:
+    """Choose `size` images so that each class keeps its share, by a fixed seed.
+
+    A class gets the whole part of its share; the images that are then missing go to the classes
+    with the largest fractions (Hamilton's method), the lower label first where they are equal.
+
+    Args:
+        labels: int64 [N].
+        size: images to choose, fewer than N.
+
+    Returns:
+        A mask, bool [N].
+
+    Raises:
+        UserError: `size` is not less than N.
+    """
+    total = len(labels)
+    if size >= total:
+        raise UserError(f"validation_size {size}: the training set has only {total} images")
+    counts = torch.bincount(labels)
+    quota = counts * size // total
+    remainder = counts * size % total
+    missing = size - int(quota.sum())
+    quota[torch.argsort(remainder, descending=True, stable=True)[:missing]] += 1
+    generator = torch.Generator().manual_seed(VALIDATION_SEED)
+    mask = torch.zeros(total, dtype=torch.bool)
+    for label, share in enumerate(quota.tolist()):
+        members = torch.nonzero(labels == label).flatten()
+        order = torch.randperm(len(members), generator=generator)
+        mask[members[order[:share]]] = True
+    return mask
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a prepared file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def load(path: Path) -> Dataset:
+    """Read a prepared data set and check that it is one.
+
+    Raises:
+        UserError: the file is missing, corrupt, or holds something else; the message names it.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            classes = json.loads((file.metadata() or {}).get("classes", "[]"))
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    problem = _problem(tensors, classes)
+    if problem:
+        raise UserError(f"{path} is not a prepared data set: {problem}")
+    tensors["mean"], tensors["std"] = tensors["mean"].item(), tensors["std"].item()
+    return Dataset(**tensors, classes=classes)
+
+
+def _problem(tensors: dict[str, torch.Tensor], classes: list[str]) -> str | None:
+    """Return what is wrong with the tensors of a prepared file, or None."""
+    expected = {
+        "train_images": (torch.uint8, 3),
+        "train_labels": (torch.int64, 1),
+        "test_images": (torch.uint8, 3),
+        "test_labels": (torch.int64, 1),
+        "mean": (torch.float64, 0),
+        "std": (torch.float64, 0),
+    }
+    if set(tensors) != set(expected):
+        return f"it holds {sorted(tensors)} rather than {sorted(expected)}"
+    for name, (dtype, dimensions) in expected.items():
+        tensor = tensors[name]
+        if tensor.dtype != dtype or tensor.dim() != dimensions:
+            found = f"{tensor.dtype} {list(tensor.shape)}"
+            return f"{name} is {found}, expected {dtype} of {dimensions} dimensions"
+    if tensors["train_images"].shape[1:] != tensors["test_images"].shape[1:]:
+        return "training and test images differ in size"
+    for split in ("train", "test"):
+        images, labels = tensors[f"{split}_images"], tensors[f"{split}_labels"]
+        if not len(images) or len(images) != len(labels):
+            return f"{len(images)} {split} images, {len(labels)} labels"
+        if labels.min() < 0 or labels.max() >= len(classes):
+            return f"{split} labels are not all among its {len(classes)} classes"
+    return None

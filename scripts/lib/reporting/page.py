@@ -1,0 +1,234 @@
+"""The report as one HTML file: the verdict, the tables, the figures, and the test images."""
+
+import base64
+import io
+from collections import Counter
+from datetime import datetime
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from lib.reporting import tables, verdict
+from lib.reporting.figures import DARK, LIGHT, Figure, color
+from lib.reporting.finished_runs import Experiment, Run
+
+TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
+IMAGES = 12  # shown per group of test images
+GALLERIES = 6  # pairs of experiments whose images are shown
+ANSWERS = 3  # experiments whose predictions are shown below an image that all misclassify
+
+
+def render(
+    experiments: list[Experiment],
+    summary: list[dict],
+    comparisons: list[dict],
+    figures: list[Figure],
+    images: np.ndarray,
+    command: str | None,
+) -> str:
+    """Return the page.
+
+    Args:
+        experiments: the experiments to compare.
+        summary: the rows of summary.csv.
+        comparisons: the rows of comparisons.csv.
+        figures: the figures.
+        images: the test images, uint8 [images, height, width].
+        command: the command that reproduces the report, if known.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "percent": percent, "percentage_points": percentage_points, "number": number,
+        "p_value": p_text, "duration": duration, "data_uri": svg_uri,
+    }  # fmt: skip
+    names = [each.name for each in experiments]
+    pairs = list(combinations(experiments, 2))
+    return environment.get_template("page.html.j2").render(
+        light=LIGHT,
+        dark=DARK,
+        title=" and ".join(names) if len(names) < 4 else f"{len(names)} experiments",
+        sentences=verdict.sentences(summary, comparisons),
+        summary=summary,
+        comparisons=comparisons,
+        figures={figure.name: figure for figure in figures},
+        colors={name: color(place) for place, name in enumerate(names)},
+        differing=differing_settings(experiments),
+        losses=sorted({each.settings["loss"] for each in experiments}),
+        splits=sorted({run.history["split"].iloc[0] for each in experiments for run in each.runs}),
+        galleries=[gallery(a, b, images) for a, b in pairs[:GALLERIES]],
+        pairs=len(pairs),
+        all_wrong=all_wrong(experiments, images),
+        calibration={each.name: each.calibration[1] for each in experiments},
+        costs=[cost_row(each) for each in experiments],
+        origin=origin(experiments),
+        settings={each.name: flat(each.settings) for each in experiments},
+        test_size=experiments[0].right.shape[1],
+        command=command,
+    )
+
+
+def svg_uri(svg: str) -> str:
+    """Return a figure as a data URI, so that the page needs no other file."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
+def png_uri(image: np.ndarray) -> str:
+    """Return an image, uint8 [height, width], as a data URI."""
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def percent(fraction: float | None, digits: int = 2) -> str:
+    """Return `98.70`, or a dash if there is no value."""
+    return "–" if fraction is None else f"{100 * fraction:.{digits}f}"
+
+
+def percentage_points(fraction: float | None) -> str:
+    """Return a difference in percentage points, with its sign."""
+    return "–" if fraction is None else f"{100 * fraction:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """Return a number with thousands separators."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def p_text(p: float | None) -> str:
+    """Return a p value with two significant digits."""
+    return "–" if p is None else verdict.p_value(p).removeprefix("= ")
+
+
+def duration(seconds: float | None) -> str:
+    """Return `4.2 s`, `3 min 05 s` or `2 h 07 min`."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def flat(settings: dict, prefix: str = "") -> dict[str, str]:
+    """Return nested settings as one dictionary with keys such as `optimizer.lr`."""
+    found = {}
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = "none" if value is None else str(value)
+    return found
+
+
+def differing_settings(experiments: list[Experiment]) -> dict[str, dict[str, str]]:
+    """Return the settings of each experiment that are not the same for all experiments.
+
+    The model's name is left out because it has its own column.
+    """
+    each = {experiment.name: flat(experiment.settings) for experiment in experiments}
+    keys = dict.fromkeys(key for settings in each.values() for key in settings)
+    keys.pop("model.name")
+    differing = [key for key in keys if len({settings.get(key) for settings in each.values()}) > 1]
+    return {
+        name: {key: settings[key] for key in differing if key in settings}
+        for name, settings in each.items()
+    }
+
+
+def answer(experiment: Experiment, index: int) -> tuple[str, float]:
+    """Return the class that most runs predict for an image, and their mean confidence in it."""
+    votes = Counter(int(run.prediction[index]) for run in experiment.runs)
+    ((choice, _),) = votes.most_common(1)
+    sure = [run.confidence[index] for run in experiment.runs if run.prediction[index] == choice]
+    return experiment.runs[0].record["classes"][choice], float(np.mean(sure))
+
+
+def tile(experiments: list[Experiment], index: int, images: np.ndarray) -> dict:
+    """Return an image with its label and the experiments' predictions."""
+    first = experiments[0].runs[0]
+    return {
+        "index": int(index),
+        "uri": png_uri(images[index]),
+        "label": first.record["classes"][int(first.labels[index])],
+        "answers": [(each.name, *answer(each, index)) for each in experiments],
+    }
+
+
+def gallery(a: Experiment, b: Experiment, images: np.ndarray) -> dict:
+    """Return the images that only one of two experiments classifies correctly, for both.
+
+    The images for which the wrong experiment is most confident come first.
+    """
+    sides = []
+    for right, wrong in ((a, b), (b, a)):
+        found = tables.only_right(right, wrong)
+        order = np.argsort([-answer(wrong, index)[1] for index in found], kind="stable")
+        shown = [tile([right, wrong], index, images) for index in found[order][:IMAGES]]
+        sides.append(
+            {"right": right.name, "wrong": wrong.name, "count": len(found), "tiles": shown}
+        )
+    return {"a": a.name, "b": b.name, "sides": sides}
+
+
+def all_wrong(experiments: list[Experiment], images: np.ndarray) -> dict:
+    """Return the images that every run of every experiment misclassifies."""
+    found = np.flatnonzero(~np.any([each.ever_right for each in experiments], axis=0))
+    shown = [tile(experiments[:ANSWERS], index, images) for index in found[:IMAGES]]
+    return {"count": len(found), "tiles": shown}
+
+
+def queue_seconds(run: Run) -> float | None:
+    """Return how long a run's Slurm job waited in the queue, or None if that is unknown."""
+    try:
+        slurm = run.record["slurm"]
+        submit, start = (datetime.fromisoformat(slurm[f"{k}_time"]) for k in ("submit", "start"))
+    except (KeyError, TypeError, ValueError):
+        return None
+    return (start - submit).total_seconds()
+
+
+def cost_row(experiment: Experiment) -> dict:
+    """Return the time, memory, and cores that an experiment's runs used."""
+    runs = experiment.runs
+    waits = [wait for run in runs if (wait := queue_seconds(run)) is not None]
+    seconds = [run.record["train_seconds"] for run in runs]
+    return {
+        "name": experiment.name,
+        "device": ", ".join(sorted({run.device for run in runs})),
+        "threads": ", ".join(sorted({str(run.record["threads"]) for run in runs})),
+        "mean": float(np.mean(seconds)),
+        "total": float(np.sum(seconds)),
+        "memory": max(run.record["peak_memory_mb"] for run in runs),
+        "queue": float(np.mean(waits)) if waits else None,
+        "resumes": sum(run.record["resumes"] for run in runs),
+    }
+
+
+def origin(experiments: list[Experiment]) -> list[tuple[str, list[str]]]:
+    """Return the versions and data behind the results, each with its distinct values."""
+    runs = [run for each in experiments for run in each.runs]
+
+    def distinct(value) -> list[str]:
+        found = dict.fromkeys(str(value(run)) for run in runs)
+        return ["unknown" if each == "None" else each for each in found]
+
+    versions = runs[0].record["versions"]
+    return [
+        ("Git commit", distinct(lambda run: run.record["git_commit"])),
+        ("SHA-256 of the dataset", distinct(lambda run: run.record["data_sha256"])),
+        *((name, distinct(lambda run, n=name: run.record["versions"][n])) for name in versions),
+        ("hosts", distinct(lambda run: run.record["host"])),
+        ("training images", distinct(lambda run: f"{run.record['train_size']:,}")),
+        ("validation images", distinct(lambda run: f"{run.record['validation_size']:,}")),
+        ("deterministic algorithms", distinct(lambda run: run.record["deterministic"])),
+        ("first training started", [min(run.record["start"] for run in runs)]),
+        ("last training ended", [max(run.record["end"] for run in runs)]),
+    ]

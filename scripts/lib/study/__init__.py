@@ -1,0 +1,1 @@
+"""The config as typed objects, and how far each of its runs is."""

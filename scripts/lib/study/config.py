@@ -1,0 +1,215 @@
+"""Read the config: every key checked, defaults filled in, the result a `Study`.
+
+The Snakefile uses this module, and so do the commands that look at a whole study. The scripts of a
+stage get what they need as options.
+"""
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml.error import YAMLError
+
+import models
+from lib.core import strict_yaml
+from lib.core.errors import UserError
+from lib.core.settings import (
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULERS,
+    SHARED,
+    Settings,
+    loss_output_mismatch,
+)
+from lib.core.signatures import Signature, signature, torch_file
+from lib.core.strict_yaml import nearest
+from lib.data import catalog
+from lib.study.study import COMPONENTS, Experiment, Study
+
+DEFAULT_CONFIG = Path("config/config.yaml")
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the config."""
+    parser.add_argument(
+        "--configfile",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help=f"the config, as for snakemake (default: {DEFAULT_CONFIG})",
+    )
+
+
+def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
+    """Read the config.
+
+    Args:
+        files: those of `--configfile`, a later one over an earlier; none: `config/config.yaml`.
+        command_line: Snakemake's reading of `--config`, which leaves nested values strings.
+
+    Raises:
+        UserError: something is wrong in it; one line for each thing, naming the key.
+    """
+    files = [Path(file) for file in files] or [DEFAULT_CONFIG]
+    config: dict = {}
+    for file in files:
+        update(config, require_mapping(strict_yaml.load(file), str(file)))
+    update(config, {key: reread(key, value) for key, value in command_line.items()})
+    where = ", ".join(map(str, files)) + (" and --config" if command_line else "")
+
+    strict_yaml.check(config, "config", where)
+    config = with_defaults(config)
+    entry = catalog.load(Path(config["datasets_file"]), config["dataset"])
+    problems = [
+        f"{where}: experiments.{name}: {problem}"
+        for name, experiment in config["experiments"].items()
+        for problem in experiment_problems(experiment, config["training"], entry["train_size"])
+    ]
+    if problems:
+        raise UserError("\n".join(problems))
+    return make_study(config, entry)
+
+
+def require_mapping(content: Any, where: str) -> dict:
+    """Return what a config file holds; an empty one holds an empty mapping."""
+    if content is not None and not isinstance(content, dict):
+        raise UserError(f"{where}: a config is a mapping of keys to values, not {content!r}")
+    return content or {}
+
+
+def reread(key: str, value: Any) -> Any:
+    """Read as YAML what Snakemake has turned into strings: nested `--config` values."""
+    if isinstance(value, dict):
+        return {inner: reread(f"{key}.{inner}", each) for inner, each in value.items()}
+    if isinstance(value, list):
+        return [reread(key, each) for each in value]
+    if isinstance(value, str):
+        try:
+            return strict_yaml.parse(value)
+        except YAMLError as error:
+            raise UserError(f"--config {key}: {value!r} is not valid YAML") from error
+    return value
+
+
+def update(config: dict, other: dict) -> None:
+    """Merge `other` into `config`, mapping by mapping.
+
+    A component is replaced as a whole: the arguments of Adadelta mean nothing to SGD.
+    """
+    for key, value in other.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict) and key not in COMPONENTS:
+            update(config[key], value)
+        else:
+            config[key] = value
+
+
+def with_defaults(config: dict) -> dict:
+    """Return a valid config with the defaults filled in: those of the schema, and of `Settings`."""
+    schema = strict_yaml.schema("config")
+    config = _fill(config, schema)
+    defaults = Settings.defaults().as_dict()
+    config["training"] = {key: defaults[key] for key in SHARED} | config["training"]
+    config["experiments"] = {
+        name: _fill(experiment, schema["$defs"]["experiment"])
+        for name, experiment in config["experiments"].items()
+    }
+    return config
+
+
+def _fill(mapping: dict, schema: dict) -> dict:
+    properties = schema["properties"].items()
+    return {key: each["default"] for key, each in properties if "default" in each} | mapping
+
+
+def experiment_problems(experiment: dict, training: dict, train_size: int) -> list[str]:
+    """Return what is wrong with an experiment that the schema cannot see: names and arguments."""
+    resolved = training | experiment
+    model, loss = experiment["model"], resolved["loss"]
+    problems = model_problems(model)
+    if loss not in LOSSES:
+        problems.append(f"loss: {loss!r} is not known{nearest(loss, list(LOSSES))}")
+    elif not problems:
+        mismatch = loss_output_mismatch(loss, models.output_of(model))
+        problems += [f"model {model['name']}: {mismatch}"] if mismatch else []
+    problems += torch_problems("optimizer", resolved["optimizer"])
+    if resolved["scheduler"]:
+        problems += torch_problems("scheduler", resolved["scheduler"])
+    if resolved["validation_size"] >= train_size:
+        problems.append(
+            f"validation_size: {resolved['validation_size']} of {train_size} training images "
+            "would leave none to train on"
+        )
+    return problems
+
+
+def model_problems(model: dict) -> list[str]:
+    """Return what is wrong with a `model` mapping."""
+    known = models.available()
+    if model["name"] not in known:
+        hint = nearest(model["name"], list(known))
+        return [f"model: there is no {model['name']!r} in scripts/models{hint}"]
+    constructor = signature(known[model["name"]], model["name"])
+    problems = argument_problems("model", model, constructor, {"image_size", "num_classes"})
+    if models.output_of(model) is None:
+        problems.append(
+            f"model: {model['name']} does not say what it returns: give it an argument or a "
+            "class attribute `output` of log_softmax, softmax or logits"
+        )
+    return problems
+
+
+def torch_problems(kind: str, mapping: dict) -> list[str]:
+    """Return what is wrong with an `optimizer` or `scheduler` mapping."""
+    name = mapping["name"]
+    valid = OPTIMIZERS if kind == "optimizer" else SCHEDULERS
+    if name not in valid:
+        return [f"{kind}: {name!r} is not known{nearest(name, valid)}"]
+    if kind == "optimizer":
+        path = torch_file("optim", f"{name.lower()}.py")
+    else:
+        path = torch_file("optim", "lr_scheduler.py")
+    given = {"params", "optimizer", "last_epoch"}
+    return argument_problems(kind, mapping, signature(path, name), given)
+
+
+def argument_problems(
+    kind: str, mapping: dict, constructor: Signature, given: set[str]
+) -> list[str]:
+    """Return what is wrong with a mapping's arguments; `given` are those that are not its own."""
+    if constructor.open_ended:
+        return []
+    valid = [name for name in constructor.names if name not in given]
+    arguments = [key for key in mapping if key != "name"]
+    problems = [
+        f"{kind}: {mapping['name']} has no argument {key!r}{nearest(key, valid)}"
+        for key in arguments
+        if key not in valid
+    ]
+    missing = sorted(constructor.required - set(arguments) - given)
+    if missing:
+        problems.append(f"{kind}: {mapping['name']} needs {', '.join(missing)}")
+    return problems
+
+
+def make_study(config: dict, dataset_entry: dict) -> Study:
+    """Return the study of a checked config."""
+    training = config["training"]
+    experiments = {
+        name: Experiment(
+            **{key: each[key] for key in ("model", "device", "cpus", "mem_mb", "runtime")},
+            seeds=each.get("seeds", config["seeds"]),
+            training={key: each.get(key, training[key]) for key in training},
+        )
+        for name, each in config["experiments"].items()
+    }
+    return Study(
+        results_dir=Path(config["results_dir"]).expanduser().as_posix(),
+        dataset=config["dataset"],
+        datasets_file=config["datasets_file"],
+        dataset_entry=dataset_entry,
+        data_dir=Path(config["data_dir"]).expanduser().as_posix(),
+        mirrors=config["mirrors"],
+        experiments=experiments,
+    )

@@ -1,0 +1,88 @@
+"""A study as typed objects: its experiments, their runs, and what each run asks for."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib.core.command_line import to_cli_args
+from lib.core.layout import Layout
+
+# Parts of the config that name a class and its arguments.
+COMPONENTS = ("model", "optimizer", "scheduler")
+
+# A job that Slurm killed asks for so many times its memory and time at the most.
+MOST_GROWTH = 3
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One entry of `experiments`, with the defaults of `training` filled in."""
+
+    model: dict
+    device: str
+    cpus: int
+    mem_mb: int  # MiB
+    runtime: int  # minutes
+    seeds: list[int]
+    training: dict
+
+    @property
+    def gpus(self) -> int:
+        """The GPUs to ask Slurm for: `auto` uses one if there is one, but asks for none."""
+        return 1 if self.device == "cuda" else 0
+
+    @property
+    def model_file(self) -> str:
+        """The source file of the model."""
+        return f"scripts/models/{self.model['name'].lower()}.py"
+
+    @property
+    def train_options(self) -> list[str]:
+        """The options of `scripts/train.py` that the config decides, except for the seed."""
+        options = ["--model", *to_cli_args(self.model), "--device", self.device]
+        for key, value in self.training.items():
+            option = f"--{key.replace('_', '-')}"
+            if key == "shuffle":
+                options += [option] if value else []
+            elif key in COMPONENTS:
+                options += [option, *(to_cli_args(value) if value else ["none"])]
+            else:
+                options += [option, str(value)]
+        return options
+
+    def on_attempt(self, attempt: int) -> "Experiment":
+        """Return what a job asks for on an attempt: each retry asks for more memory and time."""
+        factor = min(attempt, MOST_GROWTH)
+        return replace(self, mem_mb=self.mem_mb * factor, runtime=self.runtime * factor)
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole config: where the data is, and which runs there are."""
+
+    results_dir: str
+    dataset: str
+    datasets_file: str
+    dataset_entry: dict
+    data_dir: str
+    mirrors: list[str]
+    experiments: dict[str, Experiment]
+
+    @property
+    def layout(self) -> Layout:
+        """Where the study's files are."""
+        return Layout(Path(self.results_dir))
+
+    @property
+    def runs(self) -> list[tuple[str, int]]:
+        """Experiment and seed of each run, in the config's order."""
+        return [
+            (name, seed) for name, each in self.experiments.items() for seed in sorted(each.seeds)
+        ]
+
+    @property
+    def report_options(self) -> list[str]:
+        """The runs as `scripts/report.py --runs` reads them."""
+        return [
+            f"{name}={','.join(map(str, sorted(each.seeds)))}"
+            for name, each in self.experiments.items()
+        ]

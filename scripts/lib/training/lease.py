@@ -1,0 +1,161 @@
+"""One writer at a time: the lease that a training holds on its run's folder.
+
+The same run can be started twice: a node that Slurm takes for lost may go on training while the job
+has been started again elsewhere, or somebody types a command again. The lease is a file that says
+who writes, and whose modification time says that the writer is alive. A second writer waits, and
+takes over from a dead one.
+
+The file is created exclusively (`O_EXCL`), which network file systems support, and not by a hard
+link, which some refuse. So for a moment it may be empty: its holder is then unknown, and alive.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from lib.core.errors import UserError
+from lib.core.layout import RunFiles
+
+HEARTBEAT = 5.0  # seconds
+# A file server may show a modification time a minute late.
+DEAD_AFTER = 120.0
+# On this machine one sees whether the process is alive; but it may be in another container.
+DEAD_HERE_AFTER = 15.0
+
+
+class Lease:
+    """The right to write into a folder. Use it in a `with` statement."""
+
+    def __init__(self, folder: Path):
+        """Make an object that knows the folder's lease; it is taken on entry."""
+        self.path = RunFiles(folder).lease
+        process = psutil.Process()
+        self.holder = {
+            "id": uuid.uuid4().hex,
+            "host": socket.gethostname(),
+            "process": process.pid,
+            "process_start": process.create_time(),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        }
+        self.had_to_wait = False
+        self._ended = threading.Event()
+
+    def __enter__(self) -> "Lease":
+        """Take the lease; wait while another living process holds it.
+
+        Raises:
+            UserError: the folder cannot be made or written.
+        """
+        while not self._create():
+            self._wait()
+        threading.Thread(target=self._beat, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Release the lease, if it is still ours."""
+        self._ended.set()
+        if self._read() == self.holder:
+            self.path.unlink(missing_ok=True)
+
+    def ensure_held(self) -> None:
+        """Make sure that the lease is still ours. Call it before writing.
+
+        Raises:
+            UserError: another process has taken it, because this one gave no sign of life.
+        """
+        holder = self._read()
+        if holder != self.holder:
+            raise UserError(
+                f"{_name(holder)} has taken over {self.path.parent}: this process gave no sign of "
+                "life for too long, and stops without writing"
+            )
+
+    def _create(self) -> bool:
+        """Create the file, unless it exists; return whether it was created."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return _write_new(self.path, self.holder)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+
+    def _read(self) -> dict | None:
+        with suppress(OSError, ValueError):
+            return json.loads(self.path.read_text())
+        return None
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT):
+            with suppress(OSError):
+                if self._read() == self.holder:
+                    os.utime(self.path)
+
+    def _wait(self) -> None:
+        """Return when the lease is free: released, or taken from a dead holder."""
+        holder, changed, since = self._read(), self._changed(), time.monotonic()
+        told = False
+        while True:
+            if self._read() != holder:
+                return
+            if self._changed() != changed:
+                changed, since = self._changed(), time.monotonic()
+            silent = time.monotonic() - since
+            if silent > DEAD_AFTER or (silent > DEAD_HERE_AFTER and _gone(holder)):
+                print(f"{_name(holder)} is dead: taking over {self.path.parent}", flush=True)
+                self._take_from(holder)
+                return
+            if not told and not _gone(holder):
+                told = self.had_to_wait = True
+                print(f"{_name(holder)} is training into {self.path.parent}; waiting", flush=True)
+            time.sleep(0.5)
+
+    def _changed(self) -> float | None:
+        with suppress(OSError):
+            return self.path.stat().st_mtime
+        return None
+
+    def _take_from(self, holder: dict | None) -> None:
+        """Remove the lease of a dead holder, but not that of another process that was faster."""
+        aside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
+        with suppress(FileNotFoundError):
+            self.path.rename(aside)
+            taken = None
+            with suppress(ValueError):
+                taken = json.loads(aside.read_text())
+            if taken and taken != holder:
+                _write_new(self.path, taken)
+            aside.unlink()
+
+
+def _write_new(path: Path, holder: dict) -> bool:
+    """Write a lease, unless there is one; return whether it was written."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            json.dump(holder, file)
+        return True
+    except FileExistsError:
+        return False
+
+
+def _gone(holder: dict | None) -> bool:
+    """Return whether the holder was a process of this machine that has ended."""
+    if not holder or holder["host"] != socket.gethostname():
+        return False
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(holder["process"])
+        if process.status() != psutil.STATUS_ZOMBIE:
+            return abs(process.create_time() - holder["process_start"]) > 1
+    return True
+
+
+def _name(holder: dict | None) -> str:
+    if not holder:
+        return "another process"
+    job = f", Slurm job {holder['slurm_job']}" if holder["slurm_job"] else ""
+    return f"process {holder['process']} on {holder['host']}{job}"

@@ -1,0 +1,162 @@
+"""The training loop, top to bottom.
+
+It is the loop of every PyTorch tutorial: for each epoch, for each batch, forward, loss, backward,
+step; then test. Three things differ, and none of them changes a bit of the result:
+
+- The data set is one tensor in memory, and a batch is a slice of it. There is no `DataLoader`, but
+  the random numbers that one would draw are drawn (`draw_seed`), so that the order of the images
+  and the dropout masks are those of the plain loop.
+- After a step, the loop may save a checkpoint, and a training that starts from a checkpoint
+  resumes after that step.
+- Losses stay on the device until they are needed. Reading one waits for the GPU.
+"""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from lib.core.settings import Settings
+from lib.data.prepared import Split
+from lib.training.checkpoint import Checkpoints
+from lib.training.metrics import count_correct, evaluate
+from lib.training.progress import Diverged, Progress
+from lib.training.recipe import make_optimizer, make_scheduler
+from lib.training.state import Training
+
+
+def train(
+    model: torch.nn.Module,
+    training_set: Split,
+    held_out: Split,
+    loss: Callable[..., torch.Tensor],
+    settings: Settings,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> Training:
+    """Train `model` in place, from its checkpoint if there is one.
+
+    Args:
+        model: on the device of the splits.
+        training_set: what it learns from.
+        held_out: what it is measured on after each epoch.
+        loss: as `recipe.loss_function` makes it.
+        settings: what was asked for.
+        checkpoints: where the state is saved.
+        progress: who is told.
+
+    Raises:
+        Diverged: a loss is not finite; the message says at which epoch and step.
+        Stopped: a signal asked for it; the checkpoint is saved.
+    """
+    optimizer = make_optimizer(settings.optimizer, model.parameters())
+    training = Training(model, optimizer, make_scheduler(settings.scheduler, optimizer))
+    saved = checkpoints.load()
+    if saved:
+        training.restore(saved)
+        progress.resumed(training)
+
+    while training.epoch <= settings.epochs:
+        learning_rate = optimizer.param_groups[0]["lr"]
+        train_loss = train_epoch(training, training_set, loss, settings, checkpoints, progress)
+        results = test(training, held_out, loss, settings)
+        training.history.append(
+            {
+                "epoch": training.epoch,
+                "learning_rate": learning_rate,
+                "train_loss": train_loss,
+                "split": held_out.name,
+                **results,
+            }
+        )
+        if training.scheduler:
+            training.scheduler.step()
+        training.epoch, training.step = training.epoch + 1, 0
+        progress.epoch_done(training)
+        checkpoints.save(training.state())
+    return training
+
+
+def train_epoch(
+    training: Training,
+    training_set: Split,
+    loss: Callable[..., torch.Tensor],
+    settings: Settings,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> float:
+    """Train one epoch, or what is left of it; return the mean training loss over its images."""
+    images, labels = training_set.images, training_set.labels
+    model, optimizer = training.model, training.optimizer
+    bf16 = settings.precision == "bf16"
+    if training.step == 0:
+        begin_epoch(training, math.ceil(len(images) / settings.batch_size), settings.shuffle)
+    training.losses = training.losses.to(images.device)
+    batches = epoch_batches(len(images), settings.batch_size, training.order_seed)
+
+    start = time.perf_counter() - training.seconds
+    progress.epoch_started(training)
+    model.train()
+    for batch in batches[training.step :]:
+        optimizer.zero_grad()
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            output = model(images[batch])
+        batch_loss = loss(output.float(), labels[batch])
+        batch_loss.backward()
+        optimizer.step()
+
+        training.losses[training.step] = batch_loss.detach()
+        training.step += 1
+        progress.step_done(training)
+        if checkpoints.save_due:
+            training.seconds = time.perf_counter() - start
+            checkpoints.save(training.state())
+    training.seconds = time.perf_counter() - start
+
+    sizes = torch.full((training.step,), settings.batch_size, dtype=torch.float64)
+    sizes[-1] = len(images) - settings.batch_size * (training.step - 1)
+    return float((training.losses.cpu().to(torch.float64) * sizes).sum() / len(images))
+
+
+def test(
+    training: Training, held_out: Split, loss: Callable[..., torch.Tensor], settings: Settings
+) -> dict[str, float]:
+    """Measure the model after an epoch; return loss, accuracy, and the seconds of both halves."""
+    draw_seed()
+    start = time.perf_counter()
+    mean_loss, output = evaluate(training.model, held_out, loss, settings.evaluation_batch_size)
+    seconds = time.perf_counter() - start
+    if not math.isfinite(mean_loss):
+        raise Diverged(f"the {held_out.name} loss is {mean_loss} after epoch {training.epoch}")
+    return {
+        "loss": mean_loss,
+        "accuracy": count_correct(output, held_out.labels) / len(held_out),
+        "train_seconds": training.seconds,
+        "eval_seconds": seconds,
+    }
+
+
+def begin_epoch(training: Training, steps: int, shuffle: bool) -> None:
+    """Draw from torch's global generator what a `torch.utils.data.DataLoader` draws.
+
+    In torch 2.14, `_BaseDataLoaderIter` draws a seed for its workers and `RandomSampler` one for
+    its order. So the batches and the dropout masks are those of a DataLoader of the same `shuffle`.
+    """
+    draw_seed()
+    training.order_seed = draw_seed() if shuffle else None
+    training.losses, training.seconds = torch.zeros(steps), 0.0
+
+
+def epoch_batches(size: int, batch_size: int, order_seed: int | None) -> list:
+    """Return what selects each batch of an epoch: slices, or the indices of a shuffled order."""
+    batches = [slice(start, start + batch_size) for start in range(0, size, batch_size)]
+    if order_seed is None:
+        return batches
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(order_seed))
+    return [order[batch] for batch in batches]
+
+
+def draw_seed() -> int:
+    """Draw a seed from torch's global generator, as creating a DataLoader's iterator does."""
+    return int(torch.empty((), dtype=torch.int64).random_().item())

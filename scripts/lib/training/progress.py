@@ -1,0 +1,130 @@
+"""How a training goes: the lines of its log, the progress file, and whether its losses are finite.
+
+The lines are the lesson's: the training loss every so many steps, and after each epoch the average
+loss and the accuracy on the held-out images.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from lib.core.errors import UserError
+from lib.core.run_progress import Epoch, RunProgress
+from lib.core.settings import Settings
+from lib.training.state import Training
+
+SECONDS_BETWEEN_WRITES = 5.0
+
+
+class Diverged(UserError):
+    """A loss is not finite, and would not be if one tried again."""
+
+    def __init__(self, what: str):
+        super().__init__(
+            f"{what}: training has diverged; a smaller learning rate (optimizer: lr) usually helps"
+        )
+
+
+class Progress:
+    """Tell how a training goes: a bar on a terminal, lines in a log, and the progress file.
+
+    Every `log_interval` steps it also checks that the losses so far are finite.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        images: int,
+        held_out: int,
+        log_interval: int = 100,
+        file: Path | None = None,
+    ):
+        """Make the reporter of one training.
+
+        Args:
+            settings: of the training.
+            images: how many an epoch trains on.
+            held_out: how many it is measured on.
+            log_interval: steps between lines.
+            file: the progress file; None writes none.
+        """
+        self.settings, self.images, self.held_out = settings, images, held_out
+        self.log_interval, self.file = log_interval, file
+        self.bar: tqdm | None = None
+        self.started = self.written = time.monotonic()
+
+    def resumed(self, training: Training) -> None:
+        """Say from where an earlier training goes on."""
+        print(f"resuming at epoch {training.epoch}, after {training.step} steps", flush=True)
+
+    def epoch_started(self, training: Training) -> None:
+        """Start the bar of an epoch, or of what is left of it."""
+        self.started = time.monotonic() - training.seconds
+        self.bar = tqdm(
+            total=self.images,
+            initial=training.step * self.settings.batch_size,
+            desc=f"epoch {training.epoch}",
+            unit="image",
+            leave=False,
+            disable=None,
+        )
+        self.write(training, training.seconds)
+
+    def step_done(self, training: Training) -> None:
+        """Tell of the step that was just done."""
+        step, steps = training.step - 1, len(training.losses)
+        seen = step * self.settings.batch_size
+        self.bar.update(min(self.settings.batch_size, self.images - seen))
+        last = training.step == steps
+        if last:
+            self.bar.close()
+        if last or step % self.log_interval == 0:
+            check_finite(training)
+        if step % self.log_interval == 0:
+            self.bar.write(
+                f"Train Epoch: {training.epoch} [{seen}/{self.images} "
+                f"({100 * step / steps:.0f}%)]\tLoss: {training.losses[step].item():.6f}"
+            )
+            sys.stdout.flush()
+        if time.monotonic() - self.written > SECONDS_BETWEEN_WRITES:
+            self.write(training, time.monotonic() - self.started)
+
+    def epoch_done(self, training: Training) -> None:
+        """Tell of the epoch that was just measured, the last of the history."""
+        row = training.history[-1]
+        correct = round(row["accuracy"] * self.held_out)
+        print(
+            f"\n{row['split'].capitalize()} set: Average loss: {row['loss']:.4f}, "
+            f"Accuracy: {correct}/{self.held_out} ({100 * row['accuracy']:.2f}%)\n",
+            flush=True,
+        )
+        self.write(training, 0.0)
+
+    def write(self, training: Training, seconds: float) -> None:
+        """Write the progress file; `seconds` were spent on the epoch at hand."""
+        self.written = time.monotonic()
+        if self.file:
+            RunProgress(
+                epochs=self.settings.epochs,
+                steps=len(training.losses),
+                epoch=training.epoch,
+                step=training.step,
+                seconds=seconds
+                + sum(row["train_seconds"] + row["eval_seconds"] for row in training.history),
+                done=[
+                    Epoch(**{key: row[key] for key in ("epoch", "split", "loss", "accuracy")})
+                    for row in training.history
+                ],
+            ).write(self.file)
+
+
+def check_finite(training: Training) -> None:
+    """Raise `Diverged`, naming the first step of the epoch whose loss is not finite."""
+    wrong = torch.nonzero(~torch.isfinite(training.losses[: training.step])).flatten()
+    if len(wrong):
+        step = int(wrong[0])
+        value = training.losses[step].item()
+        raise Diverged(f"the training loss is {value} at epoch {training.epoch}, step {step + 1}")

@@ -1,0 +1,64 @@
+"""The parts of a training by their torch names: loss, optimizer, scheduler.
+
+Which names are valid is in `lib/core/settings.py`.
+"""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+
+from lib.core.errors import UserError
+from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS
+
+
+def loss_function(name: str, num_classes: int) -> Callable[..., torch.Tensor]:
+    """Return a function of (output [N, classes], labels [N], reduction) that gives the loss.
+
+    `reduction` is `mean` or `sum`, as in `torch.nn.functional`; the mean of a loss on one-hot
+    targets is over images and classes. The function's `elements_per_image` brings a sum over N
+    images to the scale of the mean.
+    """
+    function = getattr(F, name)
+    one_hot = LOSSES[name].one_hot
+
+    def loss(output, labels, reduction="mean"):
+        target = F.one_hot(labels, num_classes).to(output.dtype) if one_hot else labels
+        return function(output, target, reduction=reduction)
+
+    loss.elements_per_image = num_classes if one_hot else 1
+    return loss
+
+
+def make_optimizer(
+    optimizer: dict, parameters: Iterable[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
+    """Return the optimizer of `torch.optim` that the mapping names, with its arguments.
+
+    Raises:
+        UserError: it is none of `OPTIMIZERS`, or an argument does not fit it.
+    """
+    return _construct("optimizer", torch.optim, OPTIMIZERS, optimizer, parameters)
+
+
+def make_scheduler(
+    scheduler: dict | None, optimizer: torch.optim.Optimizer
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """Return the scheduler of `torch.optim.lr_scheduler` that the mapping names; None for None.
+
+    Raises:
+        UserError: it is none of `SCHEDULERS`, or an argument does not fit it.
+    """
+    if scheduler is None:
+        return None
+    return _construct("scheduler", torch.optim.lr_scheduler, SCHEDULERS, scheduler, optimizer)
+
+
+def _construct(kind: str, module, valid: list[str], component: dict, first):
+    arguments = {key: value for key, value in component.items() if key != "name"}
+    if component["name"] not in valid:
+        raise UserError(f"no {kind} {component['name']!r}; valid are: {', '.join(valid)}")
+    try:
+        return getattr(module, component["name"])(first, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{kind} {component['name']} with {arguments}: {error}") from error

@@ -1,0 +1,71 @@
+"""The folder of one run: its files, and what is known of a training that always fails."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from lib.core.errors import UserError
+from lib.core.files import atomic_path, read_json, write_csv, write_json
+from lib.core.layout import RunFiles
+
+HISTORY = "epoch,learning_rate,train_loss,split,loss,accuracy,train_seconds,eval_seconds".split(",")
+
+
+class RunFolder:
+    """The folder of a run of a given identity: its settings, and the digests of data and code."""
+
+    def __init__(self, files: RunFiles, identity: dict):
+        self.files, self.identity = files, identity
+
+    def is_complete(self) -> bool:
+        """Return whether it holds a complete run of the same identity."""
+        if not self.files.is_complete("train"):
+            return False
+        record = read_json(self.files.record)
+        return all(record.get(key) == value for key, value in self.identity.items())
+
+    def raise_if_known_failure(self) -> None:
+        """Fail at once if this very training has failed in a way that no retry can cure.
+
+        Raises:
+            UserError: it has; the message is that of the first time.
+        """
+        path = self.files.failure
+        if not path.is_file():
+            return
+        known = read_json(path)
+        if known["identity"] == self.identity:
+            raise UserError(
+                f"{known['message']} (known from {path}: nothing has changed since; after a "
+                "change of config, data or code it is tried again)"
+            )
+        path.unlink()
+
+    def remember_failure(self, message: str) -> None:
+        """Write down that this training fails whenever it is tried."""
+        write_json(self.files.failure, {"identity": self.identity, "message": message})
+
+    def write(self, model: torch.nn.Module, history: list[dict], record: dict) -> None:
+        """Write the files of a run, `run.json` last: if it exists, so do the others."""
+        with atomic_path(self.files.weights) as temporary:
+            save_file({name: value.cpu() for name, value in model.state_dict().items()}, temporary)
+        write_csv(self.files.history, HISTORY, history)
+        write_json(self.files.record, record)
+
+
+def load_weights(model: torch.nn.Module, path: Path) -> None:
+    """Load weights into a model.
+
+    Raises:
+        UserError: the file is missing or corrupt, or holds the weights of another model.
+    """
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} holds the weights of another model than {type(model).__name__}: {error}"
+        ) from error

@@ -1,0 +1,250 @@
+"""Show how far the runs of a study are while they train, on this machine or on Slurm.
+
+It reads the runs' own files, so it needs neither Snakemake nor Slurm, and disturbs nothing. On a
+terminal there is one bar per run that trains; in a pipe, one line per epoch of each run. It ends
+when all runs are done, or with Ctrl-C, which stops no run.
+
+With a command after --, it runs that command, shows its errors and its results, and ends with its
+exit status:
+
+    python scripts/watch.py -- snakemake --profile profiles/local
+"""
+
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from lib.core import command_line
+from lib.core.errors import UserError
+from lib.study.config import add_argument, read_study
+from lib.study.progress import RunState, run_state
+from lib.study.study import Study
+
+MOST_BARS = 12
+PERMILLE = 1000  # a bar's length
+# What Snakemake prints where something goes wrong, and where that ends.
+ERROR = re.compile(
+    r"(Error in |\w*(Error|Exception)\b|Traceback|Trying to restart|error:|warning:)"
+)
+END = re.compile(
+    r"(\[\w{3} \w{3} +\d+ [\d:]+ \d{4}\]|Select jobs|Execute \d|Finished jobid|\d+ of \d)"
+)
+LAST_LINES = 30  # shown of a command that failed and printed nothing that looks like an error
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = command_line.parser(__doc__)
+    add_argument(parser)
+    add = parser.add_argument
+    add(
+        "--interval",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="between two looks at the files (default: %(default)s)",
+    )
+    add("command", nargs="*", metavar="-- COMMAND", help="what to run meanwhile (default: nothing)")
+    args = parser.parse_args()
+    display = Display(read_study(args.configfile, {}))
+    if args.command:
+        sys.exit(run_and_watch(args.command, display, args.interval))
+    try:
+        while display.update():
+            time.sleep(args.interval)
+    except KeyboardInterrupt:
+        pass  # the usual way to stop watching
+    finally:
+        display.close()
+
+
+class Display:
+    """What is shown of a study's runs: bars on a terminal, else lines."""
+
+    def __init__(self, study: Study):
+        self.study = study
+        self.on_terminal = sys.stdout.isatty()
+        self.waiting = dict.fromkeys(study.runs, 0)  # the epochs shown of each run that is not done
+        self.bars: dict[tuple[str, int], tqdm] = {}
+        self.headline = ""
+        self.headline_bar = self._bar(bar_format="{desc}") if self.on_terminal else None
+        # What was done before is not news.
+        for run in list(self.waiting):
+            state = run_state(study, *run)
+            self.waiting[run] = len(state.done)
+            if state.stage == "done":
+                del self.waiting[run]
+
+    def update(self) -> bool:
+        """Show what has changed; return whether there is anything left to wait for."""
+        states = {run: run_state(self.study, *run) for run in self.waiting}
+        for run, state in states.items():
+            self._show_epochs(run, state)
+        if self.on_terminal:
+            self._draw_bars({r: s for r, s in states.items() if s.stage == "training"})
+        self._show_headline(states)
+        return bool(self.waiting)
+
+    def write(self, text: str) -> None:
+        """Print a line above the bars."""
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def close(self) -> None:
+        """Remove the bars."""
+        for bar in [*self.bars.values(), self.headline_bar]:
+            if bar is not None:
+                bar.close()
+        self.bars.clear()
+
+    def _bar(self, **options) -> tqdm:
+        return tqdm(leave=False, file=sys.stdout, dynamic_ncols=True, **options)
+
+    def _show_epochs(self, run: tuple[str, int], state: RunState) -> None:
+        """Print the epochs that are new: each of them in a pipe, the last one on a terminal."""
+        for each in state.done[self.waiting[run] :]:
+            if not self.on_terminal or each.epoch == state.epochs:
+                left = state.training.remaining_seconds if state.training else None
+                more = each.epoch == len(state.done) < state.epochs and left
+                self.write(
+                    f"{run[0]}, seed {run[1]}: epoch {each.epoch} of {state.epochs}, "
+                    f"{each.split} accuracy {100 * each.accuracy:.2f}%"
+                    + (f", about {duration(left)} left" if more else "")
+                )
+        self.waiting[run] = len(state.done)
+        if state.stage == "done":
+            del self.waiting[run]
+
+    def _draw_bars(self, training: dict[tuple[str, int], RunState]) -> None:
+        for run in [run for run in self.bars if run not in training]:
+            self.bars.pop(run).close()
+        for run, state in training.items():
+            if run not in self.bars and len(self.bars) < MOST_BARS:
+                # A bar's unit is the one field that may be any text.
+                self.bars[run] = self._bar(
+                    desc=f"{run[0]}, seed {run[1]}",
+                    total=PERMILLE,
+                    bar_format="{desc} |{bar:20}| {percentage:3.0f}%  {unit}",
+                )
+            if run in self.bars:
+                self.bars[run].n = round(PERMILLE * state.training.fraction)
+                self.bars[run].unit = progress_text(state)
+                self.bars[run].refresh()
+
+    def _show_headline(self, states: dict[tuple[str, int], RunState]) -> None:
+        """Say how many runs are done: below the bars, or in a line when it changes."""
+        training = sum(state.stage == "training" for state in states.values())
+        done = len(self.study.runs) - len(self.waiting)
+        headline = f"{done} of {len(self.study.runs)} runs are done, {training} are training"
+        if self.headline_bar is not None:
+            self.headline_bar.set_description_str(headline)
+        elif headline != self.headline:
+            self.write(headline)
+        self.headline = headline
+
+
+def progress_text(state: RunState) -> str:
+    """Return epoch, accuracy so far and time left of a run that trains."""
+    parts = [f"epoch {min(state.training.epoch, state.epochs)} of {state.epochs}"]
+    if state.accuracy is not None:
+        parts.append(f"{state.done[-1].split} accuracy {100 * state.accuracy:.2f}%")
+    if state.training.remaining_seconds is not None:
+        parts.append(f"about {duration(state.training.remaining_seconds)} left")
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Return `5 s`, `3 min` or `2 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def run_and_watch(command: list[str], display: Display, interval: float) -> int:
+    """Run a command and show the study's progress meanwhile; return the command's exit status.
+
+    What it prints on standard output is shown. Of standard error, which Snakemake fills with what
+    it is about to do, the errors are shown.
+
+    Raises:
+        UserError: the command cannot be started.
+    """
+    try:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
+        )
+    except OSError as error:
+        raise UserError(f"cannot start {command[0]}: {error.strerror}") from error
+    # Ctrl-C reaches the command too, which needs time to end. (A handler, as it would inherit
+    # that a signal is ignored.)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    lines: queue.Queue[tuple[str, str] | None] = queue.Queue()
+    for name, stream in (("out", process.stdout), ("err", process.stderr)):
+        threading.Thread(target=read_lines, args=(name, stream, lines), daemon=True).start()
+
+    errors = ErrorFilter()
+    for name, line in until_both_end(lines, display, interval):
+        if name == "out" or errors.shows(line):
+            display.write(line)
+    status = process.wait()
+    display.close()
+    if status and not errors.shown:
+        display.write("\n".join(errors.lines[-LAST_LINES:]))
+    return status
+
+
+def read_lines(name: str, stream, lines: queue.Queue) -> None:
+    """Put the lines of a stream into a queue, and None at its end."""
+    for line in stream:
+        lines.put((name, line.rstrip("\n")))
+    lines.put(None)
+
+
+def until_both_end(
+    lines: queue.Queue, display: Display, interval: float
+) -> Iterator[tuple[str, str]]:
+    """Yield the lines of two streams as they come; update the display at every interval."""
+    open_streams, next_look = 2, time.monotonic()
+    while open_streams:
+        if time.monotonic() >= next_look:
+            display.update()
+            next_look = time.monotonic() + interval
+        try:
+            item = lines.get(timeout=max(0.0, next_look - time.monotonic()))
+        except queue.Empty:
+            continue
+        if item is None:
+            open_streams -= 1
+        else:
+            yield item
+    display.update()
+
+
+class ErrorFilter:
+    """Tells the errors in what Snakemake prints from what it is about to do."""
+
+    def __init__(self):
+        self.lines: list[str] = []  # all of them
+        self.inside = self.shown = False
+
+    def shows(self, line: str) -> bool:
+        """Return whether the next line belongs to an error."""
+        self.lines.append(line)
+        if ERROR.match(line):
+            self.inside = self.shown = True
+        elif END.match(line):
+            self.inside = False
+        return self.inside
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,250 @@
+"""Runs of the workflow that end early, or that should not start: each an interruption of its own.
+
+They run at once: none disturbs another, and each mostly waits.
+"""
+
+import os
+import shutil
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+from conftest import BIN, fresh_project
+from slurm_project import NETWORK, SlurmProject, wait_for
+
+from lib.cluster import executor
+
+CNN = f"cnn: {{{NETWORK}, mem_mb: 1600, runtime: 10, epochs: 12}}"
+DIVERGING = (
+    "bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}, mem_mb: 1500, runtime: 2}\n"
+    "good: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}"
+)
+GPU = "gpu: {model: {name: MLP}, epochs: 1, device: cuda, mem_mb: 1500, runtime: 2}"
+# Where Snakemake asks after its jobs, this takes its time and says so.
+SLOW_SACCT = """#!/bin/sh
+case "$*" in *--name*) touch asking; sleep 8; rm asking ;; esac
+exec {} "$@"
+"""
+LESSON = "mlp: {model: {name: MLP}, runtime: 5}\ncnn: {model: {name: CNN}, runtime: 15}"
+
+
+def ctrl_c(project):
+    """Interrupt Snakemake as from the keyboard while it asks after its jobs; run it again."""
+    project.configure(CNN)
+    slow = project.folder / "slow" / "sacct"
+    slow.parent.mkdir()
+    slow.write_text(SLOW_SACCT.format(shutil.which("sacct")))
+    slow.chmod(0o755)
+    process = project.start(PATH=f"{slow.parent}{os.pathsep}{os.environ['PATH']}")
+    project.trained("cnn")
+    running = project.show("status")
+    wait_for((project.folder / "asking").exists, 60, "Snakemake to ask after its jobs")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    wait_for(lambda: not project.job_ids("cnn"), 60, "the jobs to be cancelled")
+    kept = (project.run_folder("cnn") / "checkpoint.safetensors").exists()
+    stopped = project.show("status")
+    project.slurm_run()
+    return kept, running, stopped
+
+
+def killed(project):
+    """Kill Snakemake, and start it again while its job trains on."""
+    project.configure(CNN)
+    process = project.start()
+    project.trained("cnn")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    alive = project.job_ids("cnn")
+    locked = project.slurm_run(check=False)
+    project.slurm_run("--unlock")
+    project.slurm_run()
+    return alive, locked
+
+
+def useless(project):
+    """Begin where one checkpoint is no checkpoint, and another is one of other settings."""
+    brief = CNN.replace("epochs: 12", "epochs: 2")
+    project.configure(brief.replace("cnn:", "corrupt:") + "\n" + brief.replace("cnn:", "other:"))
+    folder = project.run_folder("corrupt")
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.safetensors").write_bytes(b"corrupt")
+    project.slurm_run("--until", "prepare")
+    options = ("--data", project.data, "--output", project.run_folder("other"))
+    project.script("train", "--model", "CNN", "--epochs", "1", *options)
+    for output in ("model.safetensors", "history.csv", "run.json"):
+        (project.run_folder("other") / output).unlink()
+    project.slurm_run()
+
+
+def full(project):
+    """Train where there is no room for the weights, then where there is."""
+    project.configure(CNN.replace("epochs: 12", "epochs: 1"))
+    project.slurm_run("--until", "prepare")
+    # As a full disk does, the limit lets a write fail; sbatch hands it on to the job.
+    command = ("prlimit", "--fsize=1000000", *project.command("--retries", "0"))
+    failed = project.run(*command, check=False)
+    left = {path.name for path in project.run_folder("cnn").iterdir()}
+    project.slurm_run()
+    return failed, left
+
+
+def diverging(project):
+    """Train what cannot be trained, beside what can."""
+    project.configure(DIVERGING)
+    return failing(project, "bad")
+
+
+def no_gpu(project):
+    """Ask for a GPU on a node whose GPU does not work."""
+    project.configure(GPU)
+    return failing(project, "gpu")
+
+
+def failing(project, experiment):
+    """Run to the failure; return what was said, and the seconds since it was first in the log."""
+    process = project.start()
+    wait_for(lambda: "error: " in project.train_log(experiment), 240, "the error")
+    cause = time.monotonic()
+    assert process.wait(240) == 1
+    return project.printed(), time.monotonic() - cause
+
+
+def lesson(project):
+    """Train the lesson's two networks with what the lesson asks of Slurm."""
+    project.configure(LESSON, training="{epochs: 2}")
+    project.slurm_run()
+
+
+INTERRUPTIONS = (ctrl_c, killed, useless, full, diverging, no_gpu, lesson)
+
+
+@pytest.fixture(scope="module")
+def stage(slurm, undisturbed, tmp_path_factory):
+    """Return what gives the project of an interruption and what it returned."""
+    with ThreadPoolExecutor(len(INTERRUPTIONS)) as pool:
+        started = {}
+        for interruption in INTERRUPTIONS:
+            folder = tmp_path_factory.mktemp(interruption.__name__) / "project"
+            project = SlurmProject(fresh_project(folder).folder)
+            started[interruption] = project, pool.submit(interruption, project)
+        yield lambda interruption: (started[interruption][0], started[interruption][1].result())
+
+
+def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, undisturbed):
+    project, (kept, running, stopped) = stage(ctrl_c)
+    assert "train RUNNING" in running
+    assert kept
+    assert "train CANCELLED" in stopped
+    assert "/12 " in stopped
+    assert project.record("cnn")["resumes"] >= 1
+    assert project.outcome("cnn") == undisturbed(12)
+
+
+def test_ctrl_c_says_so_where_it_cannot_cancel(stage, tmp_path, monkeypatch):
+    """Interruptions run meanwhile: scancel tries for some seconds where no slurmctld listens."""
+    conf = tmp_path / "slurm.conf"
+    conf.write_text(
+        "ClusterName=away\nSlurmctldHost=localhost\nSlurmctldPort=1\nAuthType=auth/none\n"
+    )
+    monkeypatch.setenv("SLURM_CONF", str(conf))
+    said = []
+    executor.cancel("a-run", SimpleNamespace(error=said.append))
+    assert "type: scancel --name=a-run" in said[0]
+    assert "Unable to contact slurm controller" in said[0]
+
+
+def test_a_killed_snakemake_does_not_train_twice_at_once(stage, undisturbed):
+    project, (alive, locked) = stage(killed)
+    assert alive
+    assert locked.returncode == 1
+    assert "--unlock" in locked.stdout
+    assert project.outcome("cnn") == undisturbed(12)
+    log = project.train_log("cnn")
+    assert log.count("Train Epoch: 1 [0/2000") == 1  # the second waited, or went on
+    assert not project.lease("cnn").exists()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "reason"), [("corrupt", "cannot be read"), ("other", "settings")]
+)
+def test_a_useless_checkpoint_starts_from_scratch(stage, undisturbed, experiment, reason):
+    project, _ = stage(useless)
+    log = project.train_log(experiment)
+    assert reason in log
+    assert "training starts from scratch" in log
+    assert project.record(experiment)["resumes"] == 0
+    assert project.outcome(experiment) == undisturbed(2)
+
+
+def test_a_full_disk_leaves_no_partial_file(stage):
+    project, (failed, left) = stage(full)
+    assert failed.returncode == 1
+    assert "cannot write results/small/runs/cnn/seed1/model.safetensors" in failed.stdout
+    assert left == {"train.log", "progress.json"}
+    assert (project.run_folder("cnn") / "accuracy.csv").exists()
+
+
+def test_a_divergence_ends_the_run_soon_and_is_explained(stage):
+    project, (printed, seconds) = stage(diverging)
+    print(f"ended {seconds:.0f} s after its cause")
+    assert "the training loss is nan at epoch 1, step 2" in printed
+    assert "bad, seed 1: train is not done; see results/small/logs/train-bad-seed1.log" in printed
+    assert project.train_log("bad").count("Train Epoch: 1 [0/2000") == 1  # the retries knew
+    assert (project.run_folder("good") / "accuracy.csv").exists()
+    why = project.show("status", "--why", "bad/seed1")
+    assert "It fails whenever it is tried: change experiments.bad" in why
+
+
+def test_a_gpu_job_goes_to_the_gpu_partition_and_fails_loudly_without_one(stage):
+    project, (printed, seconds) = stage(no_gpu)
+    print(f"ended {seconds:.0f} s after its cause")
+    assert "device cuda: torch sees no GPU here. Check `nvidia-smi` on this node" in printed
+    assert "gpu, seed 1: train is not done; see results/small/logs/train-gpu-seed1.log" in printed
+    rows = [row for row in project.accounting("Partition,AllocTRES,NodeList") if "train" in row[0]]
+    assert rows
+    for _, partition, resources, node in rows:
+        assert (partition, node) == ("gpu", "gpu1")
+        assert "gres/gpu=1" in resources
+    assert (project.results / "resources.csv").is_file()  # after a failed run too
+    assert list((project.results / "logs" / "slurm").rglob("*.log"))  # Slurm's own, of the failed
+    why = project.show("status", "--why", "gpu/seed1")
+    assert "FAILED" in why
+    assert "torch sees no GPU" in why
+
+
+def test_the_lesson_asks_slurm_for_what_it_did_and_gives_the_same_answer(stage, finished_once):
+    project, _ = stage(lesson)
+    trained = {
+        row[0]: row[1:]
+        for row in project.accounting("Timelimit,ReqMem,ReqCPUS,State,Partition")
+        if "train" in row[0]
+    }
+    assert trained == {
+        "rule_train_wildcards_mlp_1": ["00:05:00", "3G", "1", "COMPLETED", "cpu"],
+        "rule_train_wildcards_cnn_1": ["00:15:00", "3G", "1", "COMPLETED", "cpu"],
+    }
+    changing = {"train_seconds", "images_per_second", "peak_memory_mb", "resumes", "host"}
+    changing |= {"slurm_job_id", "partition", "git_commit"}
+    tables = []
+    for each in (project, finished_once):
+        header, *rows = (each.results / "report.csv").read_text().splitlines()
+        keep = [i for i, name in enumerate(header.split(",")) if name not in changing]
+        tables.append([[row.split(",")[i] for i in keep] for row in [header, *rows]])
+    assert tables[0] == tables[1]
+    slurm = project.record("mlp")["slurm"]
+    assert slurm["partition"] == "cpu"
+    assert slurm["submit_time"] <= slurm["start_time"]
+
+
+def test_make_status_and_why(slurm, tmp_path):
+    project = fresh_project(tmp_path / "project")
+    environment = {**os.environ, "VENV": str(BIN.parent)}
+    assert "not started" in project.run("make", "status", env=environment).stdout
+    done = project.run("make", "why", "RUN=cnn/seed1", env=environment)
+    assert "cnn/seed1: not started" in done.stdout
+    done = project.run("make", "why", "RUN=nosuch/seed1", env=environment, check=False)
+    assert done.returncode != 0
+    assert "there is no run 'nosuch/seed1'; there are: mlp/seed1, cnn/seed1" in done.stdout

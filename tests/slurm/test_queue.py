@@ -1,0 +1,91 @@
+"""A job that waits: what `status` shows of it, and what a run does about one that is stuck."""
+
+import os
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from conftest import cluster, fresh_project
+from slurm_project import SlurmProject, counting_wrappers, wait_for
+
+from lib.cluster import executor, jobs
+from lib.core.layout import Layout
+
+
+@pytest.fixture
+def project(slurm, tmp_path):
+    project = SlurmProject(fresh_project(tmp_path / "project").folder)
+    project.configure("cnn: {model: {name: CNN}}")
+    project.run_id = f"queue-{uuid.uuid4()}"
+    project.job = submit(project, "--hold")
+    yield project
+    project.run("scancel", f"--name={project.run_id}")
+
+
+def submit(project, *options) -> str:
+    """Submit a job as the executor does, and write it down as the executor does."""
+    options += ("--time=15", "--mem=3G", f"--job-name={project.run_id}")
+    options += ("--parsable", "--output=/dev/null", "--wrap", "sleep 600")
+    job_id = project.run("sbatch", *options).stdout.strip()
+    job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": "1"})
+    jobs.record_submission(Layout(project.results), job_id, project.run_id, job)
+    return job_id
+
+
+def shown(project) -> list[str]:
+    header, line = project.show("status").splitlines()
+    assert header.split()[:4] == ["experiment", "seed", "state", "job"]
+    return line.split()
+
+
+def test_a_waiting_job_and_its_reason(project):
+    wait_for(lambda: "PENDING" in shown(project), 30, "sacct to know the job")
+    assert "JobHeldUser" in shown(project)
+    assert "it waits in the queue (JobHeldUser)" in project.show("status", "--why", "cnn/seed1")
+
+
+def test_without_accounting_squeue_is_asked(project):
+    assert cluster("stop", "slurmdbd").returncode == 0
+    try:
+        words = shown(project)
+        why = project.show("status", "--why", "cnn/seed1")
+    finally:
+        assert cluster("start", "slurmdbd").returncode == 0
+    assert {"PENDING", "cpu", "0:15:00", "0/3", "JobHeldUser"} <= set(words)
+    assert "time 0:00:00 of 0:15:00, memory unknown of 3072 MB, 1 cores" in why
+    assert "Wait, or stop it: scancel " in why
+
+
+def test_a_job_that_a_broken_node_could_not_start_is_released(project):
+    starter = Path("/var/lib/slurm-throwaway/slurmstepd")
+    starter.chmod(0o644)
+    try:
+        job = submit(project, "--nodelist=cpu2")
+        command = ("squeue", "--noheader", f"--jobs={job}", "--format=%r")
+        wait_for(lambda: "held" in project.run(*command).stdout, 30, "the start to fail")
+    finally:
+        starter.chmod(0o755)
+        project.run("scontrol", "update", "nodename=cpu2", "state=resume", check=False)
+    assert executor.release_held(project.run_id) == [job]  # the other is held by its owner
+    found = {each.job_id: each for each in jobs.jobs(Layout(project.results))}
+    assert found[project.job].reason == "JobHeldUser"
+    assert found[job].reason != executor.HELD
+    wait_for(lambda: "RUNNING" in project.run("squeue", f"--jobs={job}", "--format=%T").stdout, 60)
+    assert executor.release_held(project.run_id) == []
+
+
+def test_slurm_is_asked_twice_at_the_most(project, tmp_path):
+    """Whatever the number of jobs: sacct once, and squeue once while any has not ended."""
+    for _ in range(3):
+        submit(project, "--hold")
+    log = tmp_path / "asked"
+    wrappers = counting_wrappers(tmp_path / "bin", log, ("sacct", "squeue", "scontrol", "sinfo"))
+    path = f"{wrappers}{os.pathsep}{os.environ['PATH']}"
+    project.script("status", "--configfile", "slurm.yaml", env={**os.environ, "PATH": path})
+    asked = log.read_text().splitlines()
+    assert sorted(line.split()[0] for line in asked) == ["sacct", "squeue"]
+    for line in asked:
+        assert f"--name={project.run_id}" in line
+    began = Layout(project.results).submissions.read_text().splitlines()[1].split(",")[4]
+    assert any(f"--starttime={began}" in line for line in asked)

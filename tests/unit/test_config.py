@@ -1,0 +1,218 @@
+"""What a config may say, and what is said of one that is wrong."""
+
+import pytest
+from conftest import ROOT
+
+from lib.core import strict_yaml
+from lib.core.errors import UserError
+from lib.study.config import read_study
+from models.layers import ACTIVATIONS, OUTPUTS
+
+DATASETS = "datasets_file: tests/data/datasets.yaml\ndataset: MNIST-small\n"
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def study(tmp_path):
+    def read(text, command_line=None):
+        path = tmp_path / "config.yaml"
+        path.write_text(text)
+        return read_study([path], command_line or {})
+
+    return read
+
+
+@pytest.fixture
+def complaint(study):
+    def read(text, command_line=None):
+        with pytest.raises(UserError) as failure:
+            study(text, command_line)
+        return str(failure.value)
+
+    return read
+
+
+def test_the_default_config_is_what_the_schema_says(study):
+    assert read_study([], {}) == study("")
+
+
+def test_defaults_are_the_lesson(study):
+    lesson = study("")
+    assert lesson.runs == [("mlp", 1), ("cnn", 1)]
+    mlp, cnn = lesson.experiments.values()
+    assert (mlp.runtime, cnn.runtime) == (5, 15)
+    assert (mlp.cpus, mlp.mem_mb, mlp.device) == (1, 3072, "cpu")
+    assert cnn.training == {
+        "epochs": 3,
+        "batch_size": 64,
+        "evaluation_batch_size": 1000,
+        "shuffle": False,
+        "optimizer": {"name": "Adadelta", "lr": 1.0},
+        "scheduler": {"name": "StepLR", "step_size": 1, "gamma": 0.7},
+        "loss": "nll_loss",
+        "validation_size": 0,
+        "precision": "fp32",
+    }
+
+
+def test_a_file_stands_alone(study):
+    only = study("experiments: {wide: {model: {name: MLP, hidden: 256}}}")
+    assert list(only.experiments) == ["wide"]
+
+
+def test_an_experiment_overrides_training_and_seeds(study):
+    both = study(
+        """
+        seeds: [3, 1]
+        training: {epochs: 2, batch_size: 32}
+        experiments:
+          a: {model: {name: MLP}, epochs: 5, seeds: [7]}
+          b: {model: {name: MLP}}
+        """
+    )
+    a, b = both.experiments.values()
+    assert (a.training["epochs"], a.training["batch_size"]) == (5, 32)
+    assert (b.training["epochs"], b.training["batch_size"]) == (2, 32)
+    assert both.runs == [("a", 7), ("b", 1), ("b", 3)]
+
+
+def test_an_optimizer_replaces_the_whole_mapping(study):
+    text = """
+        training: {optimizer: {name: Adadelta, lr: 1.0, rho: 0.8}}
+        experiments: {a: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e-3}}}
+    """
+    assert study(text).experiments["a"].training["optimizer"] == {"name": "SGD", "lr": 0.001}
+    override = {"training": {"optimizer": {"name": "Adam"}}}
+    assert study("", override).experiments["mlp"].training["optimizer"] == {"name": "Adam"}
+
+
+def test_null_is_no_scheduler(study):
+    experiment = study("training: {scheduler: null}").experiments["mlp"]
+    assert experiment.training["scheduler"] is None
+    options = experiment.train_options
+    assert options[options.index("--scheduler") + 1] == "none"
+
+
+def test_command_line_values_are_read_as_yaml(study):
+    # Snakemake hands nested values over as strings.
+    command_line = {"seeds": ["1", "2"], "training": {"epochs": "1", "shuffle": "true"}}
+    experiment = study("", command_line).experiments["cnn"]
+    assert experiment.seeds == [1, 2]
+    assert (experiment.training["epochs"], experiment.training["shuffle"]) == (1, True)
+
+
+def test_only_cuda_asks_for_a_gpu(study):
+    text = "experiments: {{{}}}".format(
+        ", ".join(
+            f"{device}: {{model: {{name: MLP}}, device: {device}}}"
+            for device in ("cpu", "cuda", "auto")
+        )
+    )
+    assert [each.gpus for each in study(text).experiments.values()] == [0, 1, 0]
+
+
+def one(line):
+    return f"experiments: {{a: {{model: {{name: MLP}}, {line}}}}}"
+
+
+WRONG = {
+    "unknown key": ("trainig: {}", ["'trainig'", "'training'"]),
+    "unknown key, nothing near": ("zzz: 1", ["'zzz'", "results_dir", "seeds"]),
+    "unknown key in training": ("training: {epoch: 3}", ["'epoch'", "training", "'epochs'"]),
+    "unknown key in experiment": (one("mem: 3"), ["'mem'", "experiments.a", "'mem_mb'"]),
+    "duplicate key": ("seeds: [1]\nseeds: [2]", ["line 2", "seeds", "duplicate"]),
+    "no YAML": ("seeds: [1", ["line", "not valid YAML"]),
+    "no mapping": ("- 1", ["mapping"]),
+    "wrong type": ("training: {epochs: three}", ["training.epochs", "'three'", "integer"]),
+    "a fraction of an epoch": ("training: {epochs: 2.0}", ["training.epochs", "2.0", "integer"]),
+    "true is no integer": ("training: {batch_size: true}", ["training.batch_size", "True"]),
+    "negative epochs": ("training: {epochs: -1}", ["training.epochs", "-1", "minimum of 1"]),
+    "negative seed": ("seeds: [-1]", ["seeds.0", "-1"]),
+    "seed twice": ("seeds: [1, 1]", ["seeds", "non-unique"]),
+    "seed with a path": ("seeds: ['../1']", ["seeds.0", "'../1'", "integer"]),
+    "seed with a shell command": ("seeds: ['1; ls']", ["seeds.0", "integer"]),
+    "no seed": ("seeds: []", ["seeds"]),
+    "no experiment": ("experiments: {}", ["experiments"]),
+    "no model": ("experiments: {a: {}}", ["experiments.a", "'model' is a required property"]),
+    "experiment with a path": ("experiments: {a/b: {model: {name: MLP}}}", ["'a/b'", "letters"]),
+    "experiment with a space": ("experiments: {a b: {model: {name: MLP}}}", ["'a b'", "letters"]),
+    "experiment with a command": ("experiments: {a$(ls): {model: {name: MLP}}}", ["'a$(ls)'"]),
+    "experiment named ..": ("experiments: {..: {model: {name: MLP}}}", ["'..'"]),
+    "experiment like an option": ("experiments: {-x: {model: {name: MLP}}}", ["'-x'"]),
+    "data set with a path": ("dataset: ../../evil", ["dataset", "'../../evil'", "letters"]),
+    "braces in a path": ("results_dir: 'a{b}'", ["results_dir", "braces"]),
+    "unknown data set": ("dataset: MNST", ["'MNST'", "'MNIST'"]),
+    "no such datasets_file": ("datasets_file: nowhere.yaml", ["nowhere.yaml", "No such file"]),
+    "unknown model": ("experiments: {a: {model: {name: CNNN}}}", ["'CNNN'", "did you mean 'CNN'"]),
+    "unknown model, nothing near": ("experiments: {a: {model: {name: X}}}", ["'X'", "CNN, MLP"]),
+    "unknown model argument": (
+        "experiments: {a: {model: {name: MLP, hiden: 3}}}",
+        ["MLP has no argument 'hiden'", "'hidden'"],
+    ),
+    "unknown activation": (
+        "experiments: {a: {model: {name: MLP, activation: rely}}}",
+        ["activation", "'rely'", "'relu'"],
+    ),
+    "unknown optimizer": ("training: {optimizer: {name: Adm}}", ["'Adm'", "'Adam'"]),
+    "unknown optimizer, none near": ("training: {optimizer: {name: X}}", ["Adadelta", "SGD"]),
+    "unknown optimizer argument": (
+        "training: {optimizer: {name: SGD, momentun: 0.9}}",
+        ["SGD has no argument 'momentun'", "'momentum'"],
+    ),
+    "learning rate is a word": ("training: {optimizer: {name: SGD, lr: big}}", ["lr", "'big'"]),
+    "unknown scheduler": ("training: {scheduler: {name: Step}}", ["'Step'", "'StepLR'"]),
+    "scheduler lacks an argument": (
+        "training: {scheduler: {name: CosineAnnealingLR}}",
+        ["CosineAnnealingLR needs T_max"],
+    ),
+    "scheduler is a word": ("training: {scheduler: StepLR}", ["training.scheduler", "'StepLR'"]),
+    "unknown loss": ("training: {loss: nll}", ["'nll'", "nll_loss, cross_entropy"]),
+    "loss does not fit": (
+        "training: {loss: binary_cross_entropy}",
+        ["binary_cross_entropy", "log_softmax", "needs softmax", "model MLP"],
+    ),
+    "logits do not fit nll_loss": (
+        "experiments: {a: {model: {name: CNN, output: logits}}}",
+        ["nll_loss", "logits", "cross_entropy"],
+    ),
+    "unknown device": (one("device: gpu"), ["device", "'gpu'", "cuda"]),
+    "no time": (one("runtime: 0"), ["runtime", "0"]),
+    "all held out": (
+        DATASETS + "training: {validation_size: 2000}",
+        ["validation_size", "2000 of 2000"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_configs(complaint, text, words):
+    message = complaint(text)
+    for word in [*words, "config.yaml" if "nowhere" not in text and "MNST" not in text else ""]:
+        assert word in message
+
+
+def test_each_mistake_has_its_line(complaint):
+    assert len(complaint("seed: 1\ntraining: {epochs: 0}").splitlines()) == 2
+
+
+def test_numbers_as_yaml_1_2_has_them():
+    assert strict_yaml.parse("[1e-3, 1E5, .5]") == [0.001, 100000.0, 0.5]
+
+
+def test_schema_and_layers_know_the_same_names():
+    model = strict_yaml.schema("config")["$defs"]["model"]["properties"]
+    assert model["activation"]["enum"] == list(ACTIVATIONS)
+    assert model["output"]["enum"] == list(OUTPUTS)
+
+
+def test_every_known_data_set_is_valid():
+    from lib.data import catalog
+
+    for name in strict_yaml.load(ROOT / "config/datasets.yaml"):
+        entry = catalog.load(ROOT / "config/datasets.yaml", name)
+        assert catalog.idx_size(entry, "train_images") == 47040016
+        assert catalog.idx_size(entry, "test_labels") == 10008

@@ -1,0 +1,170 @@
+"""`make run` and `make watch`: what is shown while runs train."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import BIN
+
+from lib.core.layout import Layout
+from lib.core.run_progress import Epoch, RunProgress
+
+CONFIG = ("--configfile", "tests/data/config.yaml")
+SNAKEMAKE = (BIN / "snakemake", "--profile", "profiles/local", *CONFIG)
+BAD = """
+dataset: MNIST-small
+datasets_file: tests/data/datasets.yaml
+mirrors: [tests/data]
+data_dir: results/small/data
+results_dir: results/small
+training: {epochs: 1}
+experiments: {bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def piped(tmp_path_factory):
+    """A project, and what `make run` shows in a pipe."""
+    from conftest import fresh_project
+
+    project = fresh_project(tmp_path_factory.mktemp("watch") / "project")
+    return project, project.script("watch", *CONFIG, "--", *SNAKEMAKE).stdout
+
+
+def test_in_a_pipe_there_is_a_line_for_each_epoch_of_each_run(piped):
+    project, shown = piped
+    for experiment in ("mlp", "cnn"):
+        history = (project.run_folder(experiment) / "history.csv").read_text().splitlines()[1:]
+        lines = re.findall(
+            rf"^{experiment}, seed 1: epoch (\d) of 2, test accuracy ([\d.]+)%", shown, re.MULTILINE
+        )
+        assert [
+            (row.split(",")[0], f"{100 * float(row.split(',')[5]):.2f}") for row in history
+        ] == lines
+    assert "\r" not in shown
+    assert "2 of 2 runs are done" in shown
+
+
+def test_what_a_stranger_does_not_need_is_not_shown(piped):
+    _, shown = piped
+    for words in ("Config MD5", "localrule", "input:", "reason:", "jobid", "Select jobs"):
+        assert words not in shown
+    assert "The whole report: results/small/report.html" in shown
+    assert len(shown.splitlines()) < 40
+
+
+def test_what_was_done_before_is_not_shown_again(piped):
+    project, _ = piped
+    shown = project.script("watch", *CONFIG, "--", *SNAKEMAKE).stdout
+    assert "epoch" not in shown
+    assert project.script("watch", *CONFIG).stdout.splitlines() == [
+        "2 of 2 runs are done, 0 are training"
+    ]
+
+
+def test_errors_are_shown_and_the_status_is_the_commands(project):
+    (project.folder / "bad.yaml").write_text(BAD)
+    bad = ("--configfile", "bad.yaml")
+    command = (BIN / "snakemake", "--profile", "profiles/local", *bad)
+    done = project.script("watch", *bad, "--", *command, check=False)
+    assert done.returncode == 1
+    assert "error: the training loss is nan at epoch 1, step 2" in done.stdout
+    assert "bad, seed 1: train is not done; see" in done.stdout
+    assert "Config MD5" not in done.stdout
+
+
+def test_a_command_that_says_nothing_of_an_error_is_quoted(project):
+    script = "import sys; print('something went wrong', file=sys.stderr); sys.exit(7)"
+    done = project.script("watch", *CONFIG, "--", sys.executable, "-c", script, check=False)
+    assert done.returncode == 7
+    assert "something went wrong" in done.stdout
+
+
+def test_a_command_that_does_not_exist(project):
+    done = project.script("watch", *CONFIG, "--", "no-such-command", check=False)
+    assert done.returncode == 1
+    assert "error: cannot start no-such-command: No such file" in done.stdout
+
+
+def training(project, epoch, step, seconds):
+    """Pretend that the MLP trains, by the files that a training writes."""
+    files = Layout(project.results).run("mlp", 1)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    files.lease.touch()
+    done = [Epoch(number, "test", 0.5, 0.9 + number / 100) for number in range(1, epoch)]
+    RunProgress(2, 32, epoch, step, seconds, done).write(files.progress)
+    return files
+
+
+def test_a_terminal_shows_a_bar_for_each_run(project):
+    if not shutil.which("script"):
+        pytest.skip("needs script(1) for a terminal")
+    training(project, 2, 16, 30.0)
+    watch = f"{sys.executable} scripts/watch.py {' '.join(CONFIG)}"
+    command = f"stty rows 24 cols 100; exec env --default-signal=INT timeout -s INT -k 9 8 {watch}"
+    done = project.run("script", "-qec", command, "/dev/null", check=False)  # 124: the time is up
+    assert re.search(
+        r"mlp, seed 1 \|█+ +\| +75%  epoch 2 of 2, test accuracy 91.00%, about 10 s left",
+        done.stdout,
+    )
+    assert "0 of 2 runs are done, 1 are training" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def start(project, *arguments) -> subprocess.Popen:
+    """Start the command so that it heeds Ctrl-C, which tests in the background would ignore."""
+    return subprocess.Popen(
+        ["env", "--default-signal=INT", sys.executable, "scripts/watch.py", *CONFIG, *arguments],
+        cwd=project.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_watching_follows_a_run_and_ctrl_c_ends_it(project):
+    training(project, 1, 8, 5.0)
+    process = start(project, "--interval", "0.2")
+    assert process.stdout.readline() == "0 of 2 runs are done, 1 are training\n"
+    training(project, 2, 16, 30.0)
+    assert process.stdout.readline() == (
+        "mlp, seed 1: epoch 1 of 2, test accuracy 91.00%, about 10 s left\n"
+    )
+    process.send_signal(signal.SIGINT)
+    rest = process.communicate(timeout=30)[0]
+    assert (process.returncode, rest) == (0, "")
+
+
+def test_ctrl_c_in_a_run_ends_the_command_too(project):
+    process = start(project, "--", *SNAKEMAKE)
+    files = Layout(project.results).run("cnn", 1)
+    deadline = time.monotonic() + 120
+    while not files.lease.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    shown = process.communicate(timeout=120)[0]
+    assert process.returncode != 0
+    assert "Traceback" not in shown
+    assert not files.record.exists()
+
+
+def test_status_reads_the_progress_file(project):
+    training(project, 2, 16, 30.0)
+    _, mlp, cnn = project.script("status", *CONFIG).stdout.splitlines()
+    assert mlp.split() == ["mlp", "1", "training", "1/2", "0.9100"]
+    assert cnn.split() == ["cnn", "1", "not", "started", "0/2"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"epochs": 2}', json.dumps({"done": 3})])
+def test_a_progress_file_that_is_none_is_no_progress(project, content):
+    files = training(project, 2, 16, 30.0)
+    files.progress.write_text(content)
+    assert RunProgress.read(files.progress) is None
+    assert "0/2" in project.script("status", *CONFIG).stdout
