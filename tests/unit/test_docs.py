@@ -2,11 +2,17 @@
 
 import re
 
+import pytest
 from conftest import ROOT
 
-import checked_yaml
+from lib.core import strict_yaml
+from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, SHARED, Settings
 
 TEXT = (ROOT / "config/README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+DOCUMENTS += [ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# What a run or the setup creates, rather than the repository.
+CREATED = ("results", "out", ".venv", ".snakemake")
 
 
 def documented(heading: str) -> dict[str, str]:
@@ -17,34 +23,50 @@ def documented(heading: str) -> dict[str, str]:
     return {key: default.strip("` ") for key, default in rows}
 
 
-def assert_documented(heading, properties):
+def defaults(properties: dict) -> dict:
+    """Return the defaults that a schema gives to its keys, except for those in words."""
+    in_words = ("training", "experiments")
+    return {
+        key: each["default"]
+        for key, each in properties.items()
+        if "default" in each and key not in in_words
+    }
+
+
+def assert_documented(heading, keys, expected):
+    """Check that a table has a row for each key, and the expected defaults."""
     rows = documented(heading)
-    assert list(rows) == list(properties)
-    for key, each in properties.items():
-        if "default" in each and key not in ("training", "experiments"):
-            assert checked_yaml.parse(rows[key]) == each["default"], key
+    assert list(rows) == list(keys)
+    assert {key: strict_yaml.parse(rows[key]) for key in expected} == expected
 
 
-def test_every_key_and_default_is_documented():
-    schema = checked_yaml.schema("config")
+def test_every_key_and_default_of_the_schema_is_documented():
+    schema = strict_yaml.schema("config")
     training = schema["properties"]["training"]["properties"]
     experiment = schema["$defs"]["experiment"]["properties"]
-    assert_documented("The study", schema["properties"])
-    assert_documented("`training`, and each experiment", training)
     own = {key: each for key, each in experiment.items() if key not in training}
-    assert_documented("Each experiment", own)
+    for heading, keys in (("The study", schema["properties"]), ("Each experiment", own)):
+        assert defaults(keys)
+        assert_documented(heading, keys, defaults(keys))
+
+
+def test_every_key_and_default_of_a_training_is_documented():
+    training = strict_yaml.schema("config")["properties"]["training"]["properties"]
+    assert set(training) == set(SHARED)
+    assert not defaults(training)  # there is one place for them
+    settings = Settings.defaults().as_dict()
+    expected = {key: settings[key] for key in SHARED}
+    assert_documented("`training`, and each experiment", training, expected)
+    device = Settings.defaults().device
+    assert strict_yaml.parse(documented("Each experiment")["device"]) == device
 
 
 def test_every_name_is_documented():
-    from recipe import LOSSES, OPTIMIZERS, SCHEDULERS
-
     for name in [*LOSSES, *OPTIMIZERS, *SCHEDULERS]:
         assert f"`{name}`" in TEXT, name
 
 
-def test_every_loss_stands_with_the_outputs_that_it_fits():
-    from recipe import LOSSES
-
+def test_every_loss_is_listed_with_the_outputs_that_it_fits():
     for output in ("log_softmax", "softmax", "logits"):
         row = re.search(rf"^\| `{output}`.*?\| (.*) \|$", TEXT, flags=re.MULTILINE)[1]
         fitting = {name for name, loss in LOSSES.items() if output in loss.outputs}
@@ -52,5 +74,29 @@ def test_every_loss_stands_with_the_outputs_that_it_fits():
 
 
 def test_every_data_set_is_documented():
-    for name in checked_yaml.load(ROOT / "config/datasets.yaml"):
+    for name in strict_yaml.load(ROOT / "config/datasets.yaml"):
         assert f"`{name}`" in TEXT
+
+
+def name_of(path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_link_leads_to_a_file(document):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text())
+    for link in links:
+        assert link.startswith("https://") or (document.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_path_that_is_named_exists(document):
+    """Check the words between backticks that look like paths: those with a folder and a suffix."""
+    for path in re.findall(r"`([\w.-]+(?:/[\w.-]+)*/[\w-]+\.[a-z]+)`", document.read_text()):
+        assert path.split("/")[0] in CREATED or (ROOT / path).exists(), path
+
+
+def test_every_document_is_linked_from_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    for document in DOCUMENTS[1:]:
+        assert f"]({name_of(document)})" in readme

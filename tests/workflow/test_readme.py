@@ -1,5 +1,6 @@
-"""Every command of the README does what it says, on the small data set where it trains."""
+"""Every command of the documents does what they say, on the small data set where it trains."""
 
+import csv
 import os
 import re
 import textwrap
@@ -8,27 +9,56 @@ import pytest
 from conftest import BIN, ROOT, fresh_project
 from PIL import Image, ImageDraw
 
-README = (ROOT / "README.md").read_text()
-MAKE_HELP = (ROOT / "Makefile").read_text()
+# In this order their commands are run, in one folder.
+DOCUMENTS = (
+    "README.md",
+    "config/README.md",
+    "docs/cluster.md",
+    "docs/report.md",
+    "docs/statistics.md",
+    "docs/performance.md",
+)
+TEXT = {name: (ROOT / name).read_text() for name in DOCUMENTS}
+README = TEXT["README.md"]
+MAKEFILE = (ROOT / "Makefile").read_text()
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
 
 
 def blocks(language: str) -> list[str]:
     """Return the README's code blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    return [block for found, block in FENCED.findall(README) if found == language]
 
 
 def block_commands(block: str) -> list[str]:
-    """Return a block's commands, one a line, without comments."""
-    return [line.split("   #")[0].strip() for line in block.splitlines() if line.strip()]
+    """Return a block's commands, one per line, without comments."""
+    lines = [re.split(r"  +#", line)[0].strip() for line in block.splitlines()]
+    return [line for line in lines if line]
 
 
-def commands() -> list[str]:
-    """Return the README's commands."""
-    return [command for block in blocks("sh") for command in block_commands(block)]
+COMMANDS = [
+    (name, command)
+    for name, text in TEXT.items()
+    for language, block in FENCED.findall(text)
+    if language == "sh"
+    for command in block_commands(block)
+]
+
+# Not run here: these would set up an environment, run this suite inside itself, take long, or need
+# a Slurm cluster.
+ONLY_CHECKED = (
+    "source ",
+    "sinfo ",
+    "make test",
+    "make bench",
+    "make check",
+    "make cluster",
+    "make run VENV=",
+)
+SILENT = ("make venv",)  # there is nothing left to do for it
 
 
-# Not run here: these would set up an environment, run this suite inside itself, or take long.
-ONLY_CHECKED = ("make test", "make bench", "git clone", "cd ", "source ")
+def is_run(command: str) -> bool:
+    return not command.startswith(ONLY_CHECKED)
 
 
 @pytest.fixture(scope="module")
@@ -63,52 +93,90 @@ def add_entries(project, block):
 
 @pytest.fixture(scope="module")
 def outputs(project):
-    """What each command prints, run in the README's order with its files written on the way."""
+    """What each command prints, by document, run in order with the files written on the way."""
     printed = {}
-    files = re.findall(r"^```(sh|yaml|python)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    for language, block in files:
-        first, _, rest = block.partition("\n")
-        if language == "python":
-            (project.folder / first.removeprefix("# ")).write_text(rest)
-        elif language == "yaml":
-            assert first == "# config/config.yaml, under experiments"
-            add_entries(project, rest)
-        else:
-            for command in block_commands(block):
-                if not command.startswith(ONLY_CHECKED):
-                    printed[command] = run(project, command)
+    for name, text in TEXT.items():
+        for language, block in FENCED.findall(text):
+            first, _, rest = block.partition("\n")
+            if language == "python":
+                (project.folder / first.removeprefix("# ")).write_text(rest)
+            elif language == "yaml":
+                assert first == "# config/config.yaml, under experiments"
+                add_entries(project, rest)
+            elif language == "sh":
+                for command in filter(is_run, block_commands(block)):
+                    printed[name, command] = run(project, command)
     return printed
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if not c.startswith(ONLY_CHECKED)])
-def test_the_command_runs(outputs, command):
-    assert outputs[command]
+@pytest.mark.parametrize(("document", "command"), [each for each in COMMANDS if is_run(each[1])])
+def test_the_command_runs(outputs, document, command):
+    assert bool(outputs[document, command]) != (command in SILENT)
+
+
+def test_the_readme_begins_with_the_set_up_commands():
+    assert [command for name, command in COMMANDS if name == "README.md"][:2] == [
+        "make run",
+        "make test",
+    ]
 
 
 def test_the_commands_leave_what_the_readme_says(outputs, project):
     rows = (project.folder / "results/report.csv").read_text().splitlines()
     experiments = [row.split(",")[0] for row in rows[1:]]
     assert experiments == ["mlp", "cnn", "wide", "linear"]
-    columns = rows[0].split(",")
-    table = README[README.index("| column |") : README.index("A run's folder")]
-    documented = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
-    assert set(documented) <= set(columns)
+
+
+def first_cells(name: str, section: str) -> list[str]:
+    """Return the names between backticks in the first column of a section's table."""
+    text = re.split(r"^#+ ", TEXT[name].split(f"{section}\n", 1)[1], flags=re.MULTILINE)[0]
+    return re.findall(r"`([\w.]+)`", "".join(re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)))
+
+
+@pytest.mark.parametrize(
+    ("document", "section", "table"),
+    [
+        ("docs/report.md", "### `results/report.csv`: one row per run", "report"),
+        ("docs/report.md", "### `results/summary.csv`: one row per experiment", "summary"),
+        ("docs/report.md", "### `results/comparisons.csv`: one row per pair", "comparisons"),
+        ("docs/cluster.md", "## What a study costs", "resources"),
+    ],
+)
+def test_every_column_is_documented(outputs, project, document, section, table):
+    with (project.folder / f"results/{table}.csv").open(newline="") as file:
+        columns = next(csv.reader(file))
+    heading = next(line for line in TEXT[document].splitlines() if line.startswith(section))
+    assert first_cells(document, heading) == columns
+
+
+def test_every_file_of_a_run_is_documented(outputs, project):
     run_folder = project.folder / "results/runs/cnn/seed1"
-    table = README[README.index("| file | content |") : README.index("## Your own experiment")]
-    files = re.findall(r"`([\w.]+)`", "".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
+    files = first_cells("docs/report.md", "## The files of a run")
     assert sorted(files) == sorted(path.name for path in run_folder.iterdir())
 
 
 def test_a_new_model_trains_alone(outputs):
-    last = outputs["snakemake --profile profiles/local"]
+    last = outputs["README.md", "snakemake --profile profiles/local"]
     assert "The linear classifies" in last or "the linear " in last
     assert re.search(r"^linear +1 ", last, re.MULTILINE)
+    assert set(re.findall(r"Train (\w+), seed", last)) == {"wide", "linear"}
+
+
+def test_a_plain_process_trains_the_same_weights(outputs):
+    (digests,) = (text for (_, command), text in outputs.items() if command.startswith("sha256sum"))
+    first, second = (line.split()[0] for line in digests.splitlines())
+    assert first == second
+
+
+def test_while_it_trains_each_run_is_shown(outputs):
+    line = r"^cnn, seed 1: epoch 1 of 3, test accuracy \d+\.\d\d%, about .+ left$"
+    assert re.search(line, outputs["README.md", "make run"], re.MULTILINE)
 
 
 def test_the_commands_that_are_not_run_exist():
-    for command in commands():
+    for _, command in COMMANDS:
         if command.startswith("make "):
-            assert re.search(rf"^{command.split()[1]}:.*##", MAKE_HELP, re.MULTILINE), command
+            assert re.search(rf"^{command.split()[1]}:.*##", MAKEFILE, re.MULTILINE), command
 
 
 def test_python_blocks_are_whole_files():
@@ -121,16 +189,26 @@ def test_the_output_shown_has_the_form_of_the_real_one(outputs):
     shown = re.search(r"```text\n(.*?)```", README, re.DOTALL)[1]
     # Where a line breaks, and how wide a column is, depends on the figures.
     form, real = (re.sub(r"\s+", " ", re.sub(r"[\d.,]+", "N", text))
-                  for text in (shown, outputs["make run"]))  # fmt: skip
+                  for text in (shown, outputs["README.md", "make run"]))  # fmt: skip
     assert form in real
 
 
+def test_the_picture_is_what_the_command_draws(outputs, project):
+    """Draw it into a copy whose picture is gone."""
+    (picture,) = blocks("mermaid")
+    empty = project.folder / "drawn.md"
+    empty.write_text(README.replace(picture, "flowchart LR\n"))
+    project.script("diagram", "drawn.md")
+    assert empty.read_text() == README
+
+
 def edges(graph: str) -> set[tuple[str, str]]:
-    """Return the arrows of a Mermaid flow chart by the names of what they join."""
+    """Return the arrows of Snakemake's own graph by the names of what they join."""
     names = dict(re.findall(r"(id\d+)\[(\w+)\]", graph))
     return {(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", graph)}
 
 
-def test_the_picture_is_the_commands(outputs):
-    drawn = outputs["snakemake --rulegraph mermaid-js"]
-    assert edges(blocks("mermaid")[0]) == edges(drawn) != set()
+def test_the_picture_has_the_arrows_of_snakemake(outputs, project):
+    drawn = edges(run(project, "snakemake --rulegraph mermaid-js"))
+    shown = set(re.findall(r"^ +(\w+) --> (\w+)$", blocks("mermaid")[0], re.MULTILINE))
+    assert shown == {edge for edge in drawn if edge[1] != "all"} != set()
