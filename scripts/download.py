@@ -60,7 +60,7 @@ def main() -> None:
     else:
         with lock(folder):
             sources = list(all_sources(entry, args.mirrors, args.timeout, args.deadline))
-            # While we waited for the lock, another run may have brought some.
+            # While we waited for the lock, another run may have downloaded some.
             files = intact_files(folder, entry)
             for role in entry["files"]:
                 if role not in files:

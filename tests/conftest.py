@@ -170,7 +170,7 @@ def slurm(slurm_machine):
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
-    """Return what tells the bytes that the Slurm tests' network comes to in peace, by epochs."""
+    """Return a function that gives the bytes of the Slurm tests' undisturbed network, by epochs."""
     from slurm_project import NETWORK, SlurmProject
 
     project = SlurmProject(fresh_project(tmp_path_factory.mktemp("undisturbed") / "project").folder)

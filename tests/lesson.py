@@ -2,8 +2,8 @@
 
     python tests/lesson.py mlp --root results/data --output lesson.safetensors
 
-It knows nothing of the project: torchvision's data set, a transform an image, a DataLoader, one
-file for the network and the loop. It prints a line of JSON an epoch and saves the weights.
+It knows nothing of the project: torchvision's data set, a transform per image, a DataLoader, one
+file for the network and the loop. It prints one line of JSON per epoch and saves the weights.
 """
 
 import argparse
@@ -49,7 +49,7 @@ class Convolutional(nn.Module):
 
 
 def read(root):
-    """Return training and test set as the lesson reads them: a transform an image."""
+    """Return training and test set as the lesson reads them: a transform per image."""
     transform = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
     )

@@ -13,7 +13,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-import evaluate
+from lib.training.accuracy import accuracy_table, write_evaluation
 
 
 def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:
@@ -38,8 +38,8 @@ def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:
                     "confidence": random.uniform(0.5, 1, len(labels)).astype(np.float32),
                 }
             )
-            counts = evaluate.accuracy_table(table, classes)
-            evaluate.write_evaluation(folder, table, counts, evaluation)
+            counts = accuracy_table(table, classes)
+            write_evaluation(folder, table, counts, evaluation)
 
 
 if __name__ == "__main__":

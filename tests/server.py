@@ -13,7 +13,7 @@ DATA = ROOT / "tests" / "data"
 
 
 class Mirror(BaseHTTPRequestHandler):
-    """`/BEHAVIOUR/FILE` serves a file of tests/data in the way that BEHAVIOUR names."""
+    """`/BEHAVIOR/FILE` serves a file of tests/data in the way that BEHAVIOR names."""
 
     def __init__(self, requests, *args):
         self.requests = requests
@@ -21,18 +21,18 @@ class Mirror(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.requests.append(self.path)
-        _, behaviour, name = self.path.split("/")
+        _, behavior, name = self.path.split("/")
         path = DATA / name
-        if behaviour.isdecimal():
-            return self.send_error(int(behaviour))
-        if behaviour == "plain":
+        if behavior.isdecimal():
+            return self.send_error(int(behavior))
+        if behavior == "plain":
             path = path.with_name(f"{name}.gz")
             content = gzip.decompress(path.read_bytes()) if path.exists() else None
         else:
             content = path.read_bytes() if path.exists() else None
         if content is None:
             return self.send_error(404)
-        return getattr(self, behaviour)(content)
+        return getattr(self, behavior)(content)
 
     def good(self, content, size=None):
         self.send_response(200)

@@ -26,11 +26,11 @@ class SlurmProject(Project):
 
     def start(self, *arguments, **environment) -> subprocess.Popen:
         """Start the workflow; what it prints goes to `snakemake.log`."""
-        # Tests that are run in the background inherit a shell's wish to ignore Ctrl-C.
-        heed = ("env", "--default-signal=INT")
+        # Tests that are run in the background inherit from the shell that Ctrl-C is ignored.
+        with_signals = ("env", "--default-signal=INT")
         with (self.folder / "snakemake.log").open("a") as log:
             return subprocess.Popen(
-                [*heed, *self.command(*arguments)],
+                [*with_signals, *self.command(*arguments)],
                 cwd=self.folder,
                 env=os.environ | environment,
                 stdin=subprocess.DEVNULL,

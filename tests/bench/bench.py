@@ -4,8 +4,8 @@
 
 Each ratio is the median over pairs, plain script then ours, with the smallest and the largest. It
 writes results/bench.csv and prints it as a table. The part `slurm` starts the throw-away
-cluster, so it needs root on Debian or Ubuntu; `gpu` needs a GPU. What cannot be had is skipped with
-a line that says so.
+cluster, so it needs root on Debian or Ubuntu; `gpu` needs a GPU. What is not available is skipped
+with a line that says so.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
-import slurm_part  # noqa: E402  # noqa: E402
+import slurm_part  # noqa: E402
 from conftest import BIN  # noqa: E402
 
 DATA_DIR = ROOT / "results" / "data"
@@ -205,16 +205,19 @@ STEP_TRICKS = ("layout", "allocator", "in-place")
 START = """
 import sys
 sys.path.insert(0, "scripts")
-import cli, light_dynamo
+from lib.training import process
 {begin}
 import torch
 optimizer = torch.optim.Adadelta([torch.ones(1, requires_grad=True)])
 optimizer.step()
 {end}
 """
-DYNAMO, LEAVE = "light_dynamo.install()", "cli.leave()"
+POSTPONE, EXIT = "process.postpone_compiler()", "process.exit_without_teardown()"
 # A trick, and what of `START` a process is without it and with it.
-START_TRICKS = (("light_dynamo", ("", ""), (DYNAMO, "")), ("leave", (DYNAMO, ""), (DYNAMO, LEAVE)))
+START_TRICKS = (
+    ("compiler not imported", ("", ""), (POSTPONE, "")),
+    ("torch not unloaded", (POSTPONE, ""), (POSTPONE, EXIT)),
+)
 
 
 def tricks(table, quick):

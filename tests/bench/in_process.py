@@ -1,4 +1,4 @@
-"""What the benchmark measures from within a process of its own: it prints one line of JSON.
+"""What the benchmark measures inside a process of its own: it prints one line of JSON.
 
 python tests/bench/in_process.py phases ours cnn --threads 1 ...   seconds a step, by phase
 python tests/bench/in_process.py floor                             what the processor can do
@@ -15,15 +15,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
-import lesson  # noqa: E402  # noqa: E402
-import torch  # noqa: E402  # noqa: E402
+import lesson  # noqa: E402
+import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-import models  # noqa: E402  # noqa: E402
+import models  # noqa: E402
 from lib.data import prepared  # noqa: E402
-from lib.training import allocator  # noqa: E402
+from lib.training import process  # noqa: E402
 
 PHASES = ("data", "forward", "backward", "optimizer")
 BATCH_SIZE, WARM_UP = 64, 10
@@ -67,9 +67,9 @@ def phases(args) -> dict:
 
 
 def ours(args):
-    """Return our model and data set, prepared as scripts/train.py does, but for one trick."""
+    """Return our model and data set, prepared as scripts/train.py does, except for one trick."""
     if args.without != "allocator":
-        allocator.keep_freed_memory()
+        process.keep_freed_memory()
     dataset = prepared.load(args.data)
     model = models.build({"name": args.network.upper()}, dataset.image_size, len(dataset.classes))
     if args.without == "in-place":

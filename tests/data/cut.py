@@ -3,7 +3,7 @@
     python tests/data/cut.py results/data/MNIST/raw
 
 writes the .gz files beside this script, the same bytes each time, and prints the SHA-256 of their
-contents, which stand in datasets.yaml.
+contents, which are in datasets.yaml.
 """
 
 import gzip

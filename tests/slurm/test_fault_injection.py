@@ -24,7 +24,7 @@ FAULTS = {
     "preempted": "PREEMPTED",
     "bumped": "REQUEUED",  # by us: its partition cancels what it preempts
     "lost": "NODE_FAIL",
-    "time": "TIMEOUT FAILED",  # FAILED where the training heeds the signal in time
+    "time": "TIMEOUT FAILED",  # FAILED where the training acts on the signal in time
     "memory": "FAILED",
 }
 EPOCHS = dict.fromkeys(FAULTS, 12) | {"time": 50, "lost": 50}

@@ -59,13 +59,13 @@ def assert_nothing(tmp_path):
     assert not (tmp_path / "files.json").exists()
 
 
-@pytest.mark.parametrize("behaviour", ["good", "plain"])
-def test_from_a_web_server(tmp_path, behaviour):
+@pytest.mark.parametrize("behavior", ["good", "plain"])
+def test_from_a_web_server(tmp_path, behavior):
     with server.serve() as (address, _):
-        download(tmp_path, f"{address}/{behaviour}")
+        download(tmp_path, f"{address}/{behavior}")
     assert_complete(tmp_path)
     files = json.loads((tmp_path / "files.json").read_text())["files"]
-    assert {file["source"] for file in files.values()} == {f"{address}/{behaviour}"}
+    assert {file["source"] for file in files.values()} == {f"{address}/{behavior}"}
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
@@ -96,13 +96,13 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("behaviour", "expected"), BAD.items(), ids=BAD.keys())
-def test_a_bad_mirror_is_named_and_leaves_nothing(tmp_path, behaviour, expected):
+@pytest.mark.parametrize(("behavior", "expected"), BAD.items(), ids=BAD.keys())
+def test_a_bad_mirror_is_named_and_leaves_nothing(tmp_path, behavior, expected):
     reason, requests = expected
     with server.serve() as (address, asked):
-        done = download(tmp_path, f"{address}/{behaviour}", check=False)
+        done = download(tmp_path, f"{address}/{behavior}", check=False)
     assert done.returncode == 1
-    assert f"{address}/{behaviour}: " in done.stderr
+    assert f"{address}/{behavior}: " in done.stderr
     assert reason in done.stderr
     assert "mirrors: [" in done.stderr  # the line of config that would help
     assert len(asked) == requests  # .gz and plain, or one retry
@@ -137,7 +137,7 @@ def test_intact_files_are_never_touched(tmp_path):
     assert untouched(raw(tmp_path)) == before
 
 
-def test_only_what_is_damaged_is_brought(tmp_path):
+def test_only_what_is_damaged_is_downloaded(tmp_path):
     download(tmp_path, DATA)
     damaged = raw(tmp_path) / NAMES[0]
     damaged.write_bytes(CONTENTS[damaged.name][:-1])
@@ -183,7 +183,7 @@ def test_two_runs_share_a_folder(tmp_path):
             for i in range(3)
         ]
         assert [run.wait(60) for run in runs] == [0, 0, 0]
-    assert len(asked) == 4  # the others waited, and found what the first had brought
+    assert len(asked) == 4  # the others waited, and found what the first had downloaded
     (tmp_path / "files.json").write_bytes((tmp_path / "0.json").read_bytes())
     assert_complete(tmp_path)
 

@@ -1,4 +1,4 @@
-"""A user's own images: brought into MNIST's frame, classified, or refused if they are none."""
+"""A user's own images: brought into MNIST's frame, classified, or rejected."""
 
 import csv
 import subprocess

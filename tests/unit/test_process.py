@@ -1,4 +1,4 @@
-"""What speeds up a training process: gone when it is not wanted, and without effect on a number."""
+"""What makes a training process faster: it can be turned off, and it changes no number."""
 
 import os
 import subprocess

@@ -45,7 +45,7 @@ def history(folder) -> list[dict]:
 
 
 def lesson(root: Path, output: Path, network: str, *options) -> list[dict]:
-    """Run the lesson's plain script; return what it prints, a row an epoch."""
+    """Run the lesson's plain script; return what it prints, one row per epoch."""
     command = [sys.executable, "tests/lesson.py", network, "--root", root, "--output", output]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -50,10 +50,10 @@ def test_it_writes_what_the_design_says(finished_once):
 def test_others_may_read_the_results(finished_once):
     """Every file has the mode that any other new file has."""
     (finished_once.folder / "new").touch()
-    wanted = (finished_once.folder / "new").stat().st_mode
+    expected = (finished_once.folder / "new").stat().st_mode
     for path in finished_once.results.rglob("*"):
         if path.is_file():
-            assert path.stat().st_mode == wanted, path
+            assert path.stat().st_mode == expected, path
 
 
 def test_a_jobs_log_begins_with_when_and_where(finished_once):

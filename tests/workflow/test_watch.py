@@ -118,7 +118,7 @@ def test_a_terminal_shows_a_bar_for_each_run(project):
 
 
 def start(project, *arguments) -> subprocess.Popen:
-    """Start the command so that it heeds Ctrl-C, which tests in the background would ignore."""
+    """Start the command so that Ctrl-C reaches it, also where tests run in the background."""
     return subprocess.Popen(
         ["env", "--default-signal=INT", sys.executable, "scripts/watch.py", *CONFIG, *arguments],
         cwd=project.folder,

@@ -151,8 +151,8 @@ class StudyExecutor(PluginExecutor):
         if self.failed_queries >= attempts:
             raise WorkflowError(
                 f"the last {attempts} status queries have failed: {self.status_command}\n"
-                "The jobs in Slurm go on without this run. The same command resumes from what they do. "
-                "To wait for longer, raise slurm-status-attempts in the profile; on a cluster "
+                "The jobs in Slurm go on without this run; the same command uses their results. "
+                "To wait longer, raise slurm-status-attempts in the profile; on a cluster "
                 "without accounting, set slurm-status-command: squeue"
             )
 

@@ -79,10 +79,10 @@ class Mean:
         """
         if not self.standard_error:
             return 0.0 if self.value else 1.0
-        wanted = abs(self.value) / self.standard_error
-        if self.quantile(TINY / 2) < wanted:
+        target = abs(self.value) / self.standard_error
+        if self.quantile(TINY / 2) < target:
             return 0.0
-        exponent = brentq(lambda e: self.quantile(10**e / 2) - wanted, math.log10(TINY), 0)
+        exponent = brentq(lambda e: self.quantile(10**e / 2) - target, math.log10(TINY), 0)
         return float(10**exponent)
 
     def detectable(self, level: float) -> float | None:
