@@ -23,7 +23,7 @@ from lib.core.errors import UserError
 from lib.core.files import read_json
 from lib.core.layout import RunFiles
 from lib.training.metrics import probabilities
-from lib.training.run_folder import load_weights
+from lib.training.outcome import load_weights
 
 FAINTEST = 16  # gray levels of 256 by which a drawing must differ from its paper
 BOX = 20 / 28  # share of the frame's side that the drawing fills

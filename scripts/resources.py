@@ -4,7 +4,7 @@ The figures are those of `sacct` where there is accounting, else of the runs' ow
 column names a request that is enough: a fifth more than was used, rounded up.
 """
 
-from lib.cluster import resources
+from lib.cluster import usage
 from lib.core import command_line
 from lib.study.config import add_argument, read_study
 
@@ -14,7 +14,7 @@ def main() -> None:
     parser = command_line.parser(__doc__)
     add_argument(parser)
     args = parser.parse_args()
-    print(resources.write(read_study(args.configfile, {})))
+    print(usage.write(read_study(args.configfile, {})))
 
 
 if __name__ == "__main__":

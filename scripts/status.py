@@ -11,7 +11,7 @@ from lib.core import command_line
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.study.config import add_argument, read_study
-from lib.study.progress import run_state
+from lib.study.run_states import run_state
 from lib.study.study import Study
 
 LOG_LINES = 15

@@ -35,9 +35,9 @@ from lib.training import device as devices
 from lib.training import loop, process
 from lib.training.checkpoint import Checkpoints, Stopped
 from lib.training.lease import Lease
+from lib.training.outcome import Outcome
 from lib.training.progress import Diverged, Progress
 from lib.training.recipe import loss_function
-from lib.training.run_folder import RunFolder
 
 
 def main() -> None:
@@ -53,20 +53,20 @@ def main() -> None:
         "code_sha256": code_digests.combined_digest(code),
     }
     files = RunFiles(args.output)
-    folder = RunFolder(files, identity)
+    outcome = Outcome(files, identity)
     with Lease(args.output) as lease:
-        if lease.had_to_wait and folder.is_complete():
+        if lease.had_to_wait and outcome.is_complete():
             print(f"{args.output} is complete: the other process has finished it")
             return
-        folder.raise_if_known_failure()
+        outcome.raise_if_known_failure()
         interval = 60 * args.checkpoint_minutes
         checkpoints = Checkpoints(files.checkpoint, identity, interval, lease.ensure_held)
         checkpoints.install_signal_handlers()
         try:
-            train_and_write(settings, args, device, folder, checkpoints)
+            train_and_write(settings, args, device, outcome, checkpoints)
         except Diverged as error:
             lease.ensure_held()
-            folder.remember_failure(str(error))
+            outcome.remember_failure(str(error))
             raise
         except Stopped as stopped:
             print(f"{stopped}; the same command resumes from there", file=sys.stderr, flush=True)
@@ -77,7 +77,7 @@ def train_and_write(
     settings: Settings,
     args: argparse.Namespace,
     device: torch.device,
-    folder: RunFolder,
+    outcome: Outcome,
     checkpoints: Checkpoints,
 ) -> None:
     """Train, and write the run's files."""
@@ -106,13 +106,13 @@ def train_and_write(
         settings,
         checkpoints,
         Progress(
-            settings, len(training_set), len(held_out), args.log_interval, folder.files.progress
+            settings, len(training_set), len(held_out), args.log_interval, outcome.files.progress
         ),
     )
 
     train_seconds = sum(row["train_seconds"] for row in trained.history)
     record = {
-        **folder.identity,
+        **outcome.identity,
         "parameters": parameters,
         "data": str(args.data),
         "code": code,
@@ -135,7 +135,7 @@ def train_and_write(
         "resumes": trained.resumes,
     }
     checkpoints.ensure_held()
-    folder.write(model, trained.history, record)
+    outcome.write(model, trained.history, record)
 
 
 def read_arguments() -> tuple[Settings, argparse.Namespace]:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from lib.core import command_line
 from lib.core.errors import UserError
 from lib.study.config import add_argument, read_study
-from lib.study.progress import RunState, run_state
+from lib.study.run_states import RunState, run_state
 from lib.study.study import Study
 
 MOST_BARS = 12

@@ -6,6 +6,7 @@ from conftest import ROOT
 from lib.core import strict_yaml
 from lib.core.errors import UserError
 from lib.study.config import read_study
+from lib.study.job_requests import job_request
 from models.layers import ACTIVATIONS, OUTPUTS
 
 DATASETS = "datasets_file: tests/data/datasets.yaml\ndataset: MNIST-small\n"
@@ -112,7 +113,16 @@ def test_only_cuda_asks_for_a_gpu(study):
             for device in ("cpu", "cuda", "auto")
         )
     )
-    assert [each.gpus for each in study(text).experiments.values()] == [0, 1, 0]
+    requests = [job_request(each) for each in study(text).experiments.values()]
+    assert [each.gpus for each in requests] == [0, 1, 0]
+
+
+def test_a_retry_asks_for_more_memory_and_time(study):
+    experiment = study(one("mem_mb: 1000, runtime: 7, cpus: 2")).experiments["a"]
+    requests = [job_request(experiment, attempt) for attempt in (1, 2, 3, 4)]
+    assert [each.mem_mb for each in requests] == [1000, 2000, 3000, 3000]
+    assert [each.runtime for each in requests] == [7, 14, 21, 21]
+    assert {each.cpus for each in requests} == {2}
 
 
 def one(line):

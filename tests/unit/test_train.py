@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import models
 from lib.core import command_line
 from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, loss_output_mismatch
-from lib.training import recipe, run_folder
+from lib.training import outcome, recipe
 from lib.training.lease import Lease
 
 
@@ -114,7 +114,7 @@ def test_what_it_prints_and_writes(small_data, tmp_path):
     assert sum(line.startswith("Test set: Average loss: ") for line in lines) == 2
     assert done.stderr == ""  # no progress bar in a log file
     rows = history(tmp_path)
-    assert list(rows[0]) == run_folder.HISTORY
+    assert list(rows[0]) == outcome.HISTORY
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["learning_rate"] for row in rows] == ["1.0", "0.7"]
     assert {row["split"] for row in rows} == {"test"}

@@ -13,7 +13,7 @@ import pytest
 from conftest import BIN
 
 from lib.core.layout import Layout
-from lib.core.run_progress import Epoch, RunProgress
+from lib.core.progress_file import Epoch, RunProgress
 
 CONFIG = ("--configfile", "tests/data/config.yaml")
 SNAKEMAKE = (BIN / "snakemake", "--profile", "profiles/local", *CONFIG)

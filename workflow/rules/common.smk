@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lib.core import code_digests
 from lib.core.layout import FIGURES, REPORT_TABLES
+from lib.study.job_requests import job_request
 
 # The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
 # `set` is Snakemake's own prefix, which this one replaces: without it, a command that fails and is
@@ -53,3 +54,8 @@ def digest_of(*files):
 def experiment_of(wildcards):
     """Return the experiment of a job."""
     return STUDY.experiments[wildcards.experiment]
+
+
+def request_of(wildcards, attempt=1):
+    """Return what a job asks for; a retry asks for more."""
+    return job_request(experiment_of(wildcards), attempt)

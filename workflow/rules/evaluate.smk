@@ -9,9 +9,9 @@ rule evaluate:
         EVALUATED,
     log:
         FILES.log("evaluate", "{experiment}", "{seed}").as_posix(),
-    threads: lambda wildcards: experiment_of(wildcards).cpus
+    threads: lambda wildcards: request_of(wildcards).cpus
     resources:
-        mem_mb=lambda wildcards, attempt: experiment_of(wildcards).on_attempt(attempt).mem_mb,
+        mem_mb=lambda wildcards, attempt: request_of(wildcards, attempt).mem_mb,
         runtime=5,
     params:
         code=lambda wildcards: code_of("scripts/evaluate.py", experiment_of(wildcards).model_file),

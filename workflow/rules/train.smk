@@ -8,12 +8,12 @@ rule train:
         TRAINED,
     log:
         FILES.log("train", "{experiment}", "{seed}").as_posix(),
-    threads: lambda wildcards: experiment_of(wildcards).cpus
+    threads: lambda wildcards: request_of(wildcards).cpus
     resources:
         # A job that was killed for lack of memory or time is submitted again with more of both.
-        mem_mb=lambda wildcards, attempt: experiment_of(wildcards).on_attempt(attempt).mem_mb,
-        runtime=lambda wildcards, attempt: experiment_of(wildcards).on_attempt(attempt).runtime,
-        gpu=lambda wildcards: experiment_of(wildcards).gpus,
+        mem_mb=lambda wildcards, attempt: request_of(wildcards, attempt).mem_mb,
+        runtime=lambda wildcards, attempt: request_of(wildcards, attempt).runtime,
+        gpu=lambda wildcards: request_of(wildcards).gpus,
     params:
         # Of the models, a run depends on its own alone: a new model retrains nothing.
         code=lambda wildcards: code_of("scripts/train.py", experiment_of(wildcards).model_file),

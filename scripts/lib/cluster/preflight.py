@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lib.core import strict_yaml, subprocesses
 from lib.core.errors import UserError
+from lib.study.job_requests import job_request
 from lib.study.study import Study
 
 # What sbatch says, and the key that is wrong. {profile} and {experiment} are filled in.
@@ -130,18 +131,18 @@ def experiment_problems(study: Study, profile: Path, name: str) -> list[str]:
 
 def planned_job(study: Study, profile: Path, name: str) -> PlannedJob:
     """Return the training job of an experiment, with the resources that the profile adds."""
-    experiment = study.experiments[name]
+    asked = job_request(study.experiments[name])
     settings = strict_yaml.load(profile / "config.yaml")
     resources = Resources(settings.get("default-resources") or {})
     resources |= (settings.get("set-resources") or {}).get("train") or {}
-    resources |= {"mem_mb": experiment.mem_mb, "runtime": experiment.runtime}
-    if experiment.gpus:
-        resources["gpu"] = experiment.gpus
+    resources |= {"mem_mb": asked.mem_mb, "runtime": asked.runtime}
+    if asked.gpus:
+        resources["gpu"] = asked.gpus
     # Snakemake evaluates such values: the profile quotes a string within a string.
     for key, value in resources.items():
         if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] in "'\"":
             resources[key] = value[1:-1]
-    return PlannedJob("train", experiment.cpus, Resources(resources))
+    return PlannedJob("train", asked.cpus, Resources(resources))
 
 
 def space_problems(study: Study) -> list[str]:

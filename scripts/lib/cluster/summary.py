@@ -1,6 +1,6 @@
 """What the terminal shows when a run of the workflow ends early, and what its jobs have used."""
 
-from lib.cluster import resources
+from lib.cluster import usage
 from lib.core.errors import UserError
 from lib.core.layout import STAGES
 from lib.study.study import Study
@@ -25,6 +25,6 @@ def unfinished(study: Study) -> str:
 def write_resources(study: Study) -> None:
     """Write `resources.csv`; a study of which nothing has run has none."""
     try:
-        resources.write(study)
+        usage.write(study)
     except UserError as error:
         print(f"no resources.csv: {error}")

@@ -1,6 +1,6 @@
-"""A study as typed objects: its experiments, their runs, and what each run asks for."""
+"""A study as typed objects: its experiments and their runs."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from lib.core.command_line import to_cli_args
@@ -8,9 +8,6 @@ from lib.core.layout import Layout
 
 # Parts of the config that name a class and its arguments.
 COMPONENTS = ("model", "optimizer", "scheduler")
-
-# A job that Slurm killed asks for so many times its memory and time at the most.
-MOST_GROWTH = 3
 
 
 @dataclass(frozen=True)
@@ -24,11 +21,6 @@ class Experiment:
     runtime: int  # minutes
     seeds: list[int]
     training: dict
-
-    @property
-    def gpus(self) -> int:
-        """The GPUs to ask Slurm for: `auto` uses one if there is one, but asks for none."""
-        return 1 if self.device == "cuda" else 0
 
     @property
     def model_file(self) -> str:
@@ -48,11 +40,6 @@ class Experiment:
             else:
                 options += [option, str(value)]
         return options
-
-    def on_attempt(self, attempt: int) -> "Experiment":
-        """Return what a job asks for on an attempt: each retry asks for more memory and time."""
-        factor = min(attempt, MOST_GROWTH)
-        return replace(self, mem_mb=self.mem_mb * factor, runtime=self.runtime * factor)
 
 
 @dataclass(frozen=True)

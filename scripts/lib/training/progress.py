@@ -12,7 +12,7 @@ import torch
 from tqdm import tqdm
 
 from lib.core.errors import UserError
-from lib.core.run_progress import Epoch, RunProgress
+from lib.core.progress_file import Epoch, RunProgress
 from lib.core.settings import Settings
 from lib.training.state import Training
 

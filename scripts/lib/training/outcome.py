@@ -1,4 +1,4 @@
-"""The folder of one run: its files, and what is known of a training that always fails."""
+"""What a training leaves in its run's folder: its results, or why it always fails."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from lib.core.layout import RunFiles
 HISTORY = "epoch,learning_rate,train_loss,split,loss,accuracy,train_seconds,eval_seconds".split(",")
 
 
-class RunFolder:
-    """The folder of a run of a given identity: its settings, and the digests of data and code."""
+class Outcome:
+    """What is in the folder of a run of a given identity: settings, digests of data and code."""
 
     def __init__(self, files: RunFiles, identity: dict):
         self.files, self.identity = files, identity
 
     def is_complete(self) -> bool:
-        """Return whether it holds a complete run of the same identity."""
+        """Return whether there are all results of a run of the same identity."""
         if not self.files.is_complete("train"):
             return False
         record = read_json(self.files.record)
@@ -46,6 +46,7 @@ class RunFolder:
     def remember_failure(self, message: str) -> None:
         """Write down that this training fails whenever it is tried."""
         write_json(self.files.failure, {"identity": self.identity, "message": message})
+        self.files.progress.unlink(missing_ok=True)
 
     def write(self, model: torch.nn.Module, history: list[dict], record: dict) -> None:
         """Write the files of a run, `run.json` last: if it exists, so do the others."""

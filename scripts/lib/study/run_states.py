@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 
 from lib.core.layout import RunFiles
-from lib.core.run_progress import Epoch, RunProgress
+from lib.core.progress_file import Epoch, RunProgress
 from lib.study.study import Study
 
 
