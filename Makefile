@@ -79,5 +79,5 @@ clean:  ## remove the caches and logs of the tools; nothing below results is tou
 venv:  ## set up only
 	@scripts/venv.sh $(VENV) requirements.txt
 
-venv-dev:
+venv-dev:  ## set up with the test tools only
 	@scripts/venv.sh $(VENV) requirements-dev.txt

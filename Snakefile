@@ -1,4 +1,4 @@
-"""data -> train -> evaluate -> report: one street. The config says what, the profile says where."""
+"""data -> train -> evaluate -> report. The config says what to run, the profile says where."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the commands share, in rooms: who imports whom is a rule that a test holds.
+"""What the commands share. A test checks which package imports which.
 
 core <- data <- training; core <- reporting; core, data <- study <- cluster; the commands on top.
 """

@@ -1,4 +1,4 @@
-"""The rooms of the code: who may import whom, and which code a rule depends on."""
+"""The packages of the code: which may import which, and which code a rule depends on."""
 
 import ast
 import json
@@ -36,21 +36,23 @@ def imported_modules(path: Path) -> set[tuple[str, ...]]:
     return names
 
 
-def test_every_room_has_its_rule():
-    rooms = {path.name for path in (SCRIPTS / "lib").iterdir() if (path / "__init__.py").exists()}
-    assert rooms == set(MAY_IMPORT)
+def test_every_package_has_its_rule():
+    packages = {
+        path.name for path in (SCRIPTS / "lib").iterdir() if (path / "__init__.py").exists()
+    }
+    assert packages == set(MAY_IMPORT)
     folders = {path.name for path in SCRIPTS.iterdir() if path.is_dir()} - {"__pycache__"}
     assert folders == {"lib", "models"}
 
 
-@pytest.mark.parametrize("room", MAY_IMPORT)
-def test_a_room_imports_only_the_rooms_below_it(room):
-    files = list((SCRIPTS / "lib" / room).glob("*.py"))
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_those_below_it(package):
+    files = list((SCRIPTS / "lib" / package).glob("*.py"))
     assert files
     for file in files:
         for module in imported_modules(file):
             if module[0] == "lib":
-                assert module[1] in MAY_IMPORT[room], f"{file} imports {'.'.join(module)}"
+                assert module[1] in MAY_IMPORT[package], f"{file} imports {'.'.join(module)}"
 
 
 def test_models_import_only_the_core():
@@ -71,8 +73,8 @@ def test_nobody_imports_a_command():
 def test_nothing_of_study_or_cluster_decides_a_result():
     for command in ("download", "prepare", "train", "evaluate", "report"):
         files = code_digests.files_of(SCRIPTS / f"{command}.py")
-        rooms = {path.relative_to(SCRIPTS).parts[1] for path in files if "lib" in path.parts}
-        assert not rooms & {"study", "cluster"}, command
+        packages = {path.relative_to(SCRIPTS).parts[1] for path in files if "lib" in path.parts}
+        assert not packages & {"study", "cluster"}, command
 
 
 # Runs a script as `python SCRIPT` would, then prints what the process has imported.

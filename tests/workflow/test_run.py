@@ -146,6 +146,24 @@ def test_the_slurm_profile_plans_without_slurm_and_without_data(project):
     assert not project.results.exists()
 
 
+def test_the_snakefile_where_the_ecosystem_looks_for_it(finished):
+    command = [BIN / "snakemake", "-s", "workflow/Snakefile", "--profile", "profiles/local", "-n"]
+    output = finished.run(*command, "--configfile", "tests/data/config.yaml").stdout
+    assert "Nothing to be done" in output
+
+
+def test_the_order_of_the_rules_files_does_not_matter(project):
+    lines = (project.folder / "Snakefile").read_text().splitlines(keepends=True)
+    places = [i for i, line in enumerate(lines) if re.match(r"include:.*/(?!common)\w+\.smk", line)]
+    assert len(places) == 5
+    reordered = [lines[i] for i in reversed(places)]
+    for place, line in zip(places, reordered, strict=True):
+        lines[place] = line
+    before = project.planned()
+    (project.folder / "Snakefile").write_text("".join(lines))
+    assert project.planned() == before
+
+
 def test_a_dry_run_needs_no_profile(project):
     output = project.run(BIN / "snakemake", "-n").stdout
     assert "Download MNIST into results/data" in output

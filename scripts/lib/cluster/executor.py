@@ -90,10 +90,13 @@ class StudyExecutor(PluginExecutor):
             WorkflowError: it would not; the message names the keys to change.
         """
         settings = self.workflow.executor_settings
-        try:
-            preflight.check(self.study, Path(settings.partition_config).parent)
-        except UserError as error:
-            raise WorkflowError(str(error)) from error
+        if settings.partition_config:
+            try:
+                preflight.check(self.study, Path(settings.partition_config).parent)
+            except UserError as error:
+                raise WorkflowError(str(error)) from error
+        else:
+            self.logger.warning("no slurm-partition-config in the profile: jobs are not checked")
         super().__post_init__(test_mode)
         if not settings.logdir:
             self.slurm_logdir = self.study.layout.slurm_logs.resolve()
