@@ -44,7 +44,7 @@ test: venv-dev  ## set up with the test tools, run all tests (as root: on a thro
 bench: venv-dev  ## measure this project against the lesson's plain script (under an hour)
 	@$(BIN)/python tests/bench/bench.py
 
-bench-quick: venv-dev  ## measure the quick parts (under five minutes)
+bench-quick: venv-dev  ## measure only the quick parts (some minutes)
 	@$(BIN)/python tests/bench/bench.py --quick
 
 lint: venv-dev  ## check format and style of Python and workflow files

@@ -1,6 +1,6 @@
 """Measure this project against the lesson's plain script, on this machine, in turn.
 
-    make bench          all of it, under an hour on two cores; make bench-quick in five minutes
+    make bench          all of it, under an hour on two cores; make bench-quick: some minutes
 
 Each ratio is the median over pairs, plain script then ours, with the smallest and the largest. It
 writes results/bench.csv and prints it as a table. The part `slurm` starts the throw-away
