@@ -16,7 +16,7 @@ help:  ## list the targets
 run: venv  ## set up, train the lesson's MLP and CNN on this machine, write results/report.html
 	@$(BIN)/python scripts/watch.py -- $(BIN)/snakemake --profile profiles/local
 
-watch: venv  ## show how far the runs are while they train, here or on Slurm
+watch: venv  ## show the progress of the runs while they train, here or on Slurm
 	@$(BIN)/python scripts/watch.py $(STUDY)
 
 check: venv  ## ask Slurm whether it would take the jobs of config/ with profiles/slurm

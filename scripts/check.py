@@ -1,7 +1,7 @@
-"""Check before queueing: would this cluster take the jobs of this config, sent with this profile?
+"""Check whether the cluster would accept the jobs of a config with a profile. It submits nothing.
 
-Each experiment's job is shown to `sbatch --test-only` as it would be submitted, and the partitions,
-the data and the free space are checked. Every failure names the key to change.
+The job of each experiment is passed to `sbatch --test-only`, and the partitions and the free disk
+space are checked. Each error names the key to change.
 """
 
 from pathlib import Path

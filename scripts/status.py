@@ -11,7 +11,7 @@ from lib.core import command_line
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.study.config import add_argument, read_study
-from lib.study.run_states import run_state
+from lib.study.run_states import is_evaluated, run_state
 from lib.study.study import Study
 
 LOG_LINES = 15
@@ -105,15 +105,15 @@ def used(job: Job) -> str:
 
 def advice(files: RunFiles, jobs: list[Job], experiment: str) -> str:
     """Say what to type next."""
-    if files.evaluation.is_file():
-        return "It is done: there is nothing to type."
+    if is_evaluated(files):
+        return "This run is done. Nothing is left to do."
     again = "snakemake --profile profiles/slurm"
     last = jobs[-1].state if jobs else ""
     if last in ("PENDING", "RUNNING"):
         return f"Wait, or stop it: scancel {jobs[-1].job_id}"
     if files.failure.is_file():
         change = f"change experiments.{experiment} in the config"
-        return f"It fails whenever it is tried: {change}, then\n  {again}"
+        return f"It fails every time: {change}, then\n  {again}"
     if jobs and jobs[-1].out_of_memory:
         return f"Raise experiments.{experiment}.mem_mb in the config, then\n  {again}"
     if last == "TIMEOUT":

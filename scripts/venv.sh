@@ -69,10 +69,12 @@ echo "Setting up $venv with $("$python" --version): some gigabytes to download, 
 rm -f "$stamp"
 if $is_new; then
     rm -rf "$venv"
+    mkdir -p "$venv"
+    touch "$ours"
     "$python" -m venv "$venv" || fail "$python cannot make a virtual environment (see above).
 On Debian and Ubuntu: apt-get install python3-venv"
 fi
-touch "$ours"
+touch "$ours" # also in one that an older version of this script made
 
 # --no-deps: the file names every package; the hashes make sure that it is those and no others.
 # pip compiles the bytecode, without which each start of Snakemake or torch takes seconds longer.

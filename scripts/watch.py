@@ -29,9 +29,10 @@ from lib.study.study import Study
 
 MOST_BARS = 12
 PERMILLE = 1000  # a bar's length
+SETTLED_LOOKS = 10  # looks after which runs that were done are looked at again
 # What Snakemake prints where something goes wrong, and where that ends.
 ERROR = re.compile(
-    r"(Error in |\w*(Error|Exception)\b|Traceback|Trying to restart|error:|warning:)"
+    r"(Error in |\w*(Error|Exception)\b|Traceback|Trying to restart|(?i:error|warning):|Nothing to)"
 )
 END = re.compile(
     r"(\[\w{3} \w{3} +\d+ [\d:]+ \d{4}\]|Select jobs|Execute \d|Finished jobid|\d+ of \d)"
@@ -49,9 +50,9 @@ def main() -> None:
         type=float,
         default=1.0,
         metavar="SECONDS",
-        help="between two looks at the files (default: %(default)s)",
+        help="time between two updates (default: %(default)s)",
     )
-    add("command", nargs="*", metavar="-- COMMAND", help="what to run meanwhile (default: nothing)")
+    add("command", nargs="*", metavar="-- COMMAND", help="a command to run (default: none)")
     args = parser.parse_args()
     display = Display(read_study(args.configfile, {}))
     if args.command:
@@ -71,26 +72,35 @@ class Display:
     def __init__(self, study: Study):
         self.study = study
         self.on_terminal = sys.stdout.isatty()
-        self.waiting = dict.fromkeys(study.runs, 0)  # the epochs shown of each run that is not done
+        # Of each run, how many epochs were shown, and when the results were written.
+        self.shown: dict[tuple[str, int], tuple[int, float | None]] = {}
+        self.settled: set[tuple[str, int]] = set()  # the runs that are done, or always fail
+        self.looks = 0
         self.bars: dict[tuple[str, int], tqdm] = {}
         self.headline = ""
         self.headline_bar = self._bar(bar_format="{desc}") if self.on_terminal else None
-        # What was done before is not news.
-        for run in list(self.waiting):
+        for run in study.runs:  # what was done before is not news
             state = run_state(study, *run)
-            self.waiting[run] = len(state.done)
-            if state.stage == "done":
-                del self.waiting[run]
+            self.shown[run] = len(state.done), state.trained_at
 
-    def update(self) -> bool:
-        """Show what has changed; return whether there is anything left to wait for."""
-        states = {run: run_state(self.study, *run) for run in self.waiting}
+    def update(self, all_runs: bool = False) -> bool:
+        """Show what has changed; return whether there is anything left to wait for.
+
+        A run that is done may be trained again. Unless `all_runs` is set, its files are read only
+        now and then.
+        """
+        if all_runs or self.looks % SETTLED_LOOKS == 0:
+            self.settled.clear()
+        self.looks += 1
+        open_runs = [run for run in self.study.runs if run not in self.settled]
+        states = {run: run_state(self.study, *run) for run in open_runs}
         for run, state in states.items():
             self._show_epochs(run, state)
+        self.settled |= {run for run, state in states.items() if state.stage in ("done", "failed")}
         if self.on_terminal:
             self._draw_bars({r: s for r, s in states.items() if s.stage == "training"})
         self._show_headline(states)
-        return bool(self.waiting)
+        return len(self.settled) < len(self.study.runs)
 
     def write(self, text: str) -> None:
         """Print a line above the bars."""
@@ -109,7 +119,10 @@ class Display:
 
     def _show_epochs(self, run: tuple[str, int], state: RunState) -> None:
         """Print the epochs that are new: each of them in a pipe, the last one on a terminal."""
-        for each in state.done[self.waiting[run] :]:
+        shown, trained_at = self.shown[run]
+        if trained_at is not None and state.trained_at != trained_at:  # it is trained again
+            shown = 0
+        for each in state.done[shown:]:
             if not self.on_terminal or each.epoch == state.epochs:
                 left = state.training.remaining_seconds if state.training else None
                 more = each.epoch == len(state.done) < state.epochs and left
@@ -118,9 +131,7 @@ class Display:
                     f"{each.split} accuracy {100 * each.accuracy:.2f}%"
                     + (f", about {duration(left)} left" if more else "")
                 )
-        self.waiting[run] = len(state.done)
-        if state.stage == "done":
-            del self.waiting[run]
+        self.shown[run] = len(state.done), state.trained_at
 
     def _draw_bars(self, training: dict[tuple[str, int], RunState]) -> None:
         for run in [run for run in self.bars if run not in training]:
@@ -141,8 +152,10 @@ class Display:
     def _show_headline(self, states: dict[tuple[str, int], RunState]) -> None:
         """Say how many runs are done: below the bars, or in a line when it changes."""
         training = sum(state.stage == "training" for state in states.values())
-        done = len(self.study.runs) - len(self.waiting)
+        failed = sum(state.stage == "failed" for state in states.values())
+        done = len(self.settled) - failed
         headline = f"{done} of {len(self.study.runs)} runs are done, {training} are training"
+        headline += f", {failed} have failed" if failed else ""
         if self.headline_bar is not None:
             self.headline_bar.set_description_str(headline)
         elif headline != self.headline:
@@ -192,11 +205,16 @@ def run_and_watch(command: list[str], display: Display, interval: float) -> int:
         threading.Thread(target=read_lines, args=(name, stream, lines), daemon=True).start()
 
     errors = ErrorFilter()
-    for name, line in until_both_end(lines, display, interval):
-        if name == "out" or errors.shows(line):
-            display.write(line)
-    status = process.wait()
-    display.close()
+    try:
+        for name, line in until_both_end(lines, display, interval):
+            if name == "out" or errors.shows(line):
+                display.write(line)
+    except BaseException:
+        process.terminate()  # nobody would see how it goes on
+        raise
+    finally:
+        status = process.wait()
+        display.close()
     if status and not errors.shown:
         display.write("\n".join(errors.lines[-LAST_LINES:]))
     return status
@@ -226,7 +244,7 @@ def until_both_end(
             open_streams -= 1
         else:
             yield item
-    display.update()
+    display.update(all_runs=True)
 
 
 class ErrorFilter:

@@ -196,5 +196,5 @@ def test_status_and_why_afterwards(injected):
         line = next(line for line in status.splitlines() if line.split()[:1] == [fault])
         assert " done " in line
     why = injected.show("status", "--why", "cancelled/seed1")
-    assert "it was cancelled" in why or "exit code" in why
+    assert "it was canceled" in why or "exit code" in why
     assert "The end of results/small/logs/evaluate-cancelled-seed1.log" in why

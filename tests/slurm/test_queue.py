@@ -1,7 +1,9 @@
 """A job that waits: what `status` shows of it, and what a run does about one that is stuck."""
 
 import os
+import re
 import uuid
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,7 +44,7 @@ def shown(project) -> list[str]:
 def test_a_waiting_job_and_its_reason(project):
     wait_for(lambda: "PENDING" in shown(project), 30, "sacct to know the job")
     assert "JobHeldUser" in shown(project)
-    assert "it waits in the queue (JobHeldUser)" in project.show("status", "--why", "cnn/seed1")
+    assert "it is pending (JobHeldUser)" in project.show("status", "--why", "cnn/seed1")
 
 
 def test_without_accounting_squeue_is_asked(project):
@@ -88,4 +90,5 @@ def test_slurm_is_asked_twice_at_the_most(project, tmp_path):
     for line in asked:
         assert f"--name={project.run_id}" in line
     began = Layout(project.results).submissions.read_text().splitlines()[1].split(",")[4]
-    assert any(f"--starttime={began}" in line for line in asked)
+    since = re.search(r"--starttime=(\S+)", " ".join(asked))[1]
+    assert since == (datetime.fromisoformat(began) - jobs.CLOCK_SKEW).isoformat()

@@ -89,7 +89,7 @@ def test_weights_of_another_model(finished):
     (finished.run_folder("mlp") / "model.safetensors").write_bytes(weights.read_bytes())
     done = run(finished.run_folder("mlp"), finished.data, check=False)
     assert done.returncode == 1
-    assert "holds the weights of another model than MLP" in done.stderr
+    assert "holds the weights of a different model than MLP" in done.stderr
     assert str(finished.run_folder("mlp") / "model.safetensors") in done.stderr
 
 

@@ -2,7 +2,9 @@
 
 import logging
 import re
+import threading
 import time
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
@@ -86,10 +88,20 @@ def test_a_job_that_is_back_in_the_queue_is_looked_at_once(queue, before):
     assert not any("release 8" in call or "release 9" in call for call in called())
 
 
-def test_a_preempted_job_is_requeued(queue):
-    watch, called = queue
+def test_a_preempted_job_is_requeued(tmp_path, monkeypatch):
+    called = programs(tmp_path, monkeypatch, squeue="exit 1", scontrol="")
+    watch = QueueWatch("a-run", logging.getLogger("test"))
     watch.restart_stuck_jobs({"3": "PREEMPTED", "4": "RUNNING"})
-    assert called() == ["scontrol requeue 3"]
+    assert called() == ["squeue --jobs=3 --noheader --format=%T", "scontrol requeue 3"]
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING"])
+def test_a_preempted_job_that_is_back_already_is_left_alone(tmp_path, monkeypatch, state):
+    """Accounting may be behind, and a requeue would end the job that runs again."""
+    called = programs(tmp_path, monkeypatch, squeue=f"echo {state}", scontrol="")
+    watch = QueueWatch("a-run", logging.getLogger("test"))
+    watch.restart_stuck_jobs({"3": "PREEMPTED"})
+    assert not any(call.startswith("scontrol") for call in called())
 
 
 def test_a_long_wait_is_looked_at_ever_more_rarely(queue, monkeypatch):
@@ -194,8 +206,10 @@ def test_a_submission_waits_for_slurmctld(tmp_path, monkeypatch):
     script = f'if [ -e {away} ]; then echo "Slurmctld is DOWN"; exit 1; fi; echo "it is UP"'
     called = programs(tmp_path, monkeypatch, scontrol=script)
     said = []
-    slurmctld = Slurmctld(SimpleNamespace(warning=said.append, error=said.append))
-    monkeypatch.setattr(executor.time, "sleep", lambda seconds: away.unlink(missing_ok=True))
+    slurmctld = Slurmctld(
+        SimpleNamespace(warning=said.append, error=said.append),
+        SimpleNamespace(wait=lambda seconds: away.unlink(missing_ok=True)),
+    )
     slurmctld.wait_for_answer()
     assert called() == ["scontrol ping"] * 2
     assert said == ["slurmctld does not answer: submissions wait for it, up to 300 s"]
@@ -208,10 +222,51 @@ def test_a_submission_waits_no_longer_than_its_limit(tmp_path, monkeypatch):
     called = programs(tmp_path, monkeypatch, scontrol="exit 1")
     now, said = [time.monotonic()], []
     monkeypatch.setattr(executor.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(executor.time, "sleep", lambda seconds: now.append(now.pop() + 60))
-    Slurmctld(SimpleNamespace(warning=said.append, error=said.append)).wait_for_answer()
-    assert 5 <= len(called()) <= 7
-    assert "has not answered for 360 s" in said[-1]
+    slurmctld = Slurmctld(
+        SimpleNamespace(warning=said.append, error=said.append),
+        SimpleNamespace(wait=lambda seconds: now.append(now.pop() + 60)),
+    )
+    slurmctld.wait_for_answer()
+    assert len(called()) == 7
+    assert said[0].startswith("slurmctld does not answer")
+    assert said[1:] == ["slurmctld has not answered for 360 s"]
+    slurmctld.wait_for_answer()  # the limit is one for all submissions
+    assert len(called()) == 8
+
+
+def test_after_ctrl_c_no_submission_waits_and_none_is_made(tmp_path, monkeypatch):
+    programs(tmp_path, monkeypatch, scontrol="exit 1")
+    made, submitted = StudyExecutor.__new__(StudyExecutor), []
+    made.run_uuid, made.logger = "a-run", SimpleNamespace(warning=lambda text: None, error=print)
+    made.canceled = threading.Event()
+    made.slurmctld = Slurmctld(made.logger, made.canceled)
+    monkeypatch.setattr(plugin.Executor, "run_job", lambda self, job: submitted.append(job))
+    monkeypatch.setattr(executor, "cancel", lambda run_id, logger: None)
+    made.cancel_jobs([])
+    start = time.monotonic()
+    made.run_job("a job")
+    assert time.monotonic() - start < 3
+    assert submitted == []
+
+
+def test_what_was_being_submitted_at_ctrl_c_is_canceled_too(monkeypatch):
+    made, done = StudyExecutor.__new__(StudyExecutor), []
+    made.run_uuid, made.logger, made.canceled = "a-run", None, threading.Event()
+    monkeypatch.setattr(plugin.Executor, "shutdown", lambda self: done.append("drained"))
+    monkeypatch.setattr(executor, "cancel", lambda run_id, logger: done.append(run_id))
+    made.shutdown()
+    assert done == ["drained"]
+    made.cancel_jobs([])
+    made.shutdown()
+    assert done == ["drained", "a-run", "drained", "a-run"]
+
+
+def test_a_task_of_an_array_may_be_known_by_its_array():
+    states = {"7": "RUNNING", "8_1": "COMPLETED", "9": "CANCELLED by 0"}
+    found = {job: executor.state_of(job, states) for job in ("7_3", "8_1", "9", "10", "10_1")}
+    assert found == {
+        "7_3": "RUNNING", "8_1": "COMPLETED", "9": "CANCELLED", "10": None, "10_1": None
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -229,7 +284,11 @@ def test_the_status_command(tmp_path, monkeypatch, wish, sacct, age, command):
     programs(tmp_path, monkeypatch, **tools)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     settings = SimpleNamespace(status_command=wish, init_seconds_before_status_checks=5)
-    assert executor.status_command(settings, "a-run").split()[0] == command
+    asked = executor.status_command(settings, "a-run")
+    assert asked.split()[0] == command
+    if command == "sacct":  # it looks back to the start of the run, not for days
+        since = datetime.fromisoformat(re.search(r"--starttime (\S+)", asked)[1])
+        assert datetime.now() - since < timedelta(minutes=11)
 
 
 def test_the_module_asks_for_no_other_private_name():

@@ -57,6 +57,15 @@ def test_submissions_are_remembered_by_experiment_and_seed(tmp_path):
     assert rows["8"]["slurm_job_name"] == "a-run"
 
 
+def test_a_row_that_is_cut_off_is_left_out(tmp_path):
+    files = Layout(tmp_path)
+    for number in ("7", "8"):
+        job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": "1"})
+        jobs.record_submission(files, number, "a-run", job)
+    files.submissions.write_text(files.submissions.read_text()[:-12])
+    assert list(jobs._submissions(files)) == ["7"]
+
+
 def test_a_study_without_submissions_asks_slurm_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert jobs.jobs(Layout(tmp_path)) == []

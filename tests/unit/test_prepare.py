@@ -51,7 +51,7 @@ def test_the_prepared_file(small_data):
     assert dataset.classes == list("0123456789")
 
 
-def test_normalised_pixels_have_torchvisions_bits(small_data):
+def test_normalized_pixels_have_torchvisions_bits(small_data):
     from torchvision import transforms
 
     dataset = prepared.load(small_data)

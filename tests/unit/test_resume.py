@@ -337,5 +337,5 @@ def test_state_of_any_shape_comes_back():
     assert again["t"].shape == ()
 
 
-def test_normalised_splits_are_what_training_takes(splits):
+def test_normalized_splits_are_what_training_takes(splits):
     assert all(isinstance(split, Split) for split in splits)

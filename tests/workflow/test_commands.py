@@ -161,6 +161,22 @@ def test_an_environment_made_by_hand_that_has_everything_is_used(project):
     assert project.run("make", "status", "VENV=theirs").returncode == 0
 
 
+def test_a_set_up_that_failed_can_be_repeated(project):
+    """As where python3-venv is missing: the folder is there, and nothing that could be used."""
+    (project.folder / "one.txt").write_text("# nothing more\n")
+    broken = project.folder / "python-without-venv"
+    broken.write_text(
+        f'#!/bin/sh\ncase "$1" in -m) mkdir -p "$3/bin"; '
+        f'ln -sf {sys.executable} "$3/bin/python"; exit 1 ;; esac\nexec {sys.executable} "$@"\n'
+    )
+    broken.chmod(0o755)
+    done = set_up(project, "one.txt", free=8, PYTHON=str(broken))
+    assert done.returncode == 1
+    assert "cannot make a virtual environment" in done.stdout
+    done = set_up(project, "one.txt", free=8)
+    assert done.returncode == 0, done.stdout
+
+
 def test_a_folder_that_is_no_environment_is_not_touched(project):
     (project.folder / "thesis").mkdir()
     (project.folder / "thesis/chapter.tex").write_text("Everything")

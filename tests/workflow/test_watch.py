@@ -63,9 +63,57 @@ def test_what_was_done_before_is_not_shown_again(piped):
     project, _ = piped
     shown = project.script("watch", *CONFIG, "--", *SNAKEMAKE).stdout
     assert "epoch" not in shown
+    assert "Nothing to be done" in shown
     assert project.script("watch", *CONFIG).stdout.splitlines() == [
         "2 of 2 runs are done, 0 are training"
     ]
+
+
+def test_a_run_that_is_trained_again_is_shown_again(piped, tmp_path):
+    project = piped[0].copy(tmp_path / "again")
+    project.edit("tests/data/config.yaml", "{name: MLP},", "{name: MLP}, batch_size: 32,")
+    shown = project.script("watch", *CONFIG, "--", *SNAKEMAKE).stdout
+    assert re.findall(r"^(\w+), seed 1: epoch (\d)", shown, re.MULTILINE) == [
+        ("mlp", "1"),
+        ("mlp", "2"),
+    ]
+    assert shown.index("mlp, seed 1: epoch 2") < shown.index("The whole report:")
+
+
+def test_a_run_that_was_trained_but_not_evaluated_again_is_not_done(piped, tmp_path):
+    project = piped[0].copy(tmp_path / "trained")
+    os.utime(project.run_folder("mlp") / "run.json")
+    assert " trained " in project.script("status", *CONFIG).stdout.splitlines()[1]
+    assert "Nothing is left to do" not in project.script(
+        "status", *CONFIG, "--why", "mlp/seed1"
+    ).stdout  # fmt: skip
+
+
+def test_a_run_that_always_fails_ends_the_watching(project):
+    files = Layout(project.results).run("mlp", 1)
+    files.folder.mkdir(parents=True)
+    files.failure.write_text("{}")
+    (project.folder / "one.yaml").write_text(
+        "results_dir: results/small\nexperiments: {mlp: {model: {name: MLP}}}\n"
+    )
+    shown = project.script("watch", "--configfile", "one.yaml").stdout
+    assert shown == "0 of 1 runs are done, 0 are training, 1 have failed\n"
+
+
+def test_a_training_that_was_killed_is_not_shown_as_training(project):
+    files = training(project, 2, 16, 30.0)
+    os.utime(files.lease, (0, 0))
+    assert project.script("status", *CONFIG).stdout.splitlines()[1].split()[2:4] == [
+        "not",
+        "started",
+    ]
+
+
+def test_a_reader_that_stops_reading_ends_the_command(project):
+    script = "import time; print('a', flush=True); print('b', flush=True); time.sleep(600)"
+    command = [sys.executable, "scripts/watch.py", *CONFIG, "--", sys.executable, "-c", script]
+    done = project.run("bash", "-c", 'exec "$@" 2>&1 | head -1', "bash", *command, check=False)
+    assert "Traceback" not in done.stdout
 
 
 def test_errors_are_shown_and_the_status_is_the_commands(project):

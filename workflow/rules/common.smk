@@ -1,4 +1,4 @@
-# What the rules share. Nothing here depends on the order in which they are included.
+# What the rules share. It is included first; the order of the rules' own files does not matter.
 
 import functools
 import shlex

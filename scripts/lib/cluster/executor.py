@@ -22,14 +22,11 @@ import shutil
 import threading
 import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
 
-from snakemake_executor_plugin_slurm import Executor as PluginExecutor
-from snakemake_executor_plugin_slurm import job_status_query
 from snakemake_interface_common.exceptions import WorkflowError
-from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
-from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from lib.cluster import jobs, preflight
 from lib.core import subprocesses
@@ -37,6 +34,18 @@ from lib.core.errors import UserError
 from lib.study.study import Study
 
 WRITTEN_FOR = "snakemake 9.27.1 with snakemake-executor-plugin-slurm 2.8.0"
+ADVICE = (
+    f"scripts/lib/cluster/executor.py was written for {WRITTEN_FOR}. The installed versions differ "
+    "from it in: {}. Install the versions in requirements.txt (make venv)"
+)
+
+try:
+    from snakemake_executor_plugin_slurm import Executor as PluginExecutor
+    from snakemake_executor_plugin_slurm import job_status_query
+    from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+    from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+except ImportError as error:
+    raise WorkflowError(ADVICE.format(error)) from error
 
 # The names of the plugin that are called or overridden here, and their parameters.
 _PLUGIN = "snakemake_executor_plugin_slurm"
@@ -46,12 +55,14 @@ EXPECTED = {
     (_PLUGIN, "Executor.check_active_jobs"): "self active_jobs",
     (_PLUGIN, "Executor.report_job_submission"): "self job_info register_job",
     (f"{_PLUGIN}.job_status_query", "query_job_status"): "command logger",
-    (f"{_PLUGIN}.job_status_query", "query_job_status_sacct"): "runid",
     (f"{_PLUGIN}.job_status_query", "query_job_status_squeue"): "runid",
     (f"{_PLUGIN}.job_status_query", "get_min_job_age"): "",
 }
 SETTINGS = "init_seconds_before_status_checks keep_successful_logs logdir partition_config requeue"
 SETTINGS = [*SETTINGS.split(), "status_attempts", "status_command"]
+
+# What the plugin and Snakemake set before the first job is submitted.
+ATTRIBUTES = "logger run_uuid slurm_logdir status_rate_limiter workflow".split()
 
 FAILED = (
     "BOOT_FAIL CANCELLED DEADLINE ERROR FAILED NODE_FAIL OUT_OF_MEMORY REVOKED TIMEOUT"
@@ -98,17 +109,22 @@ class StudyExecutor(PluginExecutor):
         else:
             self.logger.warning("no slurm-partition-config in the profile: jobs are not checked")
         super().__post_init__(test_mode)
+        missing = [name for name in ATTRIBUTES if not hasattr(self, name)]
+        if missing:
+            raise WorkflowError(ADVICE.format(", ".join(missing)))
         if not settings.logdir:
             self.slurm_logdir = self.study.layout.slurm_logs.resolve()
         self.status_command = status_command(settings, self.run_uuid)
         self.failed_queries = 0
+        self.canceled = threading.Event()
         self.queue = QueueWatch(self.run_uuid, self.logger)
-        self.slurmctld = Slurmctld(self.logger)
+        self.slurmctld = Slurmctld(self.logger, self.canceled)
 
     def run_job(self, job) -> None:
-        """Submit a job, once slurmctld answers."""
+        """Submit a job, once slurmctld answers; after Ctrl-C, submit none."""
         self.slurmctld.wait_for_answer()
-        super().run_job(job)
+        if not self.canceled.is_set():
+            super().run_job(job)
 
     def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
         """Also write down which job of Slurm it is."""
@@ -139,12 +155,10 @@ class StudyExecutor(PluginExecutor):
                 yield job
             return
         self.failed_queries = 0
-        ids = {job.external_jobid for job in active_jobs}
-        # A state can have more words, such as `CANCELLED by 1000`.
-        states = {job: state.split()[0] for job, state in states.items() if job in ids and state}
-        self.queue.restart_stuck_jobs(states)
+        found = {job.external_jobid: state_of(job.external_jobid, states) for job in active_jobs}
+        self.queue.restart_stuck_jobs({job: state for job, state in found.items() if state})
         for job in active_jobs:
-            if not self.has_ended(job, states.get(job.external_jobid)):
+            if not self.has_ended(job, found[job.external_jobid]):
                 yield job
 
     def count_failed_query(self) -> None:
@@ -178,7 +192,14 @@ class StudyExecutor(PluginExecutor):
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel all jobs of this run on Ctrl-C: each has the run's id for its name."""
+        self.canceled.set()
         cancel(self.run_uuid, self.logger)
+
+    def shutdown(self) -> None:
+        """End; after Ctrl-C, cancel also what was being submitted at that moment."""
+        super().shutdown()
+        if self.canceled.is_set():
+            cancel(self.run_uuid, self.logger)
 
 
 class QueueWatch:
@@ -197,10 +218,8 @@ class QueueWatch:
     def restart_stuck_jobs(self, states: dict[str, str]) -> None:
         """Act on the states, by job id, that a status query has just returned."""
         for job, state in states.items():
-            if state == "PREEMPTED" and self.last_states.get(job) != "PREEMPTED":
-                self.logger.info(f"Slurm job {job} was preempted: requeueing it")
-            if state == "PREEMPTED":
-                subprocesses.run(["scontrol", "requeue", job])
+            if state == "PREEMPTED" and requeue_preempted(job):
+                self.logger.info(f"Slurm job {job} was preempted: it is requeued")
         if any(self._is_back(job, state) for job, state in states.items()) or self._is_overdue(
             states
         ):
@@ -226,29 +245,35 @@ class QueueWatch:
 class Slurmctld:
     """Slurm's controller, which may be away for a moment."""
 
-    def __init__(self, logger):
-        self.logger = logger
+    def __init__(self, logger, canceled: threading.Event):
+        self.logger, self.canceled = logger, canceled
         self.lock = threading.Lock()  # submissions run in several threads
         self.answered = -PING_INTERVAL
+        self.away_since: float | None = None
 
     def wait_for_answer(self) -> None:
-        """Return when it answers, or when it has not for too long: sbatch then says why."""
+        """Return when it answers, or when it has not for too long: sbatch then says why.
+
+        The time counts from the first question that was not answered, for all submissions
+        together. After Ctrl-C nothing waits.
+        """
         with self.lock:
-            start = time.monotonic()
             while time.monotonic() - self.answered >= PING_INTERVAL:
                 if " UP" in subprocesses.run(["scontrol", "ping"]).stdout:
-                    self.answered = time.monotonic()
+                    self.answered, self.away_since = time.monotonic(), None
                     return
-                waited = time.monotonic() - start
-                if waited > SUBMISSION_PATIENCE:
-                    self.logger.error(f"slurmctld has not answered for {waited:.0f} s")
-                    return
-                if waited < PING_INTERVAL:
+                if self.away_since is None:
+                    self.away_since = time.monotonic()
                     self.logger.warning(
                         "slurmctld does not answer: submissions wait for it, up to "
                         f"{SUBMISSION_PATIENCE:.0f} s"
                     )
-                time.sleep(PING_INTERVAL)
+                waited = time.monotonic() - self.away_since
+                if waited > SUBMISSION_PATIENCE:
+                    self.logger.error(f"slurmctld has not answered for {waited:.0f} s")
+                    return
+                if self.canceled.wait(PING_INTERVAL):
+                    return
 
 
 def status_command(settings, run_id: str) -> str:
@@ -261,9 +286,35 @@ def status_command(settings, run_id: str) -> str:
     if settings.status_command == "squeue" and accounting:
         remembered = job_status_query.get_min_job_age() or 0
         accounting = remembered < 3 * settings.init_seconds_before_status_checks
-    if accounting:
-        return job_status_query.query_job_status_sacct(run_id)
-    return job_status_query.query_job_status_squeue(run_id)
+    if not accounting:
+        return job_status_query.query_job_status_squeue(run_id)
+    # As the plugin asks, but not about the two days before the run.
+    began = (datetime.now() - jobs.CLOCK_SKEW).isoformat(timespec="seconds")
+    return (
+        "sacct -X --parsable2 --noheader --clusters all --format=JobIdRaw,State "
+        f"--starttime {began} --endtime now --name {run_id}"
+    )
+
+
+def state_of(job_id: str, states: dict[str, str]) -> str | None:
+    """Return the state of a job in the answer to a status query; None if it is not known yet.
+
+    A state can have more words, such as `CANCELLED by 1000`. A task of an array, such as 7_3, may
+    be known by the number of the array only.
+    """
+    state = states.get(job_id) or states.get(job_id.partition("_")[0])
+    return state.split()[0] if state else None
+
+
+def requeue_preempted(job_id: str) -> bool:
+    """Put a job back into the queue that was canceled to preempt it; return whether it was done.
+
+    Accounting may be behind: a job that is in the queue by now, or runs again, is left alone.
+    """
+    known = subprocesses.run(["squeue", f"--jobs={job_id}", "--noheader", "--format=%T"])
+    if known.ok and known.stdout.strip():
+        return False
+    return subprocesses.run(["scontrol", "requeue", job_id]).ok
 
 
 def release_held(run_id: str) -> list[str]:
@@ -303,8 +354,4 @@ def check_names() -> None:
         if found is None or list(inspect.signature(found).parameters) != parameters.split():
             problems.append(f"{module}.{name}({', '.join(parameters.split())})")
     if problems:
-        raise WorkflowError(
-            f"scripts/lib/cluster/executor.py was written for {WRITTEN_FOR}. The versions that are "
-            f"installed differ from it in: {'; '.join(problems)}. Install the versions in "
-            "requirements.txt (make venv)"
-        )
+        raise WorkflowError(ADVICE.format("; ".join(problems)))

@@ -8,8 +8,9 @@ job is pending, where there are any that have not ended.
 import csv
 import math
 import re
+import threading
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from lib.core import subprocesses
 from lib.core.layout import Layout
@@ -21,6 +22,10 @@ FIELDS = (
 ).split(",")
 COMPLETED = "COMPLETED"
 ACTIVE = "PENDING RUNNING CONFIGURING COMPLETING SUSPENDED REQUEUED PREEMPTED RESIZING".split()
+
+
+_APPENDING = threading.Lock()  # submissions run in several threads
+CLOCK_SKEW = timedelta(minutes=10)  # between this machine and Slurm's
 
 
 @dataclass
@@ -76,11 +81,11 @@ class Job:
             return "it used more memory than it asked for"
         return {
             "TIMEOUT": "it reached its time limit",
-            "CANCELLED": "it was cancelled (scancel, or Ctrl-C in Snakemake)",
+            "CANCELLED": "it was canceled (scancel, or Ctrl-C in Snakemake)",
             "PREEMPTED": "a job of higher priority took its place",
             "NODE_FAIL": "its node failed",
             "FAILED": f"it ended with exit code {self.exit_code}; its log says why",
-            "PENDING": f"it waits in the queue ({self.reason})",
+            "PENDING": f"it is pending ({self.reason})",
             "RUNNING": "it is running",
             COMPLETED: "it succeeded",
         }.get(self.state, self.state)
@@ -101,7 +106,7 @@ def record_submission(files: Layout, job_id: str, name: str, job) -> None:
     files.submissions.parent.mkdir(parents=True, exist_ok=True)
     wildcards = dict(job.wildcards.items())
     row = [job_id, job.name, wildcards.get("experiment", ""), wildcards.get("seed", "")]
-    with files.submissions.open("a", newline="", encoding="utf-8") as file:
+    with _APPENDING, files.submissions.open("a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         if not file.tell():
             writer.writerow(SUBMISSION)
@@ -117,7 +122,8 @@ def jobs(files: Layout) -> list[Job]:
     if not submitted:
         return []
     names = ",".join(dict.fromkeys(each["slurm_job_name"] for each in submitted.values()))
-    since = min(each["submitted"] for each in submitted.values())
+    first = min(each["submitted"] for each in submitted.values())
+    since = (_time(first) - CLOCK_SKEW).isoformat()
     found = _from_sacct(names, since, submitted)
     if any(job_id not in found or found[job_id].state in ACTIVE for job_id in submitted):
         # sacct is some seconds behind, and does not know why a job is pending.
@@ -129,9 +135,11 @@ def _submissions(files: Layout) -> dict[str, dict[str, str]]:
     """Return the rows of the list by job id; none if nothing was submitted yet."""
     try:
         with files.submissions.open(newline="", encoding="utf-8") as file:
-            return {row["slurm_job_id"]: row for row in csv.DictReader(file)}
-    except (OSError, KeyError):
+            rows = list(csv.DictReader(file, restval=""))
+    except OSError:
         return {}
+    # The last row is incomplete while it is being written, or if the disk was full.
+    return {row["slurm_job_id"]: row for row in rows if row.get("slurm_job_name")}
 
 
 def _from_sacct(names: str, since: str, submitted: dict) -> dict[str, Job]:

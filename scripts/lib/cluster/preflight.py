@@ -1,7 +1,7 @@
-"""Before queueing: would this cluster take the jobs of this config, sent with this profile?
+"""Check before submission whether the cluster would accept the jobs of a study.
 
-Each experiment's job is shown to `sbatch --test-only` as it would be submitted, and the partitions
-and the free space are checked. Every failure names the key to change.
+The job of each experiment is passed to `sbatch --test-only`, and the partitions and the free disk
+space are checked. Each error names the key to change.
 """
 
 import logging
@@ -66,7 +66,7 @@ def check(study: Study, profile: Path) -> None:
         *space_problems(study),
     ]
     if problems:
-        raise UserError("the cluster would not run this:\n  " + "\n  ".join(problems))
+        raise UserError("the cluster would not accept these jobs:\n  " + "\n  ".join(problems))
 
 
 def slurm_problems() -> list[str]:

@@ -1,4 +1,4 @@
-"""What each job asked for against what it used, one row per job: resources.csv.
+"""What each job asked for, compared with what it used, one row per job: resources.csv.
 
 The figures are those of `sacct` where there is accounting, else of the runs' own records. The last
 column names a request that is enough: a fifth more than was used, rounded up.

@@ -93,11 +93,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a text file of which nothing depends: a reader sees it whole; a failure is ignored."""
+    """Write a text file on which nothing depends: a reader sees it whole; a failure is ignored."""
     temporary = temporary_path(path)
     with suppress(OSError):
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
+        return
+    with suppress(OSError):
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,7 +10,7 @@ from lib.core.files import replace_text
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to: loss and accuracy on the split that was held out."""
+    """The result of an epoch: loss and accuracy on the held-out split."""
 
     epoch: int
     split: str

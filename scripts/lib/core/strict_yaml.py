@@ -49,7 +49,7 @@ def load(path: Path) -> Any:
         # The first line of the problem names the key; the rest is advice on the library.
         problem = str(error.problem).splitlines()[0]
         line = error.problem_mark.line + 1
-        raise UserError(f"{path}, line {line}: {problem}: leave one of them") from error
+        raise UserError(f"{path}, line {line}: {problem}: keep only one") from error
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else "?"
         raise UserError(f"{path}, line {line}: not valid YAML: {error.problem}") from error

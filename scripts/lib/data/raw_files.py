@@ -1,6 +1,6 @@
 """The raw files of a data set: what is there and intact, and how the rest is downloaded.
 
-A file is accepted only if its digest is the one in the catalog. Nothing intact is ever touched.
+A file is accepted only if its digest is the one in the catalog. Intact files are never changed.
 """
 
 import gzip
@@ -171,8 +171,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         free = shutil.disk_usage(path.parent).free / 1e6
         raise UserError(
-            f"cannot write {path}: {error.strerror} ({free:,.0f} MB free there). Make room, or "
-            "set data_dir in the config to a folder that can be written or holds the files already"
+            f"cannot write {path}: {error.strerror} ({free:,.0f} MB free there). Free some space, "
+            "or set data_dir in the config to a folder that can be written, or that has the files"
         ) from error
 
 

@@ -1,11 +1,16 @@
 """How far each run of a study is, by the run's own files."""
 
 import csv
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from lib.core.layout import RunFiles
 from lib.core.progress_file import Epoch, RunProgress
 from lib.study.study import Study
+
+# A training renews its lease every few seconds; a file server may show that a minute late.
+SILENT_AFTER = 120.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -14,15 +19,11 @@ class RunState:
 
     experiment: str
     seed: int
-    stage: str  # waiting, training, trained or done
+    stage: str  # waiting, training, trained, done, or failed: it fails whenever it is tried
     epochs: int  # in all
     done: list[Epoch]  # the epochs that were trained and measured
     training: RunProgress | None  # where it is in the epoch at hand
-
-    @property
-    def name(self) -> str:
-        """The run as a person types it."""
-        return f"{self.experiment}/seed{self.seed}"
+    trained_at: float | None  # when its results were written, if they are there
 
     @property
     def accuracy(self) -> float | None:
@@ -38,15 +39,34 @@ def run_state(study: Study, experiment: str, seed: int) -> RunState:
     files = study.layout.run(experiment, seed)
     epochs = study.experiments[experiment].training["epochs"]
     done, training = _history(files), None
-    if files.evaluation.is_file():
-        stage = "done"
-    elif files.record.is_file():
-        stage = "trained"
+    if files.record.is_file():
+        stage = "done" if is_evaluated(files) else "trained"
     else:
         training = RunProgress.read(files.progress)
         done = training.done if training else []
-        stage = "training" if training and files.lease.exists() else "waiting"
-    return RunState(experiment, seed, stage, epochs, done, training)
+        stage = "training" if training and _is_alive(files) else "waiting"
+        if stage == "waiting" and files.failure.is_file():
+            stage = "failed"
+    return RunState(experiment, seed, stage, epochs, done, training, _time_of(files.record))
+
+
+def is_evaluated(files: RunFiles) -> bool:
+    """Return whether a run is done: it was evaluated since it was last trained."""
+    trained, evaluated = _time_of(files.record), _time_of(files.evaluation)
+    return None not in (trained, evaluated) and evaluated >= trained
+
+
+def _is_alive(files: RunFiles) -> bool:
+    """Return whether a training has renewed its lease lately."""
+    renewed = _time_of(files.lease)
+    return renewed is not None and time.time() - renewed < SILENT_AFTER
+
+
+def _time_of(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
 
 
 def _history(files: RunFiles) -> list[Epoch]:

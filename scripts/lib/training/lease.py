@@ -73,8 +73,8 @@ class Lease:
         holder = self._read()
         if holder != self.holder:
             raise UserError(
-                f"{_name(holder)} has taken over {self.path.parent}: this process gave no sign of "
-                "life for too long, and stops without writing"
+                f"{_name(holder)} has taken over {self.path.parent}, because this process did not "
+                "renew its lease in time. It stops without writing"
             )
 
     def _create(self) -> bool:

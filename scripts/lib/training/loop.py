@@ -42,9 +42,9 @@ def train(
         training_set: what it learns from.
         held_out: what it is measured on after each epoch.
         loss: as `recipe.loss_function` makes it.
-        settings: what was asked for.
+        settings: of this training.
         checkpoints: where the state is saved.
-        progress: who is told.
+        progress: reports each step and epoch.
 
     Raises:
         Diverged: a loss is not finite; the message says at which epoch and step.

@@ -38,8 +38,8 @@ class Outcome:
         known = read_json(path)
         if known["identity"] == self.identity:
             raise UserError(
-                f"{known['message']} (known from {path}: nothing has changed since; after a "
-                "change of config, data or code it is tried again)"
+                f"{known['message']} (known from {path}; it is tried again once the config, the "
+                "data, or the code has changed)"
             )
         path.unlink()
 
@@ -68,5 +68,5 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
         raise UserError(f"cannot read {path}: {error}") from error
     except RuntimeError as error:
         raise UserError(
-            f"{path} holds the weights of another model than {type(model).__name__}: {error}"
+            f"{path} holds the weights of a different model than {type(model).__name__}: {error}"
         ) from error

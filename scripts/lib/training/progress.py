@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 from lib.core.errors import UserError
+from lib.core.files import sweep
 from lib.core.progress_file import Epoch, RunProgress
 from lib.core.settings import Settings
 from lib.training.state import Training
@@ -55,6 +56,8 @@ class Progress:
         self.log_interval, self.file = log_interval, file
         self.bar: tqdm | None = None
         self.started = self.written = time.monotonic()
+        if file:
+            sweep(file)
 
     def resumed(self, training: Training) -> None:
         """Say from where an earlier training goes on."""
