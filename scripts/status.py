@@ -110,7 +110,10 @@ def advice(files: RunFiles, jobs: list[Job], experiment: str) -> str:
     again = "snakemake --profile profiles/slurm"
     last = jobs[-1].state if jobs else ""
     if last in ("PENDING", "RUNNING"):
-        return f"Wait, or stop it: scancel {jobs[-1].job_id}"
+        return (
+            f"Wait, or stop it: scancel {jobs[-1].job_id}\n"
+            "(While Snakemake is running, it submits the job again. Press Ctrl-C there instead.)"
+        )
     if files.failure.is_file():
         change = f"change experiments.{experiment} in the config"
         return f"It fails every time: {change}, then\n  {again}"
