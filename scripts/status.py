@@ -116,7 +116,7 @@ def advice(files: RunFiles, jobs: list[Job], experiment: str) -> str:
         )
     if files.failure.is_file():
         change = f"change experiments.{experiment} in the config"
-        return f"It fails every time: {change}, then\n  {again}"
+        return f"It fails whenever it is tried: {change}, then\n  {again}"
     if jobs and jobs[-1].out_of_memory:
         return f"Raise experiments.{experiment}.mem_mb in the config, then\n  {again}"
     if last == "TIMEOUT":

@@ -29,7 +29,8 @@ from lib.study.study import Study
 
 MOST_BARS = 12
 PERMILLE = 1000  # a bar's length
-SETTLED_LOOKS = 10  # looks after which runs that were done are looked at again
+# In a study of more than FEW_RUNS, the runs that are done are looked at again every so many looks.
+FEW_RUNS, SETTLED_LOOKS = 50, 10
 # What Snakemake prints where something goes wrong, and where that ends.
 ERROR = re.compile(
     r"(Error in |\w*(Error|Exception)\b|Traceback|Trying to restart|(?i:error|warning):|Nothing to)"
@@ -86,10 +87,11 @@ class Display:
     def update(self, all_runs: bool = False) -> bool:
         """Show what has changed; return whether there is anything left to wait for.
 
-        A run that is done may be trained again. Unless `all_runs` is set, its files are read only
-        now and then.
+        A run that is done may be trained again. In a large study its files are read only now and
+        then, unless `all_runs` is set.
         """
-        if all_runs or self.looks % SETTLED_LOOKS == 0:
+        few = len(self.study.runs) <= FEW_RUNS
+        if all_runs or few or self.looks % SETTLED_LOOKS == 0:
             self.settled.clear()
         self.looks += 1
         open_runs = [run for run in self.study.runs if run not in self.settled]

@@ -78,7 +78,9 @@ def project(tmp_path_factory):
 
 
 def run(project, command):
-    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "VENV": str(BIN.parent)}
+    # Not as a make within the make that runs the tests, which would print more.
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    environment = {**outside, "PATH": f"{BIN}:{os.environ['PATH']}", "VENV": str(BIN.parent)}
     # There may be no Slurm here: what runs on a cluster is planned.
     if "profiles/slurm" in command and " -n" not in command:
         command += " -n"

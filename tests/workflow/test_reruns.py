@@ -168,7 +168,7 @@ def test_an_edited_helper_of_a_model_retrains_that_model(finished):
     finished.edit(
         "scripts/models/mlp.py", "import torch\n", "import torch\n\nfrom . import helper\n"
     )
-    finished.snakemake("--config", "training={epochs: 1}")
+    finished.snakemake("results/small/report.csv")
     with (finished.folder / "scripts/models/helper.py").open("a") as helper:
         helper.write("# edited\n")
-    assert finished.planned("--config", "training={epochs: 1}") == MLP | {"report"}
+    assert finished.planned() == MLP | {"report"}
