@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 from tqdm import tqdm
@@ -31,6 +32,7 @@ MOST_BARS = 12
 PERMILLE = 1000  # a bar's length
 # In a study of more than FEW_RUNS, the runs that are done are looked at again every so many looks.
 FEW_RUNS, SETTLED_LOOKS = 50, 10
+SETTLED = ("done", "failed")  # the stages in which a run waits for nothing
 # What Snakemake prints where something goes wrong, and where that ends.
 ERROR = re.compile(
     r"(Error in |\w*(Error|Exception)\b|Traceback|Trying to restart|(?i:error|warning):|Nothing to)"
@@ -75,7 +77,7 @@ class Display:
         self.on_terminal = sys.stdout.isatty()
         # Of each run, how many epochs were shown, and when the results were written.
         self.shown: dict[tuple[str, int], tuple[int, float | None]] = {}
-        self.settled: set[tuple[str, int]] = set()  # the runs that are done, or always fail
+        self.stages: dict[tuple[str, int], str] = {}  # of each run, when it was last looked at
         self.looks = 0
         self.bars: dict[tuple[str, int], tqdm] = {}
         self.headline = ""
@@ -90,19 +92,19 @@ class Display:
         A run that is done may be trained again. In a large study its files are read only now and
         then, unless `all_runs` is set.
         """
-        few = len(self.study.runs) <= FEW_RUNS
-        if all_runs or few or self.looks % SETTLED_LOOKS == 0:
-            self.settled.clear()
+        runs = self.study.runs
+        everything = all_runs or len(runs) <= FEW_RUNS or self.looks % SETTLED_LOOKS == 0
         self.looks += 1
-        open_runs = [run for run in self.study.runs if run not in self.settled]
-        states = {run: run_state(self.study, *run) for run in open_runs}
+        if not everything:
+            runs = [run for run in runs if self.stages[run] not in SETTLED]
+        states = {run: run_state(self.study, *run) for run in runs}
+        self.stages |= {run: state.stage for run, state in states.items()}
         for run, state in states.items():
             self._show_epochs(run, state)
-        self.settled |= {run for run, state in states.items() if state.stage in ("done", "failed")}
         if self.on_terminal:
             self._draw_bars({r: s for r, s in states.items() if s.stage == "training"})
-        self._show_headline(states)
-        return len(self.settled) < len(self.study.runs)
+        self._show_headline()
+        return not all(stage in SETTLED for stage in self.stages.values())
 
     def write(self, text: str) -> None:
         """Print a line above the bars."""
@@ -151,13 +153,12 @@ class Display:
                 self.bars[run].unit = progress_text(state)
                 self.bars[run].refresh()
 
-    def _show_headline(self, states: dict[tuple[str, int], RunState]) -> None:
+    def _show_headline(self) -> None:
         """Say how many runs are done: below the bars, or in a line when it changes."""
-        training = sum(state.stage == "training" for state in states.values())
-        failed = sum(state.stage == "failed" for state in states.values())
-        done = len(self.settled) - failed
-        headline = f"{done} of {len(self.study.runs)} runs are done, {training} are training"
-        headline += f", {failed} have failed" if failed else ""
+        count = Counter(self.stages.values())
+        headline = f"{count['done']} of {len(self.stages)} runs are done"
+        headline += f", {count['training']} are training"
+        headline += f", {count['failed']} have failed" if count["failed"] else ""
         if self.headline_bar is not None:
             self.headline_bar.set_description_str(headline)
         elif headline != self.headline:

@@ -100,6 +100,27 @@ def test_a_run_that_always_fails_ends_the_watching(project):
     assert shown == "0 of 1 runs are done, 0 are training, 1 have failed\n"
 
 
+def test_a_large_study_is_counted_the_same_at_every_look(project):
+    """There, the files of the runs that are done are read only now and then."""
+    for seed in range(60):
+        files = Layout(project.results).run("mlp", seed)
+        files.folder.mkdir(parents=True)
+        if seed % 2:
+            files.failure.write_text("{}")
+        elif seed:
+            files.record.write_text("{}")
+            files.evaluation.write_text("{}")
+    (project.folder / "many.yaml").write_text(
+        f"results_dir: results/small\nseeds: {list(range(60))}\n"
+        "experiments: {mlp: {model: {name: MLP}}}\n"
+    )
+    process = start(project, "--configfile", "many.yaml", "--interval", "0.05")
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    shown = process.communicate(timeout=30)[0]
+    assert shown == "29 of 60 runs are done, 0 are training, 30 have failed\n"
+
+
 def test_a_training_that_was_killed_is_not_shown_as_training(project):
     files = training(project, 2, 16, 30.0)
     os.utime(files.lease, (0, 0))

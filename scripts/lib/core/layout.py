@@ -124,7 +124,7 @@ class Layout:
         return self.results / "data" / f"{dataset}.safetensors"
 
     def table(self, name: str) -> Path:
-        """Return one of the tables of the report, or `resources.csv`."""
+        """Return one of the tables of the report."""
         return self.results / name
 
     @property

@@ -17,8 +17,6 @@ SILENT_AFTER = 120.0  # seconds
 class RunState:
     """How far one run is."""
 
-    experiment: str
-    seed: int
     stage: str  # waiting, training, trained, done, or failed: it fails whenever it is tried
     epochs: int  # in all
     done: list[Epoch]  # the epochs that were trained and measured
@@ -38,8 +36,9 @@ def run_state(study: Study, experiment: str, seed: int) -> RunState:
     """
     files = study.layout.run(experiment, seed)
     epochs = study.experiments[experiment].training["epochs"]
-    done, training = _history(files), None
+    training = None
     if files.record.is_file():
+        done = _history(files)
         stage = "done" if is_evaluated(files) else "trained"
     else:
         training = RunProgress.read(files.progress)
@@ -47,7 +46,7 @@ def run_state(study: Study, experiment: str, seed: int) -> RunState:
         stage = "training" if training and _is_alive(files) else "waiting"
         if stage == "waiting" and files.failure.is_file():
             stage = "failed"
-    return RunState(experiment, seed, stage, epochs, done, training, _time_of(files.record))
+    return RunState(stage, epochs, done, training, _time_of(files.record))
 
 
 def is_evaluated(files: RunFiles) -> bool:
