@@ -177,6 +177,14 @@ def test_each_state_is_reported_or_waited_for(tmp_path, monkeypatch):
     assert not (tmp_path / "slurm.log").exists()  # of the job that succeeded
 
 
+def test_a_log_that_cannot_be_removed_ends_nothing(tmp_path, monkeypatch):
+    made, reported = fake_executor(monkeypatch, [{"1": "COMPLETED", "2": "RUNNING"}])
+    active = jobs(tmp_path, "1", "2")
+    active[0].aux["slurm_logfile"] = tmp_path  # a folder, which unlink refuses
+    assert check(made, active) == ["2"]
+    assert reported == {"1": "success"}
+
+
 def test_without_requeue_a_node_failure_is_an_error(tmp_path, monkeypatch):
     made, reported = fake_executor(
         monkeypatch, [{"6": "NODE_FAIL"}], requeue=False, keep_successful_logs=True

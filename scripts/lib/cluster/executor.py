@@ -22,6 +22,7 @@ import shutil
 import threading
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import ClassVar
@@ -179,7 +180,8 @@ class StudyExecutor(PluginExecutor):
         if state in ("COMPLETED", "UNKNOWN"):  # whether its files exist is checked anyway
             self.report_job_success(job)
             if not settings.keep_successful_logs:
-                job.aux["slurm_logfile"].unlink(missing_ok=True)
+                with suppress(OSError):  # a log that stays must not end the run
+                    job.aux["slurm_logfile"].unlink()
             return True
         if state not in FAILED or (state == "NODE_FAIL" and settings.requeue):
             return False
