@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 import models
-from lib.core import code_digests, command_line, provenance
+from lib.core import code_digests, command_line, provenance, records
 from lib.core.errors import UserError
-from lib.core.files import read_json, sha256
+from lib.core.files import sha256
 from lib.core.layout import RunFiles
 from lib.data import prepared
 from lib.training import metrics, process
@@ -41,7 +41,8 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     files = RunFiles(args.run)
-    record = read_json(files.record)
+    record = records.read(files.record)
+    records.check_files(files.record, record)
     settings, digest = record["settings"], prepared.digest(args.data)
     if digest != record["data_sha256"]:
         raise UserError(
@@ -68,6 +69,7 @@ def main() -> None:
         table,
         {
             "test_loss": test_loss,
+            "run_sha256": record[records.SEAL],
             "data_sha256": digest,
             "weights_sha256": sha256(files.weights),
             "threads": torch.get_num_threads(),

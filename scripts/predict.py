@@ -18,9 +18,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 import models
-from lib.core import command_line
+from lib.core import command_line, records
 from lib.core.errors import UserError
-from lib.core.files import read_json
 from lib.core.layout import RunFiles
 from lib.training.metrics import probabilities
 from lib.training.outcome import load_weights
@@ -40,7 +39,8 @@ def main() -> None:
     args = parser.parse_args()
 
     files = RunFiles(args.model)
-    record = read_json(files.record)
+    record = records.read(files.record)
+    records.check_files(files.record, record)
     height, width = record["image_size"]
     framed = np.stack([framed_file(path, height, width) for path in args.images])
     model = models.build(record["settings"]["model"], (height, width), len(record["classes"]))

@@ -13,6 +13,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+from lib.core import records
 from lib.training.accuracy import accuracy_table, write_evaluation
 
 
@@ -27,8 +28,12 @@ def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:
         for seed in range(1, seeds + 1):
             folder = results / "runs" / f"made{experiment:02}" / f"seed{seed}"
             folder.mkdir(parents=True)
-            shutil.copy(run / "history.csv", folder)
-            (folder / "run.json").write_text(json.dumps(record))
+            for name in ("history.csv", "model.safetensors"):
+                shutil.copy(run / name, folder)
+            of_seed = record | {"settings": record["settings"] | {"seed": seed}}
+            described = [folder / "history.csv", folder / "model.safetensors"]
+            records.write(folder / "run.json", of_seed, described)
+            run_sha256 = records.read(folder / "run.json")[records.SEAL]
             wrong = random.random(len(labels)) < 0.02 + 0.001 * experiment
             table = pd.DataFrame(
                 {
@@ -39,7 +44,8 @@ def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:
                 }
             )
             counts = accuracy_table(table, classes)
-            write_evaluation(folder, table, counts, evaluation)
+            of_run = evaluation | {"run_sha256": run_sha256}
+            write_evaluation(folder, table, counts, of_run)
 
 
 if __name__ == "__main__":

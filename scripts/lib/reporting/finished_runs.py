@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from lib.core import records
 from lib.core.errors import UserError
-from lib.core.files import read_json
 from lib.core.layout import Layout, RunFiles
 from lib.reporting.uncertainty import calibration
 
@@ -127,8 +127,8 @@ def read_run(results: Path, experiment: str, seed: int) -> Run:
         experiment,
         seed,
         layout.run_path(experiment, seed),
-        read_json(files.record),
-        read_json(files.evaluation),
+        records.read(files.record),
+        records.read(files.evaluation),
         read_table(files.history, {"train_loss": float, "loss": float}),
         *(predictions[name].to_numpy() for name in PREDICTIONS),
     )

@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from lib.core.files import atomic_path, write_json
+from lib.core import records
+from lib.core.files import atomic_path
 from lib.core.layout import RunFiles
 from lib.training.metrics import probabilities
 
@@ -83,4 +84,4 @@ def write_evaluation(
         predictions.to_csv(archive, index=False, mode="wb")
     with atomic_path(files.accuracy) as temporary:
         table.to_csv(temporary, index=False)
-    write_json(files.evaluation, record)
+    records.write(files.evaluation, record, [files.predictions, files.accuracy])

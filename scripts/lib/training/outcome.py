@@ -6,6 +6,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from lib.core import records
 from lib.core.errors import UserError
 from lib.core.files import atomic_path, read_json, write_csv, write_json
 from lib.core.layout import RunFiles
@@ -23,7 +24,7 @@ class Outcome:
         """Return whether there are all results of a run of the same identity."""
         if not self.files.is_complete("train"):
             return False
-        record = read_json(self.files.record)
+        record = records.read(self.files.record)
         return all(record.get(key) == value for key, value in self.identity.items())
 
     def raise_if_known_failure(self) -> None:
@@ -53,7 +54,7 @@ class Outcome:
         with atomic_path(self.files.weights) as temporary:
             save_file({name: value.cpu() for name, value in model.state_dict().items()}, temporary)
         write_csv(self.files.history, HISTORY, history)
-        write_json(self.files.record, record)
+        records.write(self.files.record, record, [self.files.weights, self.files.history])
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:
