@@ -8,12 +8,21 @@ from snakemake.utils import min_version
 
 min_version("9.27")
 
+# Paths in the config and in the rules are relative to the clone, on every node.
+if Path(workflow.current_basedir).resolve() != Path.cwd().resolve():
+    raise WorkflowError(
+        f"run snakemake in the folder of this project: cd {workflow.current_basedir}\n"
+        "(-s, --snakefile and --directory are not supported; results_dir in the config says where "
+        "the results are written.)"
+    )
+
 # The folder is on the path only while its packages `lib` and `models` are found: no module of the
 # project can be taken for one of the user's, nor the other way round.
 sys.path.insert(0, str(Path(workflow.current_basedir, "scripts").resolve()))
 from lib.cluster import executor, summary
 from lib.core.errors import UserError
 from lib.reporting.verdict import verdict_of
+from lib.study import outdated
 from lib.study.config import read_study
 
 sys.path.pop(0)
@@ -25,6 +34,9 @@ except UserError as error:
     raise WorkflowError(f"{error}\nThe keys are explained in config/README.md.")
 
 executor.register(STUDY)
+
+# A job on another node does what it was submitted for. What is to be done is decided once, here.
+OUTDATED = outdated.find(STUDY) if workflow.is_main_process else outdated.Outdated()
 
 
 include: "workflow/rules/common.smk"

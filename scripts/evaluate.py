@@ -8,6 +8,7 @@ Confidence is the probability that the model assigns to its prediction. Precisio
 the last row are means over the classes (macro averages).
 """
 
+import json
 import socket
 from pathlib import Path
 
@@ -16,12 +17,12 @@ import torch
 import models
 from lib.core import code_digests, command_line, provenance, records
 from lib.core.errors import UserError
-from lib.core.files import sha256
 from lib.core.layout import RunFiles
-from lib.data import prepared
+from lib.core.settings import difference
+from lib.data import prepared, prepared_record
 from lib.training import metrics, process
 from lib.training.accuracy import accuracy_table, prediction_table, write_evaluation
-from lib.training.outcome import load_weights
+from lib.training.outcome import load_weights, read_trained
 from lib.training.recipe import loss_function
 
 
@@ -37,17 +38,23 @@ def main() -> None:
         default=1,
         help="CPU threads (default: %(default)s)",
     )
+    add(
+        "--settings",
+        type=json.loads,
+        metavar="JSON",
+        help="the settings that the run must have been trained with (default: any)",
+    )
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
     files = RunFiles(args.run)
-    record = records.read(files.record)
-    records.check_files(files.record, record)
-    settings, digest = record["settings"], prepared.digest(args.data)
-    if digest != record["data_sha256"]:
-        raise UserError(
-            f"{args.run} was trained on a different file than {args.data}: digests differ"
-        )
+    record = read_trained(files)
+    settings = record["settings"]
+    models.find(settings["model"]["name"])  # imported now, so that the code's digest includes it
+    code = code_digests.imported_files()
+    code_sha256, own_code = code_digests.combined_digest(code), code_digests.file_digests(code)
+    digest, _ = prepared_record.verified_digest(args.data)
+    check_origin(files, record, args.settings, digest)
     dataset = prepared.load(args.data)
     test = dataset.test_split()
     model = models.build(settings["model"], dataset.image_size, len(dataset.classes))
@@ -62,7 +69,7 @@ def main() -> None:
         f"{args.run}: {overall['correct']} of {overall['total']} test images correct "
         f"({100 * overall['accuracy']:.2f}%), average loss {test_loss:.4f}"
     )
-    code = code_digests.imported_files()
+    code_digests.ensure_unchanged(own_code, "evaluation")
     write_evaluation(
         args.run,
         predictions,
@@ -71,18 +78,37 @@ def main() -> None:
             "test_loss": test_loss,
             "run_sha256": record[records.SEAL],
             "data_sha256": digest,
-            "weights_sha256": sha256(files.weights),
+            "weights_sha256": record["files"][files.weights.name],
             "threads": torch.get_num_threads(),
             "host": socket.gethostname(),
             "slurm": provenance.slurm_job(),
             **provenance.git_state(),
-            "code_sha256": code_digests.combined_digest(code),
-            "code": code_digests.file_digests(code),
+            "code_sha256": code_sha256,
+            "code": own_code,
             "versions": provenance.versions(),
             "end": provenance.now(),
             "peak_memory_mb": provenance.peak_memory_mb(),
         },
     )
+
+
+def check_origin(files: RunFiles, record: dict, settings: dict | None, data_sha256: str) -> None:
+    """Check that a run was trained by the code, on the data, and with the settings of now.
+
+    Raises:
+        UserError: it was not; the message says in what they differ.
+    """
+    differing = []
+    if settings is not None:
+        differing += [f"the setting {name}" for name in difference(record["settings"], settings)]
+    if record["data_sha256"] != data_sha256:
+        differing.append(f"the data (the digests of {record['data']} differ)")
+    differing += [f"scripts/{name}" for name in code_digests.changed(record["code"])]
+    if differing:
+        raise UserError(
+            f"{files.folder} was trained with other settings, data or code than those of now: "
+            f"{', '.join(differing)}. The next start of snakemake trains it again"
+        )
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 import models
-from lib.core import command_line, records
+from lib.core import command_line
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.training.metrics import probabilities
-from lib.training.outcome import load_weights
+from lib.training.outcome import load_weights, read_trained
 
 FAINTEST = 16  # gray levels of 256 by which a drawing must differ from its paper
 BOX = 20 / 28  # share of the frame's side that the drawing fills
@@ -39,8 +39,7 @@ def main() -> None:
     args = parser.parse_args()
 
     files = RunFiles(args.model)
-    record = records.read(files.record)
-    records.check_files(files.record, record)
+    record = read_trained(files)
     height, width = record["image_size"]
     framed = np.stack([framed_file(path, height, width) for path in args.images])
     model = models.build(record["settings"]["model"], (height, width), len(record["classes"]))

@@ -1,7 +1,8 @@
 """Read the four IDX files of a data set, check them, and write them as one safetensors file.
 
 The file holds train_images uint8 [N, height, width], train_labels int64 [N], test_images,
-test_labels, and mean and std (float64) of the training pixels scaled to 0-1.
+test_labels, and mean and std (float64) of the training pixels scaled to 0-1. Beside it is a small
+record, NAME.prepared.json, with the file's digest.
 """
 
 import json
@@ -14,7 +15,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 from lib.core import command_line
 from lib.core.errors import UserError
 from lib.core.files import atomic_path, read_json, sha256
-from lib.data import catalog
+from lib.data import catalog, prepared_record
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def main() -> None:
     tensors = read(args.files, entry)
     with atomic_path(args.output) as temporary:
         save_file(tensors, temporary, metadata={"classes": json.dumps(entry["classes"])})
+    prepared_record.write(args.output, args.dataset, entry)
     mean, std = tensors["mean"].item(), tensors["std"].item()
     print(
         f"{args.dataset}: {entry['train_size']} training and {entry['test_size']} test images, "

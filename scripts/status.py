@@ -11,7 +11,8 @@ from lib.core import command_line
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.study.config import add_argument, read_study
-from lib.study.run_states import is_evaluated, run_state
+from lib.study.outdated import RunCheck
+from lib.study.run_states import run_state
 from lib.study.study import Study
 
 LOG_LINES = 15
@@ -32,13 +33,14 @@ def main() -> None:
 
 def table(study: Study, jobs: list[Job]) -> str:
     """Return the table of all runs."""
-    rows = [row(study, jobs, experiment, seed) for experiment, seed in study.runs]
+    check = RunCheck(study)
+    rows = [row(check, jobs, experiment, seed) for experiment, seed in study.runs]
     return pd.DataFrame(rows).to_string(index=False)
 
 
-def row(study: Study, jobs: list[Job], experiment: str, seed: int) -> dict[str, str]:
+def row(check: RunCheck, jobs: list[Job], experiment: str, seed: int) -> dict[str, str]:
     """Return one run's row: what its latest job does, and how far the training is."""
-    run = run_state(study, experiment, seed)
+    run = run_state(check, experiment, seed)
     mine = of_run(jobs, experiment, seed)
     latest = mine[-1] if mine else None
     if run.stage == "done":
@@ -79,7 +81,9 @@ def explain(study: Study, jobs: list[Job], name: str) -> str:
         raise UserError(f"there is no run {name!r}; there are: {', '.join(runs)}")
     run = runs[name]
     files, mine = study.layout.run(*run), of_run(jobs, *run)
-    lines = [f"{name}: {row(study, jobs, *run)['state']}"]
+    check = RunCheck(study)
+    problem, state = check.problem(*run), row(check, jobs, *run)["state"]
+    lines = [f"{name}: {state}" + (f": {problem[1]}" if problem else "")]
     for job in mine:
         lines.append(
             f"Slurm job {job.job_id} ({job.rule}, {job.partition} {job.node}): {job.state}"
@@ -90,7 +94,7 @@ def explain(study: Study, jobs: list[Job], name: str) -> str:
     if log.is_file():
         text = log.read_text(errors="replace").splitlines()
         lines += ["", f"The end of {log}:", *(f"  {line}" for line in text[-LOG_LINES:])]
-    return "\n".join([*lines, "", advice(files, mine, run[0])])
+    return "\n".join([*lines, "", advice(files, mine, run[0], state)])
 
 
 def used(job: Job) -> str:
@@ -103,9 +107,9 @@ def used(job: Job) -> str:
     )
 
 
-def advice(files: RunFiles, jobs: list[Job], experiment: str) -> str:
+def advice(files: RunFiles, jobs: list[Job], experiment: str, state: str) -> str:
     """Say what to type next."""
-    if is_evaluated(files):
+    if state == "done":
         return "This run is done. Nothing is left to do."
     again = "snakemake --profile profiles/slurm"
     last = jobs[-1].state if jobs else ""
@@ -114,6 +118,8 @@ def advice(files: RunFiles, jobs: list[Job], experiment: str) -> str:
             f"Wait, or stop it: scancel {jobs[-1].job_id}\n"
             "(While Snakemake is running, it submits the job again. Press Ctrl-C there instead.)"
         )
+    if state == "out of date":
+        return f"It will be trained again:\n  {again}"
     if files.failure.is_file():
         change = f"change experiments.{experiment} in the config"
         return f"It fails whenever it is tried: {change}, then\n  {again}"

@@ -15,6 +15,9 @@ On SIGTERM or Ctrl-C it saves a checkpoint into OUTPUT and ends; the same comman
 there, with the same bits as if nothing had happened. Checkpoints are also saved after each epoch,
 and every few minutes in long ones. The last one stays (the workflow removes it once the run is
 evaluated): the same command, given again, then ends at once.
+
+A run that is complete is left as it is. The results of another training in OUTPUT, with other
+settings, data or code, are replaced when this one is complete, and not before.
 """
 
 import argparse
@@ -30,7 +33,7 @@ from lib.core import code_digests, command_line, provenance
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.settings import DEVICES, LOSSES, PRECISIONS, Settings, loss_output_mismatch
-from lib.data import prepared
+from lib.data import prepared, prepared_record
 from lib.training import device as devices
 from lib.training import loop, process
 from lib.training.checkpoint import Checkpoints, Stopped
@@ -47,23 +50,28 @@ def main() -> None:
     device = devices.choose(settings.device)
     models.find(settings.model["name"])  # imported now, so that the code's digest includes it
     code = code_digests.imported_files()
+    data_sha256, dataset = prepared_record.verified_digest(args.data)
     identity = {
         "settings": settings.as_dict(),
-        "data_sha256": prepared.digest(args.data),
+        "data_sha256": data_sha256,
         "code_sha256": code_digests.combined_digest(code),
     }
+    origin = {"dataset": dataset, "code": code_digests.file_digests(code)}
     files = RunFiles(args.output)
     outcome = Outcome(files, identity)
     with Lease(args.output) as lease:
-        if lease.had_to_wait and outcome.is_complete():
-            print(f"{args.output} is complete: the other process has finished it")
+        if outcome.is_complete():
+            print(
+                f"{args.output} is complete: trained with these settings, this data and this "
+                "code. To train it again all the same, remove the folder"
+            )
             return
         outcome.raise_if_known_failure()
         interval = 60 * args.checkpoint_minutes
-        checkpoints = Checkpoints(files.checkpoint, identity, interval, lease.ensure_held)
+        checkpoints = Checkpoints(files.checkpoint, outcome.identity, interval, lease.ensure_held)
         checkpoints.install_signal_handlers()
         try:
-            train_and_write(settings, args, device, outcome, checkpoints)
+            train_and_write(settings, args, device, outcome, checkpoints, origin)
         except Diverged as error:
             lease.ensure_held()
             outcome.remember_failure(str(error))
@@ -79,10 +87,10 @@ def train_and_write(
     device: torch.device,
     outcome: Outcome,
     checkpoints: Checkpoints,
+    origin: dict,
 ) -> None:
-    """Train, and write the run's files."""
+    """Train, and write the run's files; `origin` says of which data set and code they are."""
     start, clock = provenance.now(), time.perf_counter()
-    code = code_digests.file_digests(code_digests.imported_files())  # as it was read, at the start
     torch.set_num_threads(args.threads)
 
     # The order matters: the lesson seeds, reads the data, then makes the model. Every random
@@ -113,9 +121,10 @@ def train_and_write(
     train_seconds = sum(row["train_seconds"] for row in trained.history)
     record = {
         **outcome.identity,
+        "settings": settings.as_dict(),
         "parameters": parameters,
         "data": str(args.data),
-        "code": code,
+        **origin,
         **facts,
         "train_size": len(training_set),
         "validation_size": len(validation or ()),
@@ -135,6 +144,7 @@ def train_and_write(
         "resumes": trained.resumes,
     }
     checkpoints.ensure_held()
+    code_digests.ensure_unchanged(origin["code"], "training")
     outcome.write(model, trained.history, record)
 
 

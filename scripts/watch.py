@@ -25,6 +25,7 @@ from tqdm import tqdm
 from lib.core import command_line
 from lib.core.errors import UserError
 from lib.study.config import add_argument, read_study
+from lib.study.outdated import RunCheck
 from lib.study.run_states import RunState, run_state
 from lib.study.study import Study
 
@@ -73,18 +74,18 @@ class Display:
     """What is shown of a study's runs: bars on a terminal, else lines."""
 
     def __init__(self, study: Study):
-        self.study = study
+        self.study, self.check = study, RunCheck(study)
         self.on_terminal = sys.stdout.isatty()
-        # Of each run, how many epochs were shown, and when the results were written.
-        self.shown: dict[tuple[str, int], tuple[int, float | None]] = {}
+        # Of each run, how many epochs were shown, and of which results.
+        self.shown: dict[tuple[str, int], tuple[int, str | None]] = {}
         self.stages: dict[tuple[str, int], str] = {}  # of each run, when it was last looked at
         self.looks = 0
         self.bars: dict[tuple[str, int], tqdm] = {}
         self.headline = ""
         self.headline_bar = self._bar(bar_format="{desc}") if self.on_terminal else None
         for run in study.runs:  # what was done before is not news
-            state = run_state(study, *run)
-            self.shown[run] = len(state.done), state.trained_at
+            state = run_state(self.check, *run)
+            self.shown[run] = len(state.done), state.results
 
     def update(self, all_runs: bool = False) -> bool:
         """Show what has changed; return whether there is anything left to wait for.
@@ -97,7 +98,7 @@ class Display:
         self.looks += 1
         if not everything:
             runs = [run for run in runs if self.stages[run] not in SETTLED]
-        states = {run: run_state(self.study, *run) for run in runs}
+        states = {run: run_state(self.check, *run) for run in runs}
         self.stages |= {run: state.stage for run, state in states.items()}
         for run, state in states.items():
             self._show_epochs(run, state)
@@ -123,8 +124,8 @@ class Display:
 
     def _show_epochs(self, run: tuple[str, int], state: RunState) -> None:
         """Print the epochs that are new: each of them in a pipe, the last one on a terminal."""
-        shown, trained_at = self.shown[run]
-        if trained_at is not None and state.trained_at != trained_at:  # it is trained again
+        shown, results = self.shown[run]
+        if results is not None and state.results != results:  # it is trained again
             shown = 0
         for each in state.done[shown:]:
             if not self.on_terminal or each.epoch == state.epochs:
@@ -135,7 +136,7 @@ class Display:
                     f"{each.split} accuracy {100 * each.accuracy:.2f}%"
                     + (f", about {duration(left)} left" if more else "")
                 )
-        self.shown[run] = len(state.done), state.trained_at
+        self.shown[run] = len(state.done), state.results
 
     def _draw_bars(self, training: dict[tuple[str, int], RunState]) -> None:
         for run in [run for run in self.bars if run not in training]:

@@ -9,9 +9,11 @@ import subprocess
 import sys
 import time
 
+import made_up
 import pytest
 from conftest import BIN
 
+from lib.core import records
 from lib.core.layout import Layout
 from lib.core.progress_file import Epoch, RunProgress
 
@@ -82,7 +84,11 @@ def test_a_run_that_is_trained_again_is_shown_again(piped, tmp_path):
 
 def test_a_run_that_was_trained_but_not_evaluated_again_is_not_done(piped, tmp_path):
     project = piped[0].copy(tmp_path / "trained")
-    os.utime(project.run_folder("mlp") / "run.json")
+    path = project.run_folder("mlp") / "run.json"
+    record = json.loads(path.read_text()) | {"seconds": 1.0}  # as of another training
+    records.write(
+        path, record, [path.with_name("model.safetensors"), path.with_name("history.csv")]
+    )
     assert " trained " in project.script("status", *CONFIG).stdout.splitlines()[1]
     assert "Nothing is left to do" not in project.script(
         "status", *CONFIG, "--why", "mlp/seed1"
@@ -100,25 +106,34 @@ def test_a_run_that_always_fails_ends_the_watching(project):
     assert shown == "0 of 1 runs are done, 0 are training, 1 have failed\n"
 
 
-def test_a_large_study_is_counted_the_same_at_every_look(project):
+def test_a_large_study_is_counted_the_same_at_every_look(piped, tmp_path):
     """There, the files of the runs that are done are read only now and then."""
-    for seed in range(60):
-        files = Layout(project.results).run("mlp", seed)
-        files.folder.mkdir(parents=True)
+    project = piped[0].copy(tmp_path / "large")
+    made_up.make_up(project.results, project.run_folder("mlp"), experiments=1, seeds=60)
+    for seed in range(1, 61):
+        files = Layout(project.results).run("made00", seed)
         if seed % 2:
+            files.record.unlink()
             files.failure.write_text("{}")
-        elif seed:
-            files.record.write_text("{}")
-            files.evaluation.write_text("{}")
+    (Layout(project.results).run("made00", 60).evaluation).unlink()
     (project.folder / "many.yaml").write_text(
-        f"results_dir: results/small\nseeds: {list(range(60))}\n"
-        "experiments: {mlp: {model: {name: MLP}}}\n"
+        (project.folder / "tests/data/config.yaml").read_text().split("experiments:")[0]
+        + f"seeds: {list(range(1, 61))}\nexperiments: {{made00: {{model: {{name: MLP}}}}}}\n"
     )
     process = start(project, "--configfile", "many.yaml", "--interval", "0.05")
     time.sleep(5)
     process.send_signal(signal.SIGINT)
     shown = process.communicate(timeout=30)[0]
     assert shown == "29 of 60 runs are done, 0 are training, 30 have failed\n"
+
+
+def test_a_run_of_other_settings_is_out_of_date(piped, tmp_path):
+    project = piped[0].copy(tmp_path / "outdated")
+    project.edit("tests/data/config.yaml", "{name: MLP},", "{name: MLP}, batch_size: 32,")
+    assert "out of date" in project.script("status", *CONFIG).stdout.splitlines()[1]
+    why = project.script("status", *CONFIG, "--why", "mlp/seed1").stdout
+    assert "mlp/seed1: out of date: other settings (batch_size)" in why
+    assert "It will be trained again" in why
 
 
 def test_a_training_that_was_killed_is_not_shown_as_training(project):

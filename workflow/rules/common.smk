@@ -1,12 +1,15 @@
 # What the rules share. It is included first; the order of the rules' own files does not matter.
 
 import functools
+import json
 import shlex
 import sys
+from datetime import datetime
 from pathlib import Path
 
 from lib.core import code_digests
 from lib.core.layout import FIGURES, REPORT_TABLES
+from lib.data import catalog
 from lib.study.job_requests import job_request
 
 # The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
@@ -19,6 +22,18 @@ shell.prefix(
 FILES = STUDY.layout
 
 
+# A file of the time of this start, if there is anything out of date. See `again`.
+NOW = Path(".snakemake", "out-of-date")
+if workflow.is_main_process and (OUTDATED or not NOW.exists()):
+    NOW.parent.mkdir(exist_ok=True)
+    NOW.write_text(datetime.now().isoformat())
+for line in OUTDATED.lines():
+    logger.info(f"Out of date: {line}")
+
+# Where a job that fails had no earlier output to keep, there is none to bring back.
+logger.addFilter(lambda record: not str(record.msg).startswith("Cannot restore "))
+
+
 wildcard_constraints:
     experiment="[A-Za-z0-9_.-]+",
     seed="[0-9]+",
@@ -27,7 +42,10 @@ wildcard_constraints:
 # The files of one run, for the rules that have a run's wildcards.
 TRAINED = FILES.outputs("train", "{experiment}", "{seed}")
 EVALUATED = FILES.outputs("evaluate", "{experiment}", "{seed}")
+# The data, whose content decides what depends on it, not its time: see lib/study/outdated.py.
 PREPARED = FILES.prepared(STUDY.dataset).as_posix()
+PREPARED_RECORD = FILES.prepared_record(STUDY.dataset).as_posix()
+CONTENT = json.dumps(catalog.content_of(STUDY.dataset_entry), sort_keys=True)
 
 
 def outputs_of_all_runs(*stages):
@@ -41,7 +59,8 @@ def code_of(*scripts):
 
     As a parameter of a rule it makes an edited module run again exactly the rules whose script
     imports it. As inputs, the files would do so too; but the files of a fresh clone are newer than
-    any results that are copied into it, and a digest has no time.
+    any results that are copied into it, and a digest has no time. Training and evaluation do
+    without it: their records name each file of their code.
     """
     return digest_of(*code_digests.files_of(*map(Path, scripts)))
 
@@ -49,6 +68,32 @@ def code_of(*scripts):
 def digest_of(*files):
     """Return one short digest of the content of files."""
     return code_digests.combined_digest(map(Path, files))[:16]
+
+
+def again(reason):
+    """Return the input by which a job runs again for a reason; without one, it does not."""
+    return NOW.as_posix() if reason else ancient(NOW.as_posix())
+
+
+def data_record(done):
+    """Return the prepared data's record as the input of a job.
+
+    Its time makes nothing run again that is done. Snakemake, however, does not see that a job must
+    run if all its inputs are `ancient` and one of them is made again.
+    """
+    return ancient(PREPARED_RECORD) if done else PREPARED_RECORD
+
+
+def is_done(wildcards, stage):
+    """Return whether a stage of a run has nothing to do."""
+    run = run_of(wildcards)
+    outdated = run in OUTDATED.train or (stage == "evaluate" and run in OUTDATED.evaluate)
+    return FILES.run(*run).is_complete(stage) and not outdated
+
+
+def run_of(wildcards):
+    """Return experiment and seed of a job, as the study names its runs."""
+    return wildcards.experiment, int(wildcards.seed)
 
 
 def experiment_of(wildcards):

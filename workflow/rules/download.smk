@@ -2,6 +2,8 @@
 
 
 rule download:
+    input:
+        again(OUTDATED.download),
     output:
         # The raw files themselves are not outputs: Snakemake deletes outputs, and data_dir may be
         # shared with others.
@@ -12,11 +14,11 @@ rule download:
     params:
         code=code_of("scripts/download.py"),
         dataset=STUDY.dataset,
-        datasets_file=STUDY.datasets_file,
         # Not used, but recorded: a changed entry runs this again, another data set's does not.
-        entry=STUDY.dataset_entry,
+        content=CONTENT,
         # Snakemake does not record a function of `output`: the digests say what the data is, and
-        # data that has moved, or has other mirrors, trains nothing again.
+        # data that has moved, or has other mirrors, runs nothing again.
+        datasets_file=lambda wildcards, output: STUDY.datasets_file,
         data_dir=lambda wildcards, output: STUDY.data_dir,
         mirrors=lambda wildcards, output: STUDY.mirrors,
     message:

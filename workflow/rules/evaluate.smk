@@ -3,8 +3,10 @@
 
 rule evaluate:
     input:
+        lambda wildcards: data_record(is_done(wildcards, "evaluate")),
+        lambda wildcards: again(OUTDATED.evaluate.get(run_of(wildcards))),
         run=TRAINED,
-        data=PREPARED,
+        data=ancient(PREPARED),
     output:
         EVALUATED,
     log:
@@ -14,8 +16,10 @@ rule evaluate:
         mem_mb=lambda wildcards, attempt: request_of(wildcards, attempt).mem_mb,
         runtime=5,
     params:
-        code=lambda wildcards: code_of("scripts/evaluate.py", experiment_of(wildcards).model_file),
         run=subpath(output[0], parent=True),
+        settings=lambda wildcards, output: json.dumps(
+            experiment_of(wildcards).settings(int(wildcards.seed))
+        ),
         train_text=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).log,
         train_log=lambda wildcards, output: FILES.log("train", wildcards.experiment, wildcards.seed),
         leftovers=lambda wildcards, output: FILES.run(
@@ -29,7 +33,7 @@ rule evaluate:
         # log takes the place of the link to it. The first line: as in train.
         'echo "$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
         " > {log:q} && python scripts/evaluate.py --run {params.run:q} --data {input.data:q}"
-        " --threads {threads} >> {log:q} 2>&1"
+        " --settings {params.settings:q} --threads {threads} >> {log:q} 2>&1"
         " && rm -f {params.leftovers:q}"
         " && if [ -e {params.train_text:q} ]; then"
         " mv -f {params.train_text:q} {params.train_log:q}; fi"

@@ -3,20 +3,23 @@
 
 rule prepare:
     input:
-        FILES.listing(STUDY.dataset).as_posix(),
+        again(OUTDATED.prepare),
+        listing=FILES.listing(STUDY.dataset).as_posix(),
     output:
         PREPARED,
+        PREPARED_RECORD,
     log:
         FILES.log("prepare", STUDY.dataset).as_posix(),
     localrule: True
     params:
         code=code_of("scripts/prepare.py"),
         dataset=STUDY.dataset,
-        datasets_file=STUDY.datasets_file,
-        entry=STUDY.dataset_entry,
+        content=CONTENT,
+        datasets_file=lambda wildcards, output: STUDY.datasets_file,
     message:
         "Prepare {params.dataset}"
     shell:
         "python scripts/prepare.py --dataset {params.dataset:q}"
-        " --datasets-file {params.datasets_file:q} --files {input:q} --output {output:q}"
+        " --datasets-file {params.datasets_file:q} --files {input.listing:q}"
+        " --output {output[0]:q}"
         " > {log:q} 2>&1"

@@ -7,7 +7,8 @@ rule report:
     input:
         # Written after all other files of a run, which change only with them.
         runs=outputs_of_all_runs("evaluate"),
-        data=PREPARED,
+        record=PREPARED_RECORD,
+        data=ancient(PREPARED),
     output:
         [FILES.table(name).as_posix() for name in REPORT_TABLES],
         FILES.page.as_posix(),

@@ -3,9 +3,12 @@
 
 rule train:
     input:
-        PREPARED,
+        lambda wildcards: data_record(is_done(wildcards, "train")),
+        lambda wildcards: again(OUTDATED.train.get(run_of(wildcards))),
+        data=ancient(PREPARED),
     output:
-        TRAINED,
+        # What was trained before stays until the new training is complete.
+        [update(path) for path in TRAINED],
     log:
         FILES.log("train", "{experiment}", "{seed}").as_posix(),
     threads: lambda wildcards: request_of(wildcards).cpus
@@ -15,11 +18,9 @@ rule train:
         runtime=lambda wildcards, attempt: request_of(wildcards, attempt).runtime,
         gpu=lambda wildcards: request_of(wildcards).gpus,
     params:
-        # Of the models, a run depends on its own alone: a new model retrains nothing.
-        code=lambda wildcards: code_of("scripts/train.py", experiment_of(wildcards).model_file),
-        options=lambda wildcards: experiment_of(wildcards).train_options,
         run=subpath(output[0], parent=True),
-        # Functions of `output` are not recorded: they follow from it.
+        # Functions of `output` are not recorded: the run's record says what it was trained with.
+        options=lambda wildcards, output: experiment_of(wildcards).train_options,
         text=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).log,
         link=lambda wildcards, output: FILES.log_link(wildcards.experiment, wildcards.seed),
     message:
@@ -32,5 +33,5 @@ rule train:
         "mkdir -p {params.run:q} && echo "
         '"$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
         " >> {params.text:q} && ln -sf {params.link:q} {log:q}"
-        " && python scripts/train.py --data {input:q} --output {params.run:q}"
+        " && python scripts/train.py --data {input.data:q} --output {params.run:q}"
         " --seed {wildcards.seed} --threads {threads} {params.options:q} >> {params.text:q} 2>&1"

@@ -9,6 +9,7 @@ The plugin submits well. What this subclass does differently:
   partition canceled to preempt it, or one that is held because a broken node could not start it.
 - A submission waits while slurmctld is being restarted; a failed one would cost the job a retry.
 - Ctrl-C cancels all jobs of the run by their name, also those that are being asked about.
+- What was there before a training that fails stays there.
 - Slurm's own logs are below `results_dir`, and so is the list of the jobs that were submitted.
 
 It was written for the versions in `WRITTEN_FOR`, and ends a run on Slurm at once where a name that
@@ -109,6 +110,9 @@ class StudyExecutor(PluginExecutor):
                 raise WorkflowError(str(error)) from error
         else:
             self.logger.warning("no slurm-partition-config in the profile: jobs are not checked")
+        # The node has brought back what was there before a job that failed; Snakemake here would
+        # remove it. No script of this project leaves half a file.
+        self.workflow.execution_settings.keep_incomplete = True
         super().__post_init__(test_mode)
         missing = [name for name in ATTRIBUTES if not hasattr(self, name)]
         if missing:

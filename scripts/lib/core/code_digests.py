@@ -7,7 +7,7 @@ that is what its record says. A test holds the one against the other.
 
 import ast
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -47,6 +47,36 @@ def files_of(*scripts: Path) -> list[Path]:
 def file_digests(paths: Iterable[Path]) -> dict[str, str]:
     """Return the SHA-256 of each file, by its path below `scripts/`."""
     return {path.relative_to(SCRIPTS).as_posix(): sha256(path) for path in paths}
+
+
+def digest_now(name: str) -> str | None:
+    """Return the SHA-256 of a file by its path below `scripts/`; None if it cannot be read."""
+    try:
+        return sha256(SCRIPTS / name)
+    except OSError:
+        return None
+
+
+def changed(
+    recorded: dict[str, str], digest: Callable[[str], str | None] = digest_now
+) -> list[str]:
+    """Return which files are not, or no longer, as `file_digests` has found them."""
+    return [name for name, expected in recorded.items() if digest(name) != expected]
+
+
+def ensure_unchanged(recorded: dict[str, str], doing: str) -> None:
+    """Make sure that this process's own code is still the code on disk.
+
+    Raises:
+        UserError: it is not; the message names the files.
+    """
+    files = changed(recorded)
+    if files:
+        names = ", ".join(f"scripts/{name}" for name in files)
+        raise UserError(
+            f"{names} changed during the {doing}. So its result would be of code that is not there "
+            "any more; nothing is written. The same command starts again with the new code"
+        )
 
 
 def combined_digest(paths: Iterable[Path]) -> str:

@@ -17,6 +17,11 @@ REPORT_TABLES = ("report.csv", "summary.csv", "comparisons.csv")
 FIGURES = ("accuracy", "learning-curves", "confusion", "class-accuracy", "calibration", "cost")
 
 
+def prepared_record(prepared: Path) -> Path:
+    """Return the record beside a prepared file."""
+    return prepared.with_name(f"{prepared.stem}.prepared.json")
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """The files of one run, in its folder."""
@@ -85,6 +90,12 @@ class RunFiles:
         """What is removed once the run is evaluated. The log is kept elsewhere, see `log_link`."""
         return [self.checkpoint, self.progress]
 
+    @property
+    def seed(self) -> int | None:
+        """The seed that the folder's name names, if it names one."""
+        match = re.fullmatch("seed([0-9]+)", self.folder.name)
+        return int(match[1]) if match else None
+
     def is_complete(self, stage: str) -> bool:
         """Return whether all files of a stage exist."""
         return all((self.folder / name).is_file() for name in STAGES[stage])
@@ -122,6 +133,10 @@ class Layout:
     def prepared(self, dataset: str) -> Path:
         """Return a data set's prepared file."""
         return self.results / "data" / f"{dataset}.safetensors"
+
+    def prepared_record(self, dataset: str) -> Path:
+        """Return the record of a data set's prepared file."""
+        return prepared_record(self.prepared(dataset))
 
     def table(self, name: str) -> Path:
         """Return one of the tables of the report."""

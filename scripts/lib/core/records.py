@@ -13,6 +13,7 @@ from typing import Any
 
 from lib.core.errors import UserError
 from lib.core.files import read_json, sha256, write_json
+from lib.core.layout import RunFiles
 
 SEAL = "sha256"
 
@@ -47,6 +48,17 @@ def seal(content: dict[str, Any]) -> str:
     """Return the SHA-256 of a record's content, in whatever order, without its seal."""
     rest = {key: value for key, value in content.items() if key != SEAL}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def check_seed(files: RunFiles, record: dict[str, Any]) -> None:
+    """Check that a run's folder is not named after another seed.
+
+    Raises:
+        UserError: it is; the message names the record.
+    """
+    seed = record["settings"]["seed"]
+    if files.seed not in (None, seed):
+        raise UserError(f"{files.record} is of seed {seed}, not of seed {files.seed}")
 
 
 def check_files(path: Path, record: dict[str, Any]) -> None:

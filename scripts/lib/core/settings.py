@@ -7,6 +7,11 @@ seconds. What the names stand for is in `lib/training/recipe.py`.
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from lib.core.signatures import with_defaults
+
+# The settings that name a class and its arguments.
+COMPONENTS = ("model", "optimizer", "scheduler")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -38,6 +43,22 @@ class Settings:
     def defaults(cls) -> Self:
         """Return the settings of a model that is yet to be named."""
         return cls(model={})
+
+
+def canonical(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in a form that is equal where they mean the same.
+
+    The arguments of a component that are left out have their defaults.
+    """
+    return settings | {
+        kind: settings[kind] and with_defaults(kind, settings[kind]) for kind in COMPONENTS
+    }
+
+
+def difference(settings: dict[str, Any], others: dict[str, Any]) -> list[str]:
+    """Return the names of the settings that do not mean the same."""
+    one, other = canonical(settings), canonical(others)
+    return sorted(key for key in one | other if one.get(key) != other.get(key))
 
 
 # The settings that `training` in the config holds, for all experiments or for one.

@@ -68,3 +68,8 @@ def class_attribute(path: Path, class_name: str, attribute: str) -> Any:
 def torch_file(*parts: str) -> Path:
     """Return a source file of the installed torch."""
     return Path(importlib.util.find_spec("torch").origin).parent.joinpath(*parts)
+
+
+def with_defaults(kind: str, component: dict) -> dict:
+    """Return the component."""
+    return component

@@ -53,3 +53,15 @@ def idx_size(entry: dict, role: str) -> int:
 def raw_dir(data_dir: Path, name: str) -> Path:
     """Return the folder of the four IDX files: torchvision's own layout below `data_dir`."""
     return data_dir / name / "raw"
+
+
+def content_of(entry: dict) -> dict:
+    """Return the part of an entry that decides what the prepared data is, as JSON holds it.
+
+    Where the files come from is not in it.
+    """
+    digests = {
+        role: file.get("sha256") or file["archive_md5"] for role, file in entry["files"].items()
+    }
+    names = ("image_size", "train_size", "test_size", "classes", "mean", "std")
+    return {"files": digests} | {name: entry[name] for name in names if name in entry}

@@ -8,7 +8,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lib.core.errors import UserError
-from lib.core.files import sha256
 
 # The validation split is the same for all runs, so its seed is not the run's.
 VALIDATION_SEED = 0
@@ -107,18 +106,6 @@ def stratified(labels: torch.Tensor, size: int) -> torch.Tensor:
         order = torch.randperm(len(members), generator=generator)
         mask[members[order[:share]]] = True
     return mask
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a prepared file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return sha256(path)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def load(path: Path) -> Dataset:

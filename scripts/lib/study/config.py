@@ -15,6 +15,7 @@ import models
 from lib.core import strict_yaml
 from lib.core.errors import UserError
 from lib.core.settings import (
+    COMPONENTS,
     LOSSES,
     OPTIMIZERS,
     SCHEDULERS,
@@ -25,7 +26,7 @@ from lib.core.settings import (
 from lib.core.signatures import Signature, signature, torch_file
 from lib.core.strict_yaml import nearest
 from lib.data import catalog
-from lib.study.study import COMPONENTS, Experiment, Study
+from lib.study.study import Experiment, Study
 
 DEFAULT_CONFIG = Path("config/config.yaml")
 

@@ -2,12 +2,15 @@
 
 import csv
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lib.core import records
+from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.progress_file import Epoch, RunProgress
-from lib.study.study import Study
+from lib.study.outdated import RunCheck
 
 # A training renews its lease every few seconds; a file server may show that a minute late.
 SILENT_AFTER = 120.0  # seconds
@@ -17,11 +20,13 @@ SILENT_AFTER = 120.0  # seconds
 class RunState:
     """How far one run is."""
 
-    stage: str  # waiting, training, trained, done, or failed: it fails whenever it is tried
+    # waiting, training, trained, done, failed (it fails whenever it is tried), or out of date (it
+    # is of other settings, data or code than those of now)
+    stage: str
     epochs: int  # in all
     done: list[Epoch]  # the epochs that were trained and measured
     training: RunProgress | None  # where it is in the epoch at hand
-    trained_at: float | None  # when its results were written, if they are there
+    results: str | None  # the seal of its results' record, unless it is being trained
 
     @property
     def accuracy(self) -> float | None:
@@ -29,30 +34,40 @@ class RunState:
         return self.done[-1].accuracy if self.done else None
 
 
-def run_state(study: Study, experiment: str, seed: int) -> RunState:
+def run_state(check: RunCheck, experiment: str, seed: int) -> RunState:
     """Return how far a run is.
 
     The history is in `history.csv` of a trained run, else in the file that its training writes.
     """
-    files = study.layout.run(experiment, seed)
-    epochs = study.experiments[experiment].training["epochs"]
-    training = None
-    if files.record.is_file():
-        done = _history(files)
-        stage = "done" if is_evaluated(files) else "trained"
+    files = check.study.layout.run(experiment, seed)
+    epochs = check.study.experiments[experiment].training["epochs"]
+    training = RunProgress.read(files.progress)
+    if training and _is_alive(files):
+        stage, done = "training", training.done
+    elif files.is_complete("train"):
+        training = None
+        stage = _stage_of_trained(check, experiment, seed)
+        done = [] if stage in ("failed", "out of date") else _history(files)
     else:
-        training = RunProgress.read(files.progress)
+        stage = "failed" if files.failure.is_file() else "waiting"
         done = training.done if training else []
-        stage = "training" if training and _is_alive(files) else "waiting"
-        if stage == "waiting" and files.failure.is_file():
-            stage = "failed"
-    return RunState(stage, epochs, done, training, _time_of(files.record))
+    results = None if stage == "training" else _seal(files.record)
+    return RunState(stage, epochs, done, training, results)
 
 
-def is_evaluated(files: RunFiles) -> bool:
-    """Return whether a run is done: it was evaluated since it was last trained."""
-    trained, evaluated = _time_of(files.record), _time_of(files.evaluation)
-    return None not in (trained, evaluated) and evaluated >= trained
+def _stage_of_trained(check: RunCheck, experiment: str, seed: int) -> str:
+    """Return the stage of a run whose training has written all its files, now or long ago."""
+    files = check.study.layout.run(experiment, seed)
+    stage, _ = check.problem(experiment, seed) or (None, "")
+    if stage == "train":
+        return "failed" if files.failure.is_file() else "out of date"
+    return "done" if not stage and files.is_complete("evaluate") else "trained"
+
+
+def _seal(record: Path) -> str | None:
+    with suppress(UserError):
+        return records.read(record)[records.SEAL]
+    return None
 
 
 def _is_alive(files: RunFiles) -> bool:

@@ -5,9 +5,7 @@ from pathlib import Path
 
 from lib.core.command_line import to_cli_args
 from lib.core.layout import Layout
-
-# Parts of the config that name a class and its arguments.
-COMPONENTS = ("model", "optimizer", "scheduler")
+from lib.core.settings import COMPONENTS
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,10 @@ class Experiment:
     def model_file(self) -> str:
         """The source file of the model."""
         return f"scripts/models/{self.model['name'].lower()}.py"
+
+    def settings(self, seed: int) -> dict:
+        """Return the settings of a run, as its record is to hold them."""
+        return {"model": self.model, "seed": seed, "device": self.device} | self.training
 
     @property
     def train_options(self) -> list[str]:

@@ -10,6 +10,7 @@ from lib.core import records
 from lib.core.errors import UserError
 from lib.core.files import atomic_path, read_json, write_csv, write_json
 from lib.core.layout import RunFiles
+from lib.core.settings import canonical, difference
 
 HISTORY = "epoch,learning_rate,train_loss,split,loss,accuracy,train_seconds,eval_seconds".split(",")
 
@@ -18,14 +19,18 @@ class Outcome:
     """What is in the folder of a run of a given identity: settings, digests of data and code."""
 
     def __init__(self, files: RunFiles, identity: dict):
-        self.files, self.identity = files, identity
+        self.files = files
+        self.identity = identity | {"settings": canonical(identity["settings"])}
 
     def is_complete(self) -> bool:
-        """Return whether there are all results of a run of the same identity."""
-        if not self.files.is_complete("train"):
+        """Return whether there are all results of a run of the same identity, as written."""
+        try:
+            record = read_trained(self.files)
+        except UserError:
             return False
-        record = records.read(self.files.record)
-        return all(record.get(key) == value for key, value in self.identity.items())
+        return all(
+            record[key] == value for key, value in self.identity.items() if key != "settings"
+        ) and not difference(record["settings"], self.identity["settings"])
 
     def raise_if_known_failure(self) -> None:
         """Fail at once if this very training has failed in a way that no retry can cure.
@@ -55,6 +60,19 @@ class Outcome:
             save_file({name: value.cpu() for name, value in model.state_dict().items()}, temporary)
         write_csv(self.files.history, HISTORY, history)
         records.write(self.files.record, record, [self.files.weights, self.files.history])
+
+
+def read_trained(files: RunFiles) -> dict:
+    """Return the record of a trained run, after a check of the weights and the history.
+
+    Raises:
+        UserError: the run is not trained, or one of its files is not what was written, or the
+            folder is that of another seed; the message names the file.
+    """
+    record = records.read(files.record)
+    records.check_files(files.record, record)
+    records.check_seed(files, record)
+    return record
 
 
 def load_weights(model: torch.nn.Module, path: Path) -> None:

@@ -1,0 +1,120 @@
+"""A result belongs to one code, one data set and one set of weights, or there is no result."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import Project
+
+OUTPUTS = ("model.safetensors", "history.csv", "run.json")
+
+
+def edit_code(project: Project, file: str = "scripts/models/mlp.py") -> None:
+    with (project.folder / file).open("a") as code:
+        code.write("# edited\n")
+
+
+def by_hand(project: Project, name: str, *arguments) -> str:
+    """Run a script that must fail with one message, and return the message."""
+    done = project.script(name, *arguments, check=False)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stdout
+    (message,) = [line for line in done.stdout.splitlines() if line.startswith("error: ")]
+    return message
+
+
+def evaluate(project: Project, folder) -> str:
+    return by_hand(project, "evaluate", "--run", folder, "--data", project.data)
+
+
+def report(project: Project) -> str:
+    output = project.folder / "elsewhere"
+    options = ("--results", project.results, "--data", project.data, "--output", output)
+    message = by_hand(project, "report", *options)
+    assert not output.exists()
+    return message
+
+
+def test_a_model_that_is_edited_while_it_trains(finished):
+    """The weights would be of code that is not there any more."""
+    folder = finished.run_folder("mlp")
+    before = {name: (folder / name).read_bytes() for name in OUTPUTS}
+    command = ["scripts/train.py", "--model", "MLP", "--epochs", "150"]
+    process = subprocess.Popen(
+        [sys.executable, *command, "--data", finished.data, "--output", folder],
+        cwd=finished.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while process.poll() is None and "Test set" not in process.stdout.readline():
+        time.sleep(0.01)
+    edit_code(finished)
+    rest = process.communicate(timeout=300)[0]
+    assert process.returncode == 1
+    assert "error: scripts/models/mlp.py changed during the training" in rest
+    assert {name: (folder / name).read_bytes() for name in OUTPUTS} == before
+
+
+@pytest.mark.parametrize("file", ["scripts/models/mlp.py", "scripts/lib/training/loop.py"])
+def test_weights_of_other_code_are_not_evaluated(finished, file):
+    edit_code(finished, file)
+    assert f"data or code than those of now: {file}" in evaluate(
+        finished, finished.run_folder("mlp")
+    )
+    assert "train mlp 1" in finished.planned()
+
+
+def test_weights_of_other_settings_are_not_evaluated(finished):
+    settings = finished.record("mlp")["settings"]
+    options = ("--run", finished.run_folder("mlp"), "--data", finished.data, "--settings")
+    finished.script("evaluate", *options, json.dumps(settings))
+    message = by_hand(finished, "evaluate", *options, json.dumps(settings | {"epochs": 3}))
+    assert "the setting epochs" in message
+
+
+def test_new_weights_are_not_paired_with_an_older_evaluation(finished):
+    folder = finished.run_folder("mlp")
+    options = ("--data", finished.data, "--output", folder, "--epochs", "1")
+    finished.script("train", "--model", "MLP", *options)
+    assert str(folder.relative_to(finished.folder)) in report(finished)
+    assert finished.planned() == {"train mlp 1", "evaluate mlp 1", "report"}
+
+
+def test_a_run_in_the_folder_of_another_seed(finished):
+    folder = finished.run_folder("mlp", 5)
+    shutil.copytree(finished.run_folder("mlp"), folder)
+    wrong = "is of seed 1, not of seed 5"
+    assert wrong in evaluate(finished, folder)
+    assert wrong in report(finished)
+    assert wrong in by_hand(finished, "predict", "--model", folder, "README.md")
+    planned = finished.planned("--config", "seeds=[1,5]")
+    assert {"train mlp 5", "train cnn 5"} <= planned
+
+
+def test_the_weights_of_another_run(finished):
+    edited = finished.folder / "scripts/models/cnn.py"
+    cnn = finished.run_folder("cnn")
+    options = ("--model", "CNN", "--data", finished.data, "--epochs", "1", "--seed", "2")
+    finished.script("train", *options, "--output", finished.folder / "other")
+    shutil.copy(finished.folder / "other/model.safetensors", cnn / "model.safetensors")
+    assert edited.is_file()
+    for message in (
+        evaluate(finished, cnn),
+        by_hand(finished, "predict", "--model", cnn, "README.md"),
+    ):
+        assert "cnn/seed1/model.safetensors is truncated, corrupt, or not the file" in message
+    assert finished.planned() == {"train cnn 1", "evaluate cnn 1", "report"}
+
+
+@pytest.mark.parametrize("file", ["run.json", "evaluation.json"])
+def test_a_record_that_was_edited(finished, file):
+    path = finished.run_folder("mlp") / file
+    path.write_text(path.read_text().replace('"git_dirty"', '"dirty"'))
+    message = report(finished)
+    assert f"{file} was changed after it was written" in message
+    stages = {"evaluate mlp 1", "report"} | ({"train mlp 1"} if file == "run.json" else set())
+    assert finished.planned() == stages
