@@ -233,3 +233,16 @@ def test_it_runs_as_another_user():
         configfile = ("--configfile", "tests/data/config.yaml")
         project.run(*AS_NOBODY, *command, *configfile, env=environment)
         assert project.data.stat().st_uid == 65534
+
+
+@pytest.mark.parametrize("option", ["-s", "--directory"])
+def test_from_another_folder_it_says_where_to_go(project, tmp_path, option):
+    value = project.folder / "Snakefile" if option == "-s" else tmp_path
+    cwd = tmp_path if option == "-s" else project.folder
+    config = ("--configfile", project.folder / "tests/data/config.yaml")
+    done = project.run(
+        BIN / "snakemake", option, value, "-n", "--cores", "1", *config, check=False, cwd=cwd
+    )
+    assert done.returncode == 1
+    assert f"run snakemake in the folder of this project: cd {project.folder}\n" in done.stdout
+    assert "No module" not in done.stdout
