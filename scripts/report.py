@@ -2,11 +2,14 @@
 
     python scripts/report.py --data results/data/MNIST.safetensors
 
-reports every run below RESULTS/runs, in alphabetical order. All of them must be finished.
+reports every run below RESULTS/runs, in alphabetical order. All of them must be complete.
 
 --runs selects runs. `--runs mlp=1,2 cnn=1` selects seeds 1 and 2 of the experiment mlp and seed 1
 of cnn. The rows of the tables follow this order. With more than 20 experiments, each one is
 compared with the first only.
+
+With --incomplete, runs that are not complete are listed as missing, each with the reason, and the
+others are reported. A pair of experiments in which a run is missing gets no verdict.
 
 OUTPUT/report.csv        one row per run
 OUTPUT/summary.csv       one row per experiment
@@ -17,11 +20,7 @@ OUTPUT/figures/*.svg     the figures of the page
 
 from pathlib import Path
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-
 from lib.core import command_line
-from lib.core.errors import UserError
 from lib.core.files import write_csv, write_text
 from lib.core.layout import Layout
 from lib.reporting import figures, finished_runs, page, tables, verdict
@@ -46,6 +45,11 @@ def main() -> None:
         metavar="TEXT",
         help="the command that reproduces the report, shown on the page (default: none)",
     )
+    add(
+        "--incomplete",
+        action="store_true",
+        help="report the complete runs, and list the others (default: they are an error)",
+    )
     args = parser.parse_args()
 
     names = (
@@ -53,15 +57,15 @@ def main() -> None:
         if args.runs
         else finished_runs.discover_runs(args.results)
     )
-    experiments = finished_runs.read(args.results, names)
-    images = test_images(args.data, experiments)
-    write_report(Layout(args.output or args.results), experiments, images, args.command)
+    test_set = finished_runs.read_test_set(args.data)
+    experiments = finished_runs.read(args.results, names, test_set, args.incomplete)
+    write_report(Layout(args.output or args.results), experiments, test_set, args.command)
 
 
 def write_report(
     files: Layout,
     experiments: list[finished_runs.Experiment],
-    images: np.ndarray,
+    test_set: finished_runs.TestSet,
     command: str | None,
 ) -> None:
     """Write the tables, the figures and the page, and print the verdict.
@@ -69,14 +73,16 @@ def write_report(
     Args:
         files: where to write.
         experiments: the runs to compare.
-        images: the test images, uint8 [images, height, width].
+        test_set: what they were evaluated on.
         command: the command that reproduces the report, if known.
     """
     report = [tables.report_row(run) for each in experiments for run in each.runs]
     summary = [tables.summary_row(each) for each in experiments]
     comparisons = tables.comparison_rows(experiments)
-    drawn = figures.draw(experiments, summary)
-    html = page.render(experiments, summary, comparisons, drawn, images, command)
+    drawn = figures.draw(
+        [each for each in experiments if each.runs], [row for row in summary if row["runs"]]
+    )
+    html = page.render(experiments, summary, comparisons, drawn, test_set, command)
 
     write_csv(files.table("report.csv"), tables.REPORT, report)
     write_csv(files.table("summary.csv"), tables.SUMMARY, summary)
@@ -86,24 +92,6 @@ def write_report(
     write_text(files.page, html)
     print(verdict.terminal(summary, comparisons))
     print(f"\nThe whole report: {files.page} ({verdict.counted(len(report), 'run')})")
-
-
-def test_images(path: Path, experiments: list[finished_runs.Experiment]) -> np.ndarray:
-    """Return the test images of a prepared dataset, uint8 [images, height, width].
-
-    Raises:
-        UserError: the file is missing or corrupt, or the runs were evaluated on a different test
-            set.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            images, labels = file.get_tensor("test_images"), file.get_tensor("test_labels")
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    run = experiments[0].runs[0]
-    if not np.array_equal(labels, run.labels):
-        raise UserError(f"{run.path} was evaluated on a different test set than the one in {path}")
-    return images
 
 
 if __name__ == "__main__":

@@ -48,5 +48,14 @@ def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:
             write_evaluation(folder, table, counts, of_run)
 
 
+def change_record(folder: Path, file: str, **values) -> None:
+    """Write a record of a run again, with other values, for the files as they are now."""
+    content = json.loads((folder / file).read_text()) | values
+    records.write(folder / file, content, [folder / name for name in content["files"]])
+    if file == "run.json" and (folder / "evaluation.json").exists():
+        sealed = records.read(folder / file)[records.SEAL]
+        change_record(folder, "evaluation.json", run_sha256=sealed)
+
+
 if __name__ == "__main__":
     make_up(Path(sys.argv[1]), Path(sys.argv[2]), experiments=int(sys.argv[3]) // 5, seeds=5)

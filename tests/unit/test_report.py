@@ -3,18 +3,21 @@
 import csv
 import gzip
 import json
+import os
+import shutil
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 from conftest import ROOT
-from made_up import make_up
+from made_up import change_record, make_up
 from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 
 from lib.core.errors import UserError
-from lib.reporting import finished_runs, tables, uncertainty
+from lib.core.layout import Layout
+from lib.reporting import finished_runs, tables, uncertainty, verdict
 
 
 def read(path):
@@ -22,9 +25,10 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def run(*options, check=True):
+def run(*options, check=True, **environment):
     command = [sys.executable, "scripts/report.py", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    environment = os.environ | environment
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
     assert not check or done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -94,8 +98,9 @@ def test_runs_keep_their_order():
 def test_runs_are_paired_whatever_the_order_of_their_seeds(finished_once, tmp_path):
     make_up(tmp_path, finished_once.run_folder("mlp"), experiments=2, seeds=3)
     mixed = [("made00", 1), ("made00", 2), ("made00", 3)] + [("made01", i) for i in (3, 1, 2)]
+    test_set = finished_runs.read_test_set(finished_once.data)
     in_order, other = (
-        tables.comparison_rows(finished_runs.read(tmp_path, names))
+        tables.comparison_rows(finished_runs.read(tmp_path, names, test_set))
         for names in (sorted(mixed), mixed)
     )
     assert in_order == other
@@ -130,23 +135,32 @@ def test_the_error_names_a_truncated_or_missing_file(finished, tmp_path, file, d
     assert not output.exists()
 
 
-def change_predictions(finished, change):
+def error_of(finished, *options):
+    """Return the error of a report on a finished project, which must name a file of a cnn."""
+    options = ("--results", finished.results, "--data", finished.data, *options)
+    done = run(*options, "--output", finished.folder / "new", check=False)
+    assert done.returncode == 1
+    assert str(finished.run_folder("cnn").parent) in done.stderr
+    assert done.stderr.count("error:") == 1
+    return done.stderr
+
+
+def change_predictions(finished, change, seal=True):
+    """Return the error of a report if a run's predictions are changed."""
     path = finished.run_folder("cnn") / "predictions.csv.gz"
     table = pd.read_csv(path)
     change(table)
     table.to_csv(path, index=False)
-    options = ("--results", finished.results, "--data", finished.data)
-    done = run(*options, "--output", finished.folder / "new", check=False)
-    assert done.returncode == 1
-    assert str(path.parent) in done.stderr
-    return done.stderr
+    if seal:  # as if evaluate.py had written them
+        change_record(path.parent, "evaluation.json")
+    return error_of(finished)
 
 
-def test_predictions_that_contradict_the_accuracy_table(finished):
-    def change(table):
-        table.loc[0, "prediction"] = (table.loc[0, "prediction"] + 1) % 10
+def test_predictions_that_were_changed(finished):
+    def change(table):  # the number of correct predictions stays the same
+        table.loc[:1, ["label", "prediction"]] = table.loc[1::-1, ["label", "prediction"]].values
 
-    assert "one of the two files is corrupt" in change_predictions(finished, change)
+    assert "not the file that" in change_predictions(finished, change, seal=False)
 
 
 def test_confidences_that_are_not_probabilities(finished):
@@ -156,21 +170,53 @@ def test_confidences_that_are_not_probabilities(finished):
     assert "not probabilities" in change_predictions(finished, change)
 
 
-def test_a_different_test_set(finished):
-    def change(table):  # the number of correct predictions stays the same
+@pytest.mark.parametrize("prediction", [10, -1, 30000])
+def test_predictions_that_are_no_class(finished, prediction):
+    def change(table):
+        table.loc[3, "prediction"] = prediction
+
+    assert "none of the 10 classes" in change_predictions(finished, change)
+
+
+def test_labels_of_a_different_test_set(finished):
+    def change(table):
         table.loc[:1, ["label", "prediction"]] = table.loc[1::-1, ["label", "prediction"]].values
 
-    assert "evaluated on a different test set" in change_predictions(finished, change)
+    assert "labels of a different test set" in change_predictions(finished, change)
 
 
-def test_a_different_data_file(finished, tmp_path):
+def test_a_run_that_was_trained_again_but_not_evaluated_again(finished):
+    folder = finished.run_folder("cnn")
+    old = (folder / "evaluation.json").read_bytes()
+    change_record(folder, "run.json", threads=7)
+    (folder / "evaluation.json").write_bytes(old)
+    assert "was evaluated before it was last trained" in error_of(finished).replace("\n", " ")
+
+
+def test_a_run_in_the_folder_of_another_seed(finished):
+    shutil.copytree(finished.run_folder("cnn"), finished.run_folder("cnn", 2))
+    assert "of seed 1, in a folder of seed 2" in error_of(finished)
+
+
+@pytest.mark.parametrize("file", ["run.json", "evaluation.json"])
+def test_a_run_of_different_data(finished, file):
+    change_record(finished.run_folder("cnn"), file, data_sha256="0")
+    assert f"{file} is of a different dataset than {finished.data}" in error_of(finished)
+
+
+def test_the_data_file_is_compared_as_a_whole(finished, tmp_path):
     tensors = load_file(finished.data)
-    tensors["test_labels"] = tensors["test_labels"].roll(1)
-    save_file(tensors, tmp_path / "other.safetensors")
-    options = ("--results", finished.results, "--data", tmp_path / "other.safetensors")
-    done = run(*options, "--output", tmp_path / "new", check=False)
-    assert done.returncode == 1
-    assert "other.safetensors" in done.stderr
+    tensors["test_images"][0] += 1  # the labels are the same
+    other = tmp_path / "other.safetensors"
+    save_file(tensors, other)
+    assert f"of a different dataset than {other}" in error_of(finished, "--data", other)
+
+
+def test_the_weights_are_not_read(finished):
+    """A large study has gigabytes of them, and the report uses none."""
+    (finished.run_folder("cnn") / "model.safetensors").write_bytes(b"")
+    options = ("--results", finished.results, "--data", finished.data)
+    run(*options, "--output", finished.folder / "new")
 
 
 def test_no_runs_at_all(tmp_path):
@@ -180,21 +226,17 @@ def test_no_runs_at_all(tmp_path):
 
 
 def test_the_columns_of_slurm(finished):
-    edit_record(finished, slurm={"job_id": "17", "partition": "cpu"})
-    row = tables.report_row(finished_runs.read_run(finished.results, "mlp", 1))
+    slurm = {"job_id": "17", "partition": "cpu"}
+    change_record(finished.run_folder("mlp"), "run.json", slurm=slurm)
+    test_set = finished_runs.read_test_set(finished.data)
+    row = tables.report_row(finished_runs.read_run(finished.results, "mlp", 1, test_set))
     assert (row["slurm_job_id"], row["partition"]) == ("17", "cpu")
-
-
-def edit_record(finished, file="run.json", **values):
-    path = finished.run_folder("mlp") / file
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 @pytest.mark.parametrize(
     ("file", "values", "words"),
     [
         ("run.json", {"gpu": "NVIDIA H100"}, "trained on different devices (NVIDIA H100, cpu)"),
-        ("run.json", {"data_sha256": "0"}, "trained on different data"),
         ("run.json", {"git_dirty": True}, "run with uncommitted changes in scripts/ or workflow/"),
         ("evaluation.json", {"git_dirty": True}, "run with uncommitted changes"),
         (
@@ -205,7 +247,7 @@ def edit_record(finished, file="run.json", **values):
     ],
 )
 def test_a_comparison_of_runs_made_differently_has_a_warning(finished, file, values, words):
-    edit_record(finished, file, **values)
+    change_record(finished.run_folder("mlp"), file, **values)
     output = finished.folder / "new"
     options = ("--results", finished.results, "--data", finished.data, "--output", output)
     done = run(*options)
@@ -222,7 +264,7 @@ def test_different_model_files_are_not_different_code(finished_once):
 
 def test_different_losses_are_not_compared(finished):
     settings = finished.record("mlp")["settings"] | {"loss": "cross_entropy"}
-    edit_record(finished, settings=settings)
+    change_record(finished.run_folder("mlp"), "run.json", settings=settings)
     output = finished.folder / "new"
     run("--results", finished.results, "--data", finished.data, "--output", output)
     page = (output / "report.html").read_text()
@@ -232,6 +274,201 @@ def test_different_losses_are_not_compared(finished):
 
 def test_more_than_twenty_experiments_are_compared_with_the_first(finished_once, tmp_path):
     make_up(tmp_path, finished_once.run_folder("mlp"), experiments=21, seeds=1)
-    experiments = finished_runs.read(tmp_path, finished_runs.discover_runs(tmp_path))
+    test_set = finished_runs.read_test_set(finished_once.data)
+    experiments = finished_runs.read(tmp_path, finished_runs.discover_runs(tmp_path), test_set)
     assert [row["a"] for row in tables.comparison_rows(experiments)] == ["made00"] * 20
     assert len(tables.comparison_rows(experiments[:20])) == 190
+
+
+class Study:
+    """A made-up study of three experiments with two seeds each, `whole`, `partial` and `none`."""
+
+    def __init__(self, results, finished):
+        self.layout = Layout(results)
+        make_up(results, finished.run_folder("mlp"), experiments=3, seeds=2)
+        for number, name in enumerate(("whole", "partial", "none")):
+            (results / f"runs/made0{number}").rename(results / f"runs/{name}")
+        runs = ("--runs", "none=1,2", "whole=1,2", "partial=1,2")
+        self.options = ("--results", results, "--data", finished.data, *runs)
+
+    def remove(self, experiment, seed, *names):
+        for name in names or [path.name for path in self.folder(experiment, seed).iterdir()]:
+            (self.folder(experiment, seed) / name).unlink()
+
+    def folder(self, experiment, seed):
+        return self.layout.run(experiment, seed).folder
+
+    def log(self, stage, experiment, seed, text):
+        path = self.layout.log(stage, experiment, seed)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+
+    def table(self, name):
+        return read(self.layout.table(name))
+
+
+@pytest.fixture
+def study(tmp_path, finished_once):
+    return Study(tmp_path / "results", finished_once)
+
+
+@pytest.fixture
+def partial_study(study):
+    """Two of its six runs are complete, and one more of the third experiment."""
+    study.remove("none", 1)
+    study.remove("none", 2)
+    study.remove("partial", 2)
+    failure = {"identity": {}, "message": "the training loss is nan; at epoch 1,\nstep 3"}
+    study.layout.run("partial", 2).failure.write_text(json.dumps(failure))
+    study.log("train", "none", 1, "error: the first\nsteps\nerror: no space <left>\nwarning: x\n")
+    return study
+
+
+def test_an_incomplete_report_says_what_is_missing_and_why(partial_study):
+    done = run(*partial_study.options, "--incomplete")
+    assert done.stdout.splitlines()[:4] == [
+        "This report is incomplete: 3 of 6 runs are missing.",
+        "  none, seed 1: no space <left>",
+        "  none, seed 2: not trained",
+        "  partial, seed 2: the training loss is nan, at epoch 1, step 3",
+    ]
+    assert "No verdict on whole and partial: runs are missing." in done.stdout
+    rows = {row["experiment"]: row for row in partial_study.table("summary.csv")}
+    assert list(rows) == ["none", "whole", "partial"]
+    assert list(rows["none"])[-1] == "missing"
+    assert rows["none"]["missing"] == "seed 1: no space <left>; seed 2: not trained"
+    assert rows["whole"]["missing"] == ""
+    assert [row["runs"] for row in rows.values()] == ["0", "2", "1"]
+    empty = {key for key, value in rows["none"].items() if value == ""}
+    assert empty == set(tables.SUMMARY) - {"experiment", "runs", "missing"}
+    assert [row["run"] for row in partial_study.table("report.csv")] == [
+        "runs/whole/seed1",
+        "runs/whole/seed2",
+        "runs/partial/seed1",
+    ]
+    page = partial_study.layout.page.read_text(encoding="utf-8")
+    assert "This report is incomplete: 3 of 6 runs are missing." in page
+    assert "<li>none, seed 1: no space &lt;left&gt;</li>" in page
+    assert verdict.is_incomplete(partial_study.layout)
+    assert "3 of 6 runs are missing" in verdict.verdict_of(partial_study.layout)
+
+
+def test_a_pair_of_which_runs_are_missing_is_not_tested(partial_study):
+    run(*partial_study.options, "--incomplete")
+    pairs = {(row["a"], row["b"]): row for row in partial_study.table("comparisons.csv")}
+    assert list(pairs) == [("none", "whole"), ("none", "partial"), ("whole", "partial")]
+    for row in pairs.values():
+        assert row["verdict"] == "incomplete"
+        assert {row[key] for key in ("p_value", "p_adjusted", "detectable_difference")} == {""}
+    for (a, _), row in pairs.items():
+        numbers = {row[key] for key in ("difference", "only_a_right", "only_b_right")}
+        assert (numbers == {""}) == (a == "none")
+
+
+def test_the_other_pairs_are_tested_as_if_there_were_no_more(study):
+    one_seed = ("--runs", "whole=1", "partial=1", "none=1")
+    study.remove("none", 1, "evaluation.json")
+    run(*study.options, *one_seed, "--incomplete")
+    tested = study.table("comparisons.csv")[0]
+    run(*study.options, "--runs", "whole=1", "partial=1")
+    assert study.table("comparisons.csv") == [tested]
+    assert tested["p_adjusted"] == tested["p_value"] != ""
+
+
+@pytest.mark.parametrize(
+    ("removed", "log", "reason"),
+    [
+        (["evaluation.json"], "error: out of memory\n", "out of memory"),
+        (["evaluation.json"], "evaluating\n", "not evaluated"),
+        (["evaluation.json"], None, "not evaluated"),
+        (["predictions.csv.gz"], None, "predictions.csv.gz: No such file or directory"),
+        (["run.json"], "error: out of memory\n", "not trained"),
+    ],
+)
+def test_why_a_run_is_missing(study, finished_once, removed, log, reason):
+    study.remove("whole", 2, *removed)
+    if log:
+        study.log("evaluate", "whole", 2, log)
+    test_set = finished_runs.read_test_set(finished_once.data)
+    names = [("whole", 1), ("whole", 2)]
+    (each,) = finished_runs.read(study.layout.results, names, test_set, incomplete=True)
+    assert [run.seed for run in each.runs] == [1]
+    assert list(each.missing) == [2]
+    assert each.missing[2].endswith(reason)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '"message"', "\0"])
+def test_a_note_of_a_failure_that_cannot_be_read(study, content):
+    study.remove("whole", 2)
+    study.layout.run("whole", 2).failure.write_text(content)
+    done = run(*study.options, "--incomplete")
+    assert "whole, seed 2: not trained" in done.stdout
+
+
+def test_many_missing_runs_are_counted(partial_study):
+    seeds = ",".join(map(str, range(1, 101)))
+    options = (*partial_study.options, "--runs", f"partial={seeds}")
+    done = run(*options, "--incomplete")
+    assert "99 of 100 runs are missing.\n" in done.stdout
+    assert "and 94 more\n" in done.stdout
+    assert "<li>and 79 more</li>" in partial_study.layout.page.read_text(encoding="utf-8")
+
+
+def test_without_the_option_a_missing_run_is_an_error(partial_study):
+    done = run(*partial_study.options, check=False)
+    assert done.returncode == 1
+    assert str(partial_study.folder("none", 1)) in done.stderr
+    assert "--incomplete" in done.stderr
+    assert not partial_study.layout.page.exists()
+
+
+def test_a_report_needs_a_complete_run(partial_study):
+    options = (*partial_study.options, "--runs", "none=1,2")
+    done = run(*options, "--incomplete", check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("no run is complete. none, seed 1: no space <left>")
+
+
+def test_a_complete_report_is_the_same_with_the_option(study):
+    outputs = []
+    for more in ((), ("--incomplete",)):
+        done = run(*study.options, *more)
+        files = (*map(study.layout.table, ("report.csv", "summary.csv")), study.layout.page)
+        outputs.append([done.stdout, *(path.read_bytes() for path in files)])
+    assert outputs[0] == outputs[1]
+    assert b"incomplete" not in outputs[0][-1].split(b"</style>")[1]
+    assert not verdict.is_incomplete(study.layout)
+
+
+def test_no_report_lacks_nothing(tmp_path):
+    assert not verdict.is_incomplete(Layout(tmp_path))
+    (tmp_path / "summary.csv").write_bytes(b"experiment,missing\n\xff\xfe")
+    assert verdict.is_incomplete(Layout(tmp_path))
+    (tmp_path / "summary.csv").write_text("experiment,warning\nmlp,\n")  # of an earlier version
+    assert not verdict.is_incomplete(Layout(tmp_path))
+
+
+def test_a_terminal_that_cannot_print_a_dash(finished_once, tmp_path):
+    """All files are written before anything is printed."""
+    options = ("--results", finished_once.results, "--data", finished_once.data)
+    command = [sys.executable, "scripts/report.py", *options, "--output", tmp_path]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii:strict"}
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True)
+    for name in ("report.csv", "summary.csv", "comparisons.csv"):
+        assert read(tmp_path / name)
+    assert "\N{EN DASH}" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("loss", [1e308, -1.7e308, float("inf"), float("nan")])
+def test_a_loss_that_has_exploded(study, finished_once, loss):
+    for path in study.layout.results.glob("runs/*/*/history.csv"):
+        table = pd.read_csv(path)
+        table["train_loss"] = table["loss"] = [table["loss"].iloc[0], loss]
+        table.to_csv(path, index=False)
+        change_record(path.parent, "run.json")
+        change_record(path.parent, "evaluation.json", test_loss=loss)
+    done = run(*study.options)
+    assert max(map(len, done.stdout.splitlines()[:-1])) < 100
+    assert f"{loss:.4g}" in done.stdout
+    assert f"<td>{loss:.4g}</td>" in study.layout.page.read_text(encoding="utf-8")
+    assert study.layout.figure("learning-curves").exists()

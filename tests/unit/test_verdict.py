@@ -131,3 +131,39 @@ def test_the_table_for_the_terminal():
         "800",
     ]
     assert len({len(line) for line in lines[-3:]}) == 1
+
+
+def test_runs_that_are_missing():
+    rows = [*TUTORIAL, {"experiment": "none", "runs": "0", "missing": "seed 1: a, b; seed 2: c"}]
+    assert verdict.incomplete(rows) == "This report is incomplete: 2 of 4 runs are missing."
+    assert verdict.missing_runs(rows) == ["none, seed 1: a, b", "none, seed 2: c"]
+    assert verdict.missing_runs(rows, most=1) == ["none, seed 1: a, b", "and 1 more"]
+    assert verdict.accuracies(rows) == verdict.accuracies(TUTORIAL)
+    lines = verdict.terminal(rows, []).splitlines()
+    assert lines[0] == verdict.incomplete(rows)
+    assert lines[-1].split() == ["none", "0", "of", "2", *"-----"]
+    assert verdict.incomplete(TUTORIAL) == ""
+    assert verdict.missing_runs(TUTORIAL, most=1) == []
+
+
+def test_a_pair_of_which_runs_are_missing():
+    row = comparison("a", "b", 0.01, "incomplete") | {"p_value": None}
+    assert verdict.pairs([row]) == ["No verdict on a and b: runs are missing."]
+    assert verdict.advice([row]) == ""
+    others = [comparison("x", str(i), 0.01, "a better") for i in range(5)]
+    assert "; for 1, runs are missing." in verdict.pairs([*others, row])[0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "text"),
+    [
+        (0.41234, "0.4123"),
+        (-3.0, "-3.0000"),
+        (99999.0, "99999.0000"),
+        (1e308, "1e+308"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+    ],
+)
+def test_a_loss_is_short_however_large(loss, text):
+    assert verdict.loss_text(loss) == text

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import re
 import shutil
 from pathlib import Path
@@ -10,11 +9,11 @@ from pathlib import Path
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import IN_CI, Project
-from made_up import make_up
+from made_up import change_record, make_up
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-SHAPES = ("two", "one with one epoch", "fifty")
+SHAPES = ("two", "one with one epoch", "fifty", "incomplete")
 
 
 @pytest.fixture(scope="module")
@@ -32,20 +31,27 @@ def browser():
 
 @pytest.fixture(scope="module")
 def reports(finished_once, tmp_path_factory):
-    """The folders of three reports: two experiments, one with one epoch, fifty with five seeds."""
+    """The folders of four reports.
+
+    Two experiments, one with one epoch, fifty with five seeds, and three that are incomplete.
+    """
     folders = {"two": finished_once.results}
     folder = tmp_path_factory.mktemp("alone")
     shutil.copytree(finished_once.run_folder("mlp"), folder / "runs/mlp/seed1")
-    record = json.loads((folder / "runs/mlp/seed1/run.json").read_text())
-    record["settings"]["epochs"] = 1
-    (folder / "runs/mlp/seed1/run.json").write_text(json.dumps(record))
     history = folder / "runs/mlp/seed1/history.csv"
     history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
+    settings = finished_once.record("mlp")["settings"] | {"epochs": 1}
+    change_record(folder / "runs/mlp/seed1", "run.json", settings=settings)
     folders["one with one epoch"] = folder
     folders["fifty"] = tmp_path_factory.mktemp("fifty")
     make_up(folders["fifty"], finished_once.run_folder("mlp"), experiments=50, seeds=5)
+    folders["incomplete"] = tmp_path_factory.mktemp("incomplete")
+    make_up(folders["incomplete"], finished_once.run_folder("mlp"), experiments=3, seeds=3)
+    for run in ("made01/seed2", "made02/seed1", "made02/seed2", "made02/seed3"):
+        (folders["incomplete"] / "runs" / run / "predictions.csv.gz").write_text("")
     for folder in list(folders.values())[1:]:
-        finished_once.script("report", "--results", folder, "--data", finished_once.data)
+        options = ("--results", folder, "--data", finished_once.data, "--incomplete")
+        finished_once.script("report", *options)
     return folders
 
 
@@ -181,6 +187,17 @@ def test_the_page_agrees_with_the_tables(visit, reports):
     tiles = page.locator(".tiles").first.locator("li")
     assert tiles.count() == min(12, int(row["only_a_right"]))
     assert tiles.first.locator("img").bounding_box()["width"] >= 64
+
+
+def test_the_page_says_first_that_runs_are_missing(visit):
+    page = visit("incomplete", width=360).window
+    box = page.get_by_role("region", name="Missing runs")
+    assert "This report is incomplete: 4 of 9 runs are missing." in box.inner_text()
+    assert box.locator("li").count() == 4
+    assert box.bounding_box()["y"] < page.get_by_role("region", name="Verdict").bounding_box()["y"]
+    assert column(page, 0, 2) == ["3", "2 of 3", "0 of 3"]
+    assert column(page, 1, 1) == ["incomplete"] * 3
+    assert visit("two").window.get_by_role("region", name="Missing runs").count() == 0
 
 
 def test_the_page_is_small(reports):

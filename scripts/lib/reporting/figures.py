@@ -31,6 +31,7 @@ STYLE = (
 WIDTH = 5.2  # inches
 LEGEND = len(COLORS)
 MATRICES = 50  # maximum number of confusion matrices
+DRAWN = 1e100  # larger losses are left out, like those that are infinite: matplotlib overflows
 NUMBERED = 20  # with more classes than this, cells have no numbers
 
 plt.rcParams |= {
@@ -132,10 +133,11 @@ def _look(place: int) -> dict:
 
 def _curve(panel, place: int, experiment: Experiment, column: str, scale: float) -> None:
     look = _look(place)
-    lines = [
-        (run.history["epoch"].to_numpy(), scale * run.history[column].to_numpy())
-        for run in experiment.runs
-    ]
+    lines = []
+    for run in experiment.runs:
+        values = scale * run.history[column].to_numpy()
+        values = np.where(np.abs(values) < DRAWN, values, np.nan)
+        lines.append((run.history["epoch"].to_numpy(), values))
     marker = MARKERS[place] if place < LEGEND else "."
     if len(lines) == 1:
         panel.plot(*lines[0], marker=marker, markersize=4, linewidth=1.2, **look)

@@ -1,22 +1,34 @@
-"""Reads finished runs for the report and checks that their files are complete and consistent."""
+"""Reads finished runs for the report and checks that their files are what their records say."""
 
-import csv
 import re
 import zlib
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from lib.core import records
 from lib.core.errors import UserError
+from lib.core.files import read_json, sha256
 from lib.core.layout import Layout, RunFiles
 from lib.reporting.uncertainty import calibration
 
 PREDICTIONS = {"label": np.int16, "prediction": np.int16, "confidence": np.float32}
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """The test set of a prepared dataset."""
+
+    path: Path  # of the prepared dataset
+    sha256: str  # of that file
+    images: np.ndarray  # uint8 [images, height, width]
+    labels: np.ndarray  # int64 [images]
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,8 @@ class Experiment:
     """The runs of one experiment, which differ only in their seeds."""
 
     name: str
-    runs: list[Run]
+    runs: list[Run] = field(default_factory=list)
+    missing: dict[int, str] = field(default_factory=dict)  # why, by seed, a run is not in `runs`
 
     @property
     def seeds(self) -> list[int]:
@@ -88,73 +101,157 @@ class Experiment:
         return calibration(confidence, self.right.ravel())
 
 
-def read(results: Path, names: list[tuple[str, int]]) -> list[Experiment]:
+def read_test_set(path: Path) -> TestSet:
+    """Read the test set of a prepared dataset.
+
+    Raises:
+        UserError: the file is missing or corrupt.
+    """
+    try:
+        digest = sha256(path)
+        with safe_open(path, framework="numpy") as file:
+            images, labels = file.get_tensor("test_images"), file.get_tensor("test_labels")
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return TestSet(path, digest, images, labels)
+
+
+def read(
+    results: Path, names: list[tuple[str, int]], test_set: TestSet, incomplete: bool = False
+) -> list[Experiment]:
     """Read runs, given by experiment and seed.
 
     The experiments keep the order of `names`. The runs of each experiment are sorted by seed, so
     that the runs of two experiments with the same seeds are pairs whatever the order of `names`.
 
+    Args:
+        results: the folder that contains `runs`.
+        names: the runs.
+        test_set: what they were evaluated on.
+        incomplete: whether a run that cannot be read is listed as missing instead of an error.
+
     Raises:
-        UserError: a file is missing or corrupt, or two runs were evaluated on different test sets.
+        UserError: a file is missing or corrupt, or no run can be read.
     """
-    experiments: dict[str, list[Run]] = {}
-    first = None
-    for name, seed in tqdm(names, desc="reading", unit="run", disable=None):
-        run = read_run(results, name, seed)
-        first = first or run
-        if not np.array_equal(first.labels, run.labels):
-            raise UserError(
-                f"{results / run.path} was evaluated on a different test set than "
-                f"{results / first.path}: the labels in their predictions.csv.gz differ"
-            )
-        experiments.setdefault(name, []).append(run)
-    return [
-        Experiment(name, sorted(runs, key=lambda run: run.seed))
-        for name, runs in experiments.items()
-    ]
+    layout = Layout(results)
+    experiments = {name: Experiment(name) for name, _ in names}
+    in_order = sorted(names, key=lambda run: run[1])
+    for name, seed in tqdm(in_order, desc="reading", unit="run", disable=None):
+        try:
+            experiments[name].runs.append(read_run(results, name, seed, test_set))
+        except UserError as error:
+            if not incomplete:
+                raise UserError(f"{error} (--incomplete reports the other runs)") from error
+            experiments[name].missing[seed] = why_missing(layout, name, seed, error)
+    if not any(each.runs for each in experiments.values()):
+        each = next(iter(experiments.values()))
+        seed, reason = next(iter(each.missing.items()))
+        raise UserError(f"no run is complete. {each.name}, seed {seed}: {reason}")
+    return list(experiments.values())
 
 
-def read_run(results: Path, experiment: str, seed: int) -> Run:
+def why_missing(layout: Layout, experiment: str, seed: int, error: UserError) -> str:
+    """Return why a run cannot be read: why its training or its evaluation has failed, if it has.
+
+    Args:
+        layout: where the runs are.
+        experiment: of the run.
+        seed: of the run.
+        error: what was wrong with its files.
+    """
+    files = layout.run(experiment, seed)
+    with suppress(PermissionError):
+        # Each stage writes its record last.
+        if not files.record.exists():
+            log = layout.log("train", experiment, seed)
+            return _known_failure(files) or _last_error(log) or "not trained"
+        if not files.evaluation.exists():
+            return _last_error(layout.log("evaluate", experiment, seed)) or "not evaluated"
+    return str(error)
+
+
+def _known_failure(files: RunFiles) -> str:
+    with suppress(UserError, KeyError, TypeError):
+        return str(read_json(files.failure)["message"])
+    return ""
+
+
+def _last_error(log: Path) -> str:
+    """Return the last error in a log, as `command_line.run` prints it."""
+    with suppress(OSError):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        errors = [line for line in lines if line.startswith("error: ")]
+        return errors[-1].removeprefix("error: ") if errors else ""
+    return ""
+
+
+def read_run(results: Path, experiment: str, seed: int, test_set: TestSet) -> Run:
     """Read one run.
 
     Raises:
-        UserError: a file of the run is missing or corrupt. The message names the file.
+        UserError: a file of the run is missing or corrupt, or is not of this run. The message names
+            the file.
     """
     layout = Layout(results)
     files = layout.run(experiment, seed)
+    record, evaluation = read_records(files, seed, test_set)
     predictions = read_table(files.predictions, PREDICTIONS)
     run = Run(
         experiment,
         seed,
         layout.run_path(experiment, seed),
-        records.read(files.record),
-        records.read(files.evaluation),
+        record,
+        evaluation,
         read_table(files.history, {"train_loss": float, "loss": float}),
         *(predictions[name].to_numpy() for name in PREDICTIONS),
     )
-    check(run, files)
+    check_predictions(run, files.predictions, test_set)
     return run
 
 
-def check(run: Run, files: RunFiles) -> None:
-    """Check that the files of a run agree with each other.
+def read_records(files: RunFiles, seed: int, test_set: TestSet) -> tuple[dict, dict]:
+    """Read the two records of a run, and check that they describe this run and its files.
 
     Raises:
         UserError: they do not. The message names the file.
     """
+    record, evaluation = records.read(files.record), records.read(files.evaluation)
+    if evaluation.get("run_sha256") != record[records.SEAL]:
+        raise UserError(
+            f"{files.evaluation} is not of the training in {files.record}: the run was evaluated "
+            "before it was last trained; run snakemake again, or evaluate it"
+        )
+    trained_seed = record["settings"]["seed"]
+    if trained_seed != seed:
+        raise UserError(f"{files.record} is of seed {trained_seed}, in a folder of seed {seed}")
+    for path, content in ((files.record, record), (files.evaluation, evaluation)):
+        if content["data_sha256"] != test_set.sha256:
+            raise UserError(f"{path} is of a different dataset than {test_set.path}")
+    # The report does not use the weights, and a large study has gigabytes of them.
+    used = {name: each for name, each in record["files"].items() if name != files.weights.name}
+    records.check_files(files.record, record | {"files": used})
+    records.check_files(files.evaluation, evaluation)
+    return record, evaluation
+
+
+def check_predictions(run: Run, path: Path, test_set: TestSet) -> None:
+    """Check that the predictions are possible answers to the test set.
+
+    Their digest shows that they are as `evaluate.py` wrote them, but not that the model is sound.
+
+    Raises:
+        UserError: they are not. The message names the file.
+    """
+    classes = len(run.record["classes"])
+    if not np.array_equal(run.labels, test_set.labels):
+        raise UserError(f"{path} contains labels of a different test set than {test_set.path}")
+    if not np.all((run.prediction >= 0) & (run.prediction < classes)):
+        raise UserError(
+            f"{path} contains predictions that are none of the {classes} classes: the model has "
+            "more outputs than there are classes"
+        )
     if not np.all((run.confidence >= 0) & (run.confidence <= 1.0001)):
-        raise UserError(f"{files.predictions} contains confidences that are not probabilities")
-    epochs = run.record["settings"]["epochs"]
-    if len(run.history) != epochs:
-        raise UserError(
-            f"{files.history} is truncated or corrupt: it has {len(run.history)} of {epochs} epochs"
-        )
-    counted = overall_counts(files.accuracy)
-    if counted != (run.correct, len(run.labels)):
-        raise UserError(
-            f"{files.predictions} has {run.correct} correct predictions of {len(run.labels)}, but "
-            f"{files.accuracy} has {counted[0]} of {counted[1]}: one of the two files is corrupt"
-        )
+        raise UserError(f"{path} contains confidences that are not probabilities")
 
 
 def read_table(path: Path, types: dict) -> pd.DataFrame:
@@ -171,24 +268,6 @@ def read_table(path: Path, types: dict) -> pd.DataFrame:
     except (EOFError, KeyError, ValueError, zlib.error) as error:
         raise UserError(f"{path} is truncated or corrupt: {error}") from error
     return table
-
-
-def overall_counts(accuracy_csv: Path) -> tuple[int, int]:
-    """Return the number of correct predictions and of test images, from the row `all`.
-
-    Raises:
-        UserError: the table is missing or corrupt.
-    """
-    try:
-        with accuracy_csv.open(newline="", encoding="utf-8") as file:
-            rows = {row["class"]: row for row in csv.DictReader(file)}
-        return int(rows["all"]["correct"]), int(rows["all"]["total"])
-    except OSError as error:
-        raise UserError(f"cannot read {accuracy_csv}: {error.strerror}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{accuracy_csv} is truncated or corrupt: it has no valid row 'all'"
-        ) from error
 
 
 def parse_runs(words: list[str]) -> list[tuple[str, int]]:

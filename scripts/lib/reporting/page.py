@@ -13,9 +13,10 @@ from PIL import Image
 
 from lib.reporting import tables, verdict
 from lib.reporting.figures import DARK, LIGHT, Figure, color
-from lib.reporting.finished_runs import Experiment, Run
+from lib.reporting.finished_runs import Experiment, Run, TestSet
 
 TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
+LISTED = 20  # missing runs that are listed
 IMAGES = 12  # shown per group of test images
 GALLERIES = 6  # pairs of experiments whose images are shown
 ANSWERS = 3  # experiments whose predictions are shown below an image that all misclassify
@@ -26,17 +27,17 @@ def render(
     summary: list[dict],
     comparisons: list[dict],
     figures: list[Figure],
-    images: np.ndarray,
+    test_set: TestSet,
     command: str | None,
 ) -> str:
     """Return the page.
 
     Args:
-        experiments: the experiments to compare.
+        experiments: the experiments to compare. Those without runs are only in the tables.
         summary: the rows of summary.csv.
         comparisons: the rows of comparisons.csv.
         figures: the figures.
-        images: the test images, uint8 [images, height, width].
+        test_set: what they were evaluated on.
         command: the command that reproduces the report, if known.
     """
     environment = Environment(
@@ -45,30 +46,36 @@ def render(
     )  # fmt: skip
     environment.filters |= {
         "percent": percent, "percentage_points": percentage_points, "number": number,
-        "p_value": p_text, "duration": duration, "data_uri": svg_uri,
+        "p_value": p_text, "duration": duration, "data_uri": svg_uri, "loss": loss,
+        "runs": verdict.runs_text,
     }  # fmt: skip
-    names = [each.name for each in experiments]
-    pairs = list(combinations(experiments, 2))
+    shown = [each for each in experiments if each.runs]
+    names = [each.name for each in shown] + [each.name for each in experiments if not each.runs]
+    pairs = list(combinations(shown, 2))
     return environment.get_template("page.html.j2").render(
         light=LIGHT,
         dark=DARK,
         title=" and ".join(names) if len(names) < 4 else f"{len(names)} experiments",
+        incomplete=verdict.incomplete(summary),
+        missing=verdict.missing_runs(summary, LISTED),
         sentences=verdict.sentences(summary, comparisons),
         summary=summary,
         comparisons=comparisons,
         figures={figure.name: figure for figure in figures},
         colors={name: color(place) for place, name in enumerate(names)},
-        differing=differing_settings(experiments),
-        losses=sorted({each.settings["loss"] for each in experiments}),
-        splits=sorted({run.history["split"].iloc[0] for each in experiments for run in each.runs}),
-        galleries=[gallery(a, b, images) for a, b in pairs[:GALLERIES]],
+        shown=len(shown),
+        differing={name: {} for name in names} | differing_settings(shown),
+        losses=sorted({each.settings["loss"] for each in shown}),
+        splits=sorted({run.history["split"].iloc[0] for each in shown for run in each.runs}),
+        galleries=[gallery(a, b, test_set.images) for a, b in pairs[:GALLERIES]],
         pairs=len(pairs),
-        all_wrong=all_wrong(experiments, images),
-        calibration={each.name: each.calibration[1] for each in experiments},
-        costs=[cost_row(each) for each in experiments],
-        origin=origin(experiments),
-        settings={each.name: flat(each.settings) for each in experiments},
-        test_size=experiments[0].right.shape[1],
+        all_compared=len(experiments) <= tables.ALL_PAIRS,
+        all_wrong=all_wrong(shown, test_set.images),
+        calibration={each.name: each.calibration[1] for each in shown},
+        costs=[cost_row(each) for each in shown],
+        origin=origin(shown),
+        settings={each.name: flat(each.settings) for each in shown},
+        test_size=len(test_set.labels),
         command=command,
     )
 
@@ -98,6 +105,11 @@ def percentage_points(fraction: float | None) -> str:
 def number(value: float | None, digits: int = 0) -> str:
     """Return a number with thousands separators."""
     return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def loss(value: float | None) -> str:
+    """Return a loss, or a dash if there is no value."""
+    return "–" if value is None else verdict.loss_text(value)
 
 
 def p_text(p: float | None) -> str:

@@ -1,5 +1,6 @@
 """The report's tables: one row per run, per experiment, and per pair of experiments."""
 
+import statistics
 from itertools import combinations
 
 import numpy as np
@@ -16,7 +17,7 @@ REPORT = (
 SUMMARY = (
     "experiment,model,parameters,device,runs,accuracy_mean,accuracy_sd,accuracy_min,accuracy_max,"
     "accuracy_low,accuracy_high,interval,test_loss_mean,train_seconds_mean,images_per_second_mean,"
-    "peak_memory_mb_max,warning"
+    "peak_memory_mb_max,warning,missing"
 ).split(",")
 COMPARISONS = (
     "a,b,runs_a,runs_b,difference,difference_low,difference_high,only_a_right,only_b_right,method,"
@@ -62,9 +63,14 @@ def summary_row(experiment: Experiment) -> dict:
     """Return the row of one experiment.
 
     The column `interval` says how accuracy_low and accuracy_high were computed: `wilson` describes
-    one trained network, `t` describes the recipe. With two runs, there is no interval.
+    one trained network, `t` describes the recipe. With two runs, there is no interval. Without any
+    run, there are no numbers.
     """
     runs = experiment.runs
+    missing = missing_text(experiment)
+    if not runs:
+        known = {"experiment": experiment.name, "runs": 0, "warning": "", "missing": missing}
+        return dict.fromkeys(SUMMARY) | known
     accuracies = [run.accuracy for run in runs]
     low, high, method = accuracy_interval(experiment)
     return {
@@ -80,12 +86,25 @@ def summary_row(experiment: Experiment) -> dict:
         "accuracy_low": low,
         "accuracy_high": high,
         "interval": method,
-        "test_loss_mean": float(np.mean([run.evaluation["test_loss"] for run in runs])),
+        # Unlike numpy's mean, this one does not overflow if a loss has exploded.
+        "test_loss_mean": statistics.mean(float(run.evaluation["test_loss"]) for run in runs),
         "train_seconds_mean": _mean(runs, "train_seconds"),
         "images_per_second_mean": _mean(runs, "images_per_second"),
         "peak_memory_mb_max": max(run.record["peak_memory_mb"] for run in runs),
         "warning": "; ".join(warnings([experiment])),
+        "missing": missing,
     }
+
+
+def missing_text(experiment: Experiment) -> str:
+    """Return why runs of an experiment are missing, such as `seed 2: not trained`.
+
+    There is a semicolon between two seeds and nowhere else: `verdict.missing_runs` relies on it.
+    """
+    return "; ".join(
+        f"seed {seed}: {' '.join(reason.replace(';', ',').split())}"
+        for seed, reason in experiment.missing.items()
+    )
 
 
 def _mean(runs: list[Run], key: str) -> float:
@@ -123,7 +142,12 @@ def comparison_rows(experiments: list[Experiment]) -> list[dict]:
 
 
 def difference(a: Experiment, b: Experiment) -> Pair | uncertainty.Mean | None:
-    """Return the difference in accuracy, or None if there are too few seeds to estimate it."""
+    """Return the difference in accuracy, or None if runs are missing or there are too few seeds.
+
+    The runs that are there are not compared instead: those that failed may have been the worst.
+    """
+    if a.missing or b.missing:
+        return None
     runs = {len(a.runs), len(b.runs)}
     if runs == {1}:
         return Pair(*only_one_right(a, b), a.right.shape[1])
@@ -153,13 +177,14 @@ def comparison_row(a: Experiment, b: Experiment, estimate, tests: int) -> dict:
         tests: the number of pairs that are tested. The detectable difference is computed for the
             strictest level of Holm's method.
     """
-    only_a, only_b = only_one_right(a, b)
+    comparable = bool(a.runs and b.runs)
+    only_a, only_b = only_one_right(a, b) if comparable else (None, None)
     row = {
         "a": a.name,
         "b": b.name,
         "runs_a": len(a.runs),
         "runs_b": len(b.runs),
-        "difference": float(a.right.mean() - b.right.mean()),
+        "difference": float(a.right.mean() - b.right.mean()) if comparable else None,
         "only_a_right": only_a,
         "only_b_right": only_b,
         "method": "none",
@@ -168,7 +193,7 @@ def comparison_row(a: Experiment, b: Experiment, estimate, tests: int) -> dict:
         "difference_low": None,
         "difference_high": None,
         "detectable_difference": None,
-        "verdict": "too few seeds",
+        "verdict": "incomplete" if a.missing or b.missing else "too few seeds",
         "warning": "; ".join(warnings([a, b])),
     }
     if estimate is None:
@@ -195,8 +220,6 @@ def warnings(experiments: list[Experiment]) -> list[str]:
     devices = sorted({run.device for run in runs})
     if len(devices) > 1:
         found.append(f"trained on different devices ({', '.join(devices)})")
-    if len({run.record["data_sha256"] for run in runs}) > 1:
-        found.append("trained on different data")
     changed = changed_code(runs)
     if changed:
         found.append(f"run with different code ({', '.join(changed)})")

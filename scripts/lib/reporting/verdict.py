@@ -9,6 +9,7 @@ from lib.core.layout import Layout
 
 NAMED = 5  # more experiments or comparisons than this are counted, not listed
 WIDTH = 96
+HUGE = 1e5
 ENDS = ("difference", "difference_low", "difference_high")
 
 
@@ -25,6 +26,19 @@ def verdict_of(files: Layout) -> str:
     if files.page.stat().st_mtime < max(evaluated, default=0):
         return ""
     return f"\n{terminal(_rows(summary), _rows(comparisons))}\n\nThe whole report: {files.page}\n"
+
+
+def is_incomplete(files: Layout) -> bool:
+    """Return whether a study's report lacks runs, or has a summary that cannot be read.
+
+    A report that does not exist lacks nothing.
+    """
+    try:
+        return any(known(row.get("missing")) for row in _rows(files.table("summary.csv")))
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, csv.Error):
+        return True
 
 
 def _rows(path: Path) -> list[dict]:
@@ -44,9 +58,32 @@ def sentences(summary: list[dict], comparisons: list[dict]) -> list[str]:
     ]
 
 
+def incomplete(summary: list[dict]) -> str:
+    """Return that the report is incomplete, and by how much, or nothing if it is complete."""
+    missing = len(missing_runs(summary))
+    total = missing + sum(int(row["runs"]) for row in summary)
+    text = (
+        f"This report is incomplete: {missing} of {counted(total, 'run')} {_are(missing)} missing."
+    )
+    return text if missing else ""
+
+
+def missing_runs(summary: list[dict], most: int | None = None) -> list[str]:
+    """Return each missing run and the reason. Of more than `most`, the others are counted."""
+    found = [
+        f"{row['experiment']}, {seed_and_reason}"
+        for row in summary
+        for seed_and_reason in (row.get("missing") or "").split("; ")
+        if seed_and_reason
+    ]
+    more = len(found) - most if most and len(found) > most else 0
+    return [*found[:most], f"and {more} more"] if more else found
+
+
 def accuracies(summary: list[dict]) -> str:
     """Return the accuracy of each experiment, best first. Of many, only the best are named."""
-    rows = sorted(summary, key=lambda row: -float(row["accuracy_mean"]))
+    rows = [row for row in summary if int(row["runs"])]
+    rows.sort(key=lambda row: -float(row["accuracy_mean"]))
     named, others = rows[:NAMED], rows[NAMED:]
     widths = [row_width(row) for row in named if known(row["accuracy_low"])]
     digits = decimals(min(widths)) if widths else 1
@@ -91,7 +128,7 @@ def pairs(comparisons: list[dict]) -> list[str]:
         return [pair(row, tests, alone=len(comparisons) == 1) for row in comparisons]
     verdicts = [row["verdict"] for row in comparisons]
     better, worse = (verdicts.count(f"{one} better") for one in "ba")
-    few = verdicts.count("too few seeds")
+    few, lacking = verdicts.count("too few seeds"), verdicts.count("incomplete")
     baseline = comparisons[0]["a"]
     if all(row["a"] == baseline for row in comparisons):
         text = f"Of {len(verdicts)} experiments compared with the first ({baseline}), "
@@ -101,6 +138,7 @@ def pairs(comparisons: list[dict]) -> list[str]:
     text += " (Holm-adjusted p < 0.05)"
     text += f"; for {verdicts.count('not shown')}, no difference is shown"
     text += f"; for {few}, there are too few seeds" if few else ""
+    text += f"; for {lacking}, runs are missing" if lacking else ""
     cautions = sum(bool(row["warning"]) for row in comparisons)
     paragraphs = [f"{text}. All of them are in comparisons.csv."]
     if cautions:
@@ -122,6 +160,8 @@ def pair(row: dict, tests: int, alone: bool) -> str:
         alone: whether there are only two experiments, so that the worse one need not be named.
     """
     a, b = row["a"], row["b"]
+    if row["verdict"] == "incomplete":
+        return f"No verdict on {a} and {b}: runs are missing."
     if row["verdict"] == "too few seeds":
         text = (
             f"Too few seeds to compare {a} ({counted(row['runs_a'], 'seed')}) and {b} "
@@ -163,7 +203,8 @@ def caution(row: dict) -> str:
 
 def advice(comparisons: list[dict]) -> str:
     """Return what to do for a comparison of recipes, if there is only one seed each."""
-    if not any(int(row["runs_a"]) == int(row["runs_b"]) == 1 for row in comparisons):
+    complete = [row for row in comparisons if row["verdict"] != "incomplete"]
+    if not any(int(row["runs_a"]) == int(row["runs_b"]) == 1 for row in complete):
         return ""
     return (
         "One seed each describes these trained networks, not the recipes. To compare the recipes, "
@@ -225,20 +266,36 @@ def terminal(summary: list[dict], comparisons: list[dict]) -> str:
         for row in rows
     ]
     text = [fill(paragraph, WIDTH) for paragraph in sentences(summary, comparisons)]
+    if incomplete(summary):
+        missing = (f"  {each}" for each in missing_runs(summary, NAMED))
+        text = ["\n".join([incomplete(summary), *missing]), *text]
     return "\n".join([*text, "", *table])
 
 
 def _cells(row: dict) -> list[str]:
+    if not int(row["runs"]):
+        return [row["experiment"], runs_text(row), *"-----"]
     interval = "-"
     if known(row["accuracy_low"]):
         low, high = (100 * float(row[key]) for key in ("accuracy_low", "accuracy_high"))
         interval = f"{low:.2f} to {high:.2f}"
     return [
         row["experiment"],
-        str(row["runs"]),
+        runs_text(row),
         f"{100 * float(row['accuracy_mean']):.2f}",
         interval,
-        f"{float(row['test_loss_mean']):.4f}",
+        loss_text(float(row["test_loss_mean"])),
         f"{float(row['train_seconds_mean']):.1f}",
         f"{float(row['peak_memory_mb_max']):.0f}",
     ]
+
+
+def runs_text(row: dict) -> str:
+    """Return an experiment's number of runs, such as `5`, or `3 of 5` if two are missing."""
+    missing = len(missing_runs([row]))
+    return f"{row['runs']} of {int(row['runs']) + missing}" if missing else str(row["runs"])
+
+
+def loss_text(loss: float) -> str:
+    """Return a loss with four decimals, or with four digits where it has exploded."""
+    return f"{loss:.4f}" if abs(loss) < HUGE else f"{loss:.4g}"

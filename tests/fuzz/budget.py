@@ -1,0 +1,8 @@
+"""How long each fuzz test looks for failures."""
+
+import os
+
+
+def seconds() -> float:
+    """Return the seconds that one test takes: FUZZ_MINUTES, or 24 seconds."""
+    return float(os.environ.get("FUZZ_MINUTES", "0.4")) * 60
