@@ -21,8 +21,8 @@ from lib.core.layout import RunFiles
 from lib.data import prepared
 from lib.training import metrics, process
 from lib.training.accuracy import accuracy_table, prediction_table, write_evaluation
-from lib.training.outcome import load_weights
 from lib.training.recipe import loss_function
+from lib.training.weights import load_weights
 
 
 def main() -> None:
