@@ -1,19 +1,27 @@
-"""Check whether the cluster would accept the jobs of a config with a profile. It submits nothing.
+"""Check each model and each job of a config before anything is queued. It submits nothing.
 
-The job of each experiment is passed to `sbatch --test-only`, and the partitions and the free disk
-space are checked. Each error names the key to change.
+Each experiment's model takes one training step on random images, here, on the CPU. The job of each
+experiment is passed to `sbatch --test-only`, and the partitions and the free disk space are
+checked. Each error names the key to change, or the line of the model.
 """
 
 from pathlib import Path
 
+import torch
+
 from lib.cluster import preflight
 from lib.core import command_line
+from lib.core.errors import UserError
+from lib.core.settings import Settings
 from lib.study.config import add_argument, read_study
 from lib.study.study import Study
+from lib.training import process
+from lib.training.dry_step import dry_step
 
 
 def main() -> None:
     """Run the command line."""
+    process.prepare()
     parser = command_line.parser(__doc__)
     add_argument(parser)
     add = parser.add_argument
@@ -26,9 +34,37 @@ def main() -> None:
     )
     args = parser.parse_args()
     study = read_study(args.configfile, {})
-    preflight.check(study, args.profile)
+    problems = model_problems(study)
+    try:
+        preflight.check(study, args.profile)
+    except UserError as error:
+        problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
     print(where_the_data_is(study))
     print(f"Slurm would take the jobs of all {len(study.experiments)} experiments")
+
+
+def model_problems(study: Study) -> list[str]:
+    """Try a training step of each experiment; return what is wrong, and print who passes."""
+    entry = study.dataset_entry
+    problems = []
+    for name, experiment in study.experiments.items():
+        settings = Settings(experiment.model, **experiment.training)
+        held_out = settings.validation_size
+        try:
+            dry_step(
+                settings,
+                tuple(entry["image_size"]),
+                len(entry["classes"]),
+                entry["train_size"] - held_out,
+                (held_out or entry["test_size"], entry["test_size"]),
+                torch.device("cpu"),
+            )
+            print(f"{name}: {experiment.model['name']} can be trained", flush=True)
+        except UserError as error:
+            problems.append(f"experiments.{name}: {error}")
+    return problems
 
 
 def where_the_data_is(study: Study) -> str:

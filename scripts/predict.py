@@ -22,7 +22,8 @@ from lib.core import command_line
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.training.metrics import probabilities
-from lib.training.outcome import load_weights, read_trained
+from lib.training.outcome import read_trained
+from lib.training.weights import load_weights
 
 FAINTEST = 16  # gray levels of 256 by which a drawing must differ from its paper
 BOX = 20 / 28  # share of the frame's side that the drawing fills

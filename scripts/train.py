@@ -37,10 +37,12 @@ from lib.data import prepared, prepared_record
 from lib.training import device as devices
 from lib.training import loop, process
 from lib.training.checkpoint import Checkpoints, Stopped
+from lib.training.dry_step import dry_step
 from lib.training.lease import Lease
 from lib.training.outcome import Outcome
 from lib.training.progress import Diverged, Progress
 from lib.training.recipe import loss_function
+from lib.training.state import seed_everything
 
 
 def main() -> None:
@@ -95,12 +97,14 @@ def train_and_write(
 
     # The order matters: the lesson seeds, reads the data, then makes the model. Every random
     # number comes from torch's global generator, in the lesson's order, so its bits are ours.
-    torch.manual_seed(settings.seed)
+    seed_everything(settings.seed)
     dataset = prepared.load(args.data)
     training_set, validation = dataset.train_and_validation(settings.validation_size)
     held_out = validation or dataset.test_split()
     classes, image_size = dataset.classes, dataset.image_size
     facts = {"classes": classes, "image_size": image_size, "mean": dataset.mean, "std": dataset.std}
+    test_sizes = (len(held_out), len(dataset.test_labels))
+    dry_step(settings, image_size, len(classes), len(training_set), test_sizes, device)
     del dataset  # the raw images are not needed any more
     model = models.build(settings.model, image_size, len(classes))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -246,11 +250,10 @@ def read_arguments() -> tuple[Settings, argparse.Namespace]:
     )
     args = parser.parse_args()
     settings = settings_of(args)
-    if settings.model["name"] in models.available():
-        output = models.output_of(settings.model)
-        problem = loss_output_mismatch(settings.loss, output) if output else None
-        if problem:
-            raise UserError(problem)
+    output = models.output_of(settings.model)
+    problem = loss_output_mismatch(settings.loss, output) if output else None
+    if problem:
+        raise UserError(problem)
     return settings, args
 
 

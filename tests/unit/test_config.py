@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import ROOT
+from own_models import net, own_model
 
 from lib.core import strict_yaml
 from lib.core.errors import UserError
@@ -190,6 +191,57 @@ WRONG = {
         ["nll_loss", "logits", "cross_entropy"],
     ),
     "unknown device": (one("device: gpu"), ["device", "'gpu'", "cuda"]),
+    "a date as a seed": ("seeds: [2020-01-01]", ["seeds.0", "2020-01-01", "quote"]),
+    "a date as a name": ("dataset: 2024-01-01", ["dataset", "2024-01-01", "a date", "quote"]),
+    "a date as a key": ("2024-01-01: 1", ["the key 2024-01-01", "a date", "quote"]),
+    "a date that is none": ("dataset: 2024-13-01", ["not valid YAML", "month"]),
+    "a number as a key": ("experiments: {1: {model: {name: MLP}}}", ["experiments", "the key 1"]),
+    "a seed of 65 bits": (f"seeds: [{2**64}]", ["seeds.0", "65 bits is too large"]),
+    "a seed of 64 bits": (f"seeds: [{2**63}]", ["seeds.0", "greater than the maximum"]),
+    "a number of 5000 digits": (f"seeds: [{'9' * 5000}]", ["not valid YAML", "4300 digits"]),
+    "a hexadecimal giant": (f"seeds: [0x{'f' * 5000}]", ["seeds.0", "20000 bits"]),
+    "not a number": ("training: {optimizer: {name: SGD, lr: .nan}}", ["optimizer.lr: nan"]),
+    "infinity": ("training: {optimizer: {name: SGD, lr: 1e999}}", ["lr: inf", "finite"]),
+    "an alias of itself": ("mirrors: &x [*x]", ["mirrors.0: it contains itself"]),
+    "aliases of aliases": (
+        "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(9)).replace(
+            "*a0", "1"
+        ),
+        ["aliases"],
+    ),
+    "a tag": ("dataset: !!python/object:os.system ls", ["line 1", "python/object"]),
+    "binary": ("dataset: !!binary aGVsbG8=", ["dataset: b'hello' (binary)"]),
+    "a set": ("seeds: !!set {1, 2}", ["seeds: {", "(a set)"]),
+    "half a character": ('dataset: "\\ud800"', ["dataset", "Unicode"]),
+    "brackets without end": ("[" * 3000, ["not valid YAML", "recursion"]),
+    "a NUL": ("seeds: [1]\ndataset: a\0b", ["line 2", "not valid YAML"]),
+    "a line break in a name": ('dataset: "MNIST\\n"', ["dataset", "letters"]),
+    "a home that is not there": ("results_dir: ~nosuchuser/x", ["results_dir", "~nosuchuser"]),
+    "no step": (
+        "training: {scheduler: {name: StepLR, step_size: 0}}",
+        ["training.scheduler.step_size", "minimum of 1"],
+    ),
+    "no period": (
+        "training: {scheduler: {name: CosineAnnealingLR, T_max: 0}}",
+        ["training.scheduler.T_max", "minimum of 1"],
+    ),
+    "gamma is a word": (
+        "training: {scheduler: {name: ExponentialLR, gamma: x}}",
+        ["training.scheduler.gamma: 'x' is not of type number"],
+    ),
+    "one beta": (
+        "training: {optimizer: {name: Adam, betas: [0.9]}}",
+        ["training.optimizer.betas", "too short"],
+    ),
+    "an argument that is a mapping": (
+        "training: {optimizer: {name: Adam, eps: {a: 1}}}",
+        ["training.optimizer.eps", "number"],
+    ),
+    "an argument of a model with an equals sign": (
+        "experiments: {a: {model: {name: MLP, a=b: 1}}}",
+        ["'a=b'", "letters"],
+    ),
+    "more images than there can be": ("training: {batch_size: 1e40}", ["training.batch_size"]),
     "no time": (one("runtime: 0"), ["runtime", "0"]),
     "all held out": (
         DATASETS + "training: {validation_size: 2000}",
@@ -203,6 +255,50 @@ def test_wrong_configs(complaint, text, words):
     message = complaint(text)
     for word in [*words, "config.yaml" if "nowhere" not in text and "MNST" not in text else ""]:
         assert word in message
+
+
+def test_a_duplicate_key_is_named_without_its_values(complaint):
+    message = complaint("seeds: [secret]\ntraining: {}\nseeds: [2]")
+    assert "config.yaml, line 3: duplicate key 'seeds'" in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("seeds: [1]\n# café\n".encode("latin-1"), "config.yaml, line 2: the file is not UTF-8"),
+        ("seeds: [1]".encode("utf-16"), "config.yaml, line 1: the file is not UTF-8"),
+    ],
+)
+def test_other_encodings(tmp_path, content, message):
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(UserError) as failure:
+        read_study([tmp_path / "config.yaml"], {})
+    assert message in str(failure.value)
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbfseeds: [7]", b"seeds:\r\n  - 7\r\n"])
+def test_files_of_other_editors(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    assert read_study([tmp_path / "config.yaml"], {}).runs[0] == ("mlp", 7)
+
+
+def test_odd_values_on_the_command_line(complaint):
+    assert "--config: seeds.0: 2020-01-01" in complaint("", {"seeds": ["2020-01-01"]})
+    assert "--config training, line 1: not valid" in complaint("", {"training": "{epochs: "})
+
+
+OWN = "experiments: {a: {model: {name: Net}, loss: cross_entropy}}"
+
+
+def test_a_model_of_ones_own_is_checked(tmp_path, complaint):
+    with own_model(tmp_path, net(more="output = 'logit'")):
+        message = complaint(OWN)
+        assert "experiments.a: model: the output 'logit' of Net is not known" in message
+        assert "did you mean 'logits'?" in message
+    (tmp_path / "half").mkdir()
+    with own_model(tmp_path / "half", "class Net(\n") as path:
+        assert f"experiments.a: {path}, line 1: " in complaint(OWN)
 
 
 def test_each_mistake_has_its_line(complaint):

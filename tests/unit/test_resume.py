@@ -12,17 +12,20 @@ import torch
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from own_models import net, own_model
 
 import models
+from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.settings import Settings
 from lib.data import prepared
 from lib.data.prepared import Split
-from lib.training import checkpoint, loop
+from lib.training import loop
 from lib.training.checkpoint import Checkpoints, Stopped
 from lib.training.progress import Progress
 from lib.training.recipe import loss_function
-from lib.training.state import Training
+from lib.training.state import Training, seed_everything
+from lib.training.weights import flatten, unflatten
 
 SETTINGS = Settings({"name": "CNN"}, batch_size=16, evaluation_batch_size=50, shuffle=True)
 IDENTITY = {"settings": SETTINGS.as_dict()}
@@ -58,7 +61,7 @@ def splits(small_data):
 
 def attempt(splits, checkpoints, settings, model="CNN") -> Training:
     """Train as a new process does: nothing but the checkpoint is left of the one before."""
-    torch.manual_seed(1 if not checkpoints.path.exists() else time.time_ns())
+    seed_everything(1 if not checkpoints.path.exists() else time.time_ns())
     network = models.build({"name": model}, (28, 28), 10)
     progress = Progress(settings, len(splits[0]), len(splits[1]))
     return loop.train(
@@ -120,6 +123,29 @@ def test_every_kind_of_state_comes_back(splits, tmp_path, optimizer, scheduler):
     run, again, resumed = with_interruptions(splits, tmp_path / "b", [5, 7, 4], config, "MLP")
     assert run.resumes == 3
     assert again == rows
+    for name, tensor in weights.items():
+        assert torch.equal(resumed[name], tensor), name
+
+
+RANDOM = net(
+    init="self.seen = 0",
+    forward="x = x + random.random() + np.random.rand()\nself.seen += self.training",
+    returns="self.fc(x) * (1 + self.seen)",
+    more="def get_extra_state(self): return self.seen\n"
+    "def set_extra_state(self, state): self.seen = state",
+)
+
+
+def test_all_random_numbers_and_extra_state_come_back(splits, tmp_path):
+    config = replace(SETTINGS, model={"name": "Net"}, loss="cross_entropy", epochs=2)
+    for folder in ("a", "b", "model"):
+        (tmp_path / folder).mkdir()
+    with own_model(tmp_path / "model", RANDOM):
+        _, rows, weights = with_interruptions(splits, tmp_path / "a", [], config, "Net")
+        run, again, resumed = with_interruptions(splits, tmp_path / "b", [5, 7], config, "Net")
+    assert run.resumes == 2
+    assert again == rows
+    assert weights.pop("_extra_state") == resumed.pop("_extra_state") == 2 * STEPS
     for name, tensor in weights.items():
         assert torch.equal(resumed[name], tensor), name
 
@@ -329,12 +355,19 @@ def test_a_divergence_fails_at_once_when_it_is_tried_again(small_data, tmp_path)
 def test_state_of_any_shape_comes_back():
     state = {"a": [1, {"b": torch.arange(3)}, None], 0: {"x": 1.5, "y": True}, "t": torch.ones(())}
     tensors = {}
-    packed = json.loads(json.dumps(checkpoint.flatten(state, tensors)))
-    again = checkpoint.unflatten(packed, tensors)
+    packed = json.loads(json.dumps(flatten(state | {"tuple": (1, (2,))}, tensors)))
+    again = unflatten(packed, tensors)
+    assert again.pop("tuple") == (1, (2,))
     assert again.keys() == state.keys()
     assert torch.equal(again["a"][1]["b"], torch.arange(3))
     assert again[0] == state[0]
     assert again["t"].shape == ()
+
+
+@pytest.mark.parametrize("value", [b"bytes", {1, 2}, {(1, 2): 3}, torch.eye(2).to_sparse()])
+def test_what_cannot_be_saved_is_refused(tmp_path, value):
+    with pytest.raises(UserError, match="the state of the training cannot be saved: "):
+        Checkpoints(tmp_path / CHECKPOINT, {}, 1).save({"state": [value]})
 
 
 def test_normalized_splits_are_what_training_takes(splits):

@@ -4,22 +4,31 @@ import csv
 import itertools
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from own_models import net, own_model
 from safetensors.torch import load_file
 
 import models
 from lib.core import command_line
-from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, loss_output_mismatch
-from lib.training import outcome, recipe
+from lib.core.errors import UserError
+from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, Settings, loss_output_mismatch
+from lib.data.prepared import Split
+from lib.training import loop, metrics, outcome, recipe
+from lib.training.checkpoint import Checkpoints
 from lib.training.lease import Lease
+from lib.training.progress import Diverged, Progress
+from lib.training.state import seed_everything
 
 
 def run(small_data, output, *options, check=True, **keywords):
@@ -253,11 +262,11 @@ def test_every_activation(name, activation):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--model", "CNNN"], ["no model 'CNNN'", "CNN, MLP"]),
+        (["--model", "CNNN"], ["no 'CNNN'", "'CNN'"]),
         (["--model", "MLP", "hiden=3"], ["hiden"]),
         (["--model", "MLP", "activation=rely"], ["'rely'", "relu, tanh, gelu, sigmoid"]),
         (["--model", "MLP", "output=softmax"], ["nll_loss", "softmax", "log_softmax"]),
-        (["--model", "MLP", "--optimizer", "Adem"], ["'Adem'", "Adadelta", "SGD"]),
+        (["--model", "MLP", "--optimizer", "Adem"], ["optimizer: 'Adem'", "'Adam'", "SGD"]),
         (["--model", "MLP", "--optimizer", "SGD", "lr=-1"], ["SGD", "Invalid learning rate"]),
         (["--model", "MLP", "--optimizer", "SGD", "lr"], ["'lr'", "KEY=VALUE"]),
         (["--model", "MLP", "--scheduler", "StepLR"], ["StepLR", "step_size"]),
@@ -307,6 +316,99 @@ def test_a_loss_that_turns_nan(small_data, tmp_path):
     assert "error: the training loss is nan at epoch 1, step 2:" in done.stderr
     assert "learning rate" in done.stderr
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def splits(pixels=16):
+    """A small data set in memory: training and test images, never to be changed."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(40, 1, 4, pixels // 4, generator=generator)
+    labels = torch.arange(40) % 3
+    return Split(images[:30], labels[:30], "training"), Split(images[30:], labels[30:], "test")
+
+
+def train_in_process(folder, source, **changes):
+    """Train a user's own model on `splits()`; return the splits after it."""
+    config = Settings({"name": "Net"}, loss="cross_entropy", batch_size=7, epochs=2)
+    config = replace(config, evaluation_batch_size=4, **changes)
+    training_set, test_set = splits()
+    checkpoints = Checkpoints(folder / "checkpoint", {}, 1e9)
+    with own_model(folder, source):
+        seed_everything(config.seed)
+        model = models.build(config.model, (4, 4), 3)
+        progress = Progress(config, len(training_set), len(test_set))
+        loss = recipe.loss_function(config.loss, 3)
+        loop.train(model, training_set, test_set, loss, config, checkpoints, progress)
+    return training_set, test_set
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_model_that_changes_its_input_changes_no_data(tmp_path, shuffle):
+    source = net(forward="images.clamp_(0.4, 0.5)")
+    for after, before in zip(
+        train_in_process(tmp_path, source, shuffle=shuffle), splits(), strict=True
+    ):
+        assert torch.equal(after.images, before.images)
+        assert torch.equal(after.labels, before.labels)
+
+
+def test_numpy_and_random_are_seeded(tmp_path):
+    def numbers(seed):
+        seed_everything(seed)
+        return torch.rand(1).item(), np.random.rand(), random.random()  # noqa: S311
+
+    seeds = [0, 1, 2**32 - 1, 2**32, 2**32 + 1, 2**63, 2**64 - 1]
+    drawn = [numbers(seed) for seed in seeds]
+    assert drawn == [numbers(seed) for seed in seeds]
+    # torch itself takes the lower 32 bits on the CPU
+    assert all(len({row[column] for row in drawn}) == len(seeds) for column in (1, 2))
+    torch.manual_seed(1)
+    assert torch.rand(1).item() == numbers(1)[0]
+    with pytest.raises(UserError, match="65 bits"):
+        seed_everything(2**64)
+
+
+NAN_AFTER_TRAINING = "self.fc(x) * (1 if {} else float('nan'))"
+
+
+def test_a_model_that_is_nan_in_evaluation_mode_is_to_blame(tmp_path):
+    with pytest.raises(Diverged) as failure:
+        train_in_process(tmp_path, net(returns=NAN_AFTER_TRAINING.format("self.training")))
+    message = str(failure.value)
+    assert "model Net: its output in evaluation mode is not finite for 10 of 10 images" in message
+    assert "after epoch 1: in training mode it is finite" in message
+    assert "learning rate" not in message
+
+
+def test_weights_that_overflow_in_the_last_step_are_to_blame(tmp_path):
+    rate = {"optimizer": {"name": "SGD", "lr": 1e38}, "batch_size": 30}
+    with pytest.raises(Diverged, match=r"after epoch 1: training has diverged; .*learning rate"):
+        train_in_process(tmp_path, net(returns="self.fc(x * 1e4)"), **rate)
+
+
+def test_a_model_that_fails_in_the_last_batch_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"model Net: .*net\.py, line 19: RuntimeError: shape"):
+        train_in_process(tmp_path, net(forward="x = x.view(7, 16)"))
+
+
+@pytest.mark.parametrize(
+    ("returns", "words"),
+    [
+        ("self.fc(x) if self.training else self.fc(x)[:, :2]", "returns float32 [4, 2], not"),
+        ("self.fc(x) if self.training else self.fc(x).repeat(1, 2)", "returns float32 [4, 6]"),
+        ("self.fc(x) if self.training else (self.fc(x),)", "returns a tuple, not"),
+    ],
+)
+def test_an_output_of_the_wrong_shape_is_named(tmp_path, returns, words):
+    with pytest.raises(UserError) as failure:
+        train_in_process(tmp_path, net(returns=returns))
+    assert words in str(failure.value)
+
+
+def test_minus_infinity_is_a_probability_of_zero():
+    metrics.check_output("Net", torch.tensor([[0.0, -torch.inf]]), 1, 2)
+    for row in ([-torch.inf, -torch.inf], [0, torch.inf], [0, torch.nan]):
+        with pytest.raises(metrics.NotFinite, match="1 of 1"):
+            metrics.check_output("Net", torch.tensor([row], dtype=torch.float32), 1, 2)
 
 
 def test_cuda_without_a_gpu_fails_and_auto_falls_back(small_data, tmp_path):

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml.error import YAMLError
-
 import models
 from lib.core import strict_yaml
 from lib.core.errors import UserError
@@ -23,8 +21,8 @@ from lib.core.settings import (
     Settings,
     loss_output_mismatch,
 )
-from lib.core.signatures import Signature, signature, torch_file
-from lib.core.strict_yaml import nearest
+from lib.core.signatures import GIVEN, Signature, signature, torch_class_file
+from lib.core.spelling import nearest
 from lib.data import catalog
 from lib.study.study import Experiment, Study
 
@@ -57,7 +55,9 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     config: dict = {}
     for file in files:
         update(config, require_mapping(strict_yaml.load(file), str(file)))
-    update(config, {key: reread(key, value) for key, value in command_line.items()})
+    options = {key: reread(key, value) for key, value in command_line.items()}
+    strict_yaml.check_plain(options, "--config")
+    update(config, options)
     where = ", ".join(map(str, files)) + (" and --config" if command_line else "")
 
     strict_yaml.check(config, "config", where)
@@ -70,6 +70,8 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     ]
     if problems:
         raise UserError("\n".join(problems))
+    for key in ("results_dir", "data_dir"):
+        config[key] = expanded(config[key], f"{where}: {key}")
     return make_study(config, entry)
 
 
@@ -87,10 +89,7 @@ def reread(key: str, value: Any) -> Any:
     if isinstance(value, list):
         return [reread(key, each) for each in value]
     if isinstance(value, str):
-        try:
-            return strict_yaml.parse(value)
-        except YAMLError as error:
-            raise UserError(f"--config {key}: {value!r} is not valid YAML") from error
+        return strict_yaml.read(value, f"--config {key}")
     return value
 
 
@@ -147,13 +146,13 @@ def experiment_problems(experiment: dict, training: dict, train_size: int) -> li
 
 def model_problems(model: dict) -> list[str]:
     """Return what is wrong with a `model` mapping."""
-    known = models.available()
-    if model["name"] not in known:
-        hint = nearest(model["name"], list(known))
-        return [f"model: there is no {model['name']!r} in scripts/models{hint}"]
-    constructor = signature(known[model["name"]], model["name"])
-    problems = argument_problems("model", model, constructor, {"image_size", "num_classes"})
-    if models.output_of(model) is None:
+    try:
+        constructor = signature(models.file_of(model["name"]), model["name"])
+        output = models.output_of(model)
+    except UserError as error:
+        return [str(error)]
+    problems = argument_problems("model", model, constructor)
+    if output is None:
         problems.append(
             f"model: {model['name']} does not say what it returns: give it an argument or a "
             "class attribute `output` of log_softmax, softmax or logits"
@@ -167,20 +166,14 @@ def torch_problems(kind: str, mapping: dict) -> list[str]:
     valid = OPTIMIZERS if kind == "optimizer" else SCHEDULERS
     if name not in valid:
         return [f"{kind}: {name!r} is not known{nearest(name, valid)}"]
-    if kind == "optimizer":
-        path = torch_file("optim", f"{name.lower()}.py")
-    else:
-        path = torch_file("optim", "lr_scheduler.py")
-    given = {"params", "optimizer", "last_epoch"}
-    return argument_problems(kind, mapping, signature(path, name), given)
+    return argument_problems(kind, mapping, signature(torch_class_file(kind, name), name))
 
 
-def argument_problems(
-    kind: str, mapping: dict, constructor: Signature, given: set[str]
-) -> list[str]:
-    """Return what is wrong with a mapping's arguments; `given` are those that are not its own."""
+def argument_problems(kind: str, mapping: dict, constructor: Signature) -> list[str]:
+    """Return what is wrong with the arguments of a `model`, `optimizer` or `scheduler` mapping."""
     if constructor.open_ended:
         return []
+    given = GIVEN[kind]
     valid = [name for name in constructor.names if name not in given]
     arguments = [key for key in mapping if key != "name"]
     problems = [
@@ -206,11 +199,19 @@ def make_study(config: dict, dataset_entry: dict) -> Study:
         for name, each in config["experiments"].items()
     }
     return Study(
-        results_dir=Path(config["results_dir"]).expanduser().as_posix(),
+        results_dir=config["results_dir"],
         dataset=config["dataset"],
         datasets_file=config["datasets_file"],
         dataset_entry=dataset_entry,
-        data_dir=Path(config["data_dir"]).expanduser().as_posix(),
+        data_dir=config["data_dir"],
         mirrors=config["mirrors"],
         experiments=experiments,
     )
+
+
+def expanded(path: str, where: str) -> str:
+    """Return a path with `~` replaced by the folder that it means; `where` names its key."""
+    try:
+        return Path(path).expanduser().as_posix()
+    except RuntimeError as error:
+        raise UserError(f"{where}: {path!r}: {error}") from error

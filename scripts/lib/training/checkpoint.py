@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from lib.core.errors import UserError
 from lib.core.files import atomic_path
+from lib.training.weights import flatten, unflatten
 
 
 class Stopped(Exception):
@@ -75,9 +76,13 @@ class Checkpoints:
 
         Raises:
             Stopped: a signal has asked the process to end.
+            UserError: something in the state cannot be saved.
         """
         tensors: dict[str, torch.Tensor] = {}
-        content = {"identity": self.identity, "state": flatten(state, tensors)}
+        try:
+            content = {"identity": self.identity, "state": flatten(state, tensors)}
+        except TypeError as error:
+            raise UserError(f"the state of the training cannot be saved: {error}") from error
         self.ensure_held()
         try:
             with atomic_path(self.path) as temporary:
@@ -111,31 +116,3 @@ class Checkpoints:
     def _ignore(self, reason: str) -> None:
         warning = f"warning: {self.path} {reason}; training starts from scratch"
         print(warning, file=sys.stderr, flush=True)
-
-
-def flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return `value` in a form that JSON can hold, its tensors moved to `tensors`.
-
-    A mapping becomes a list of pairs, since its keys may be numbers, as an optimizer's are.
-    """
-    if isinstance(value, torch.Tensor):
-        name = str(len(tensors))
-        # A copy: safetensors refuses tensors that share memory.
-        tensors[name] = value.detach().cpu().clone().contiguous()
-        return {"tensor": name}
-    if isinstance(value, dict):
-        return {"pairs": [[key, flatten(each, tensors)] for key, each in value.items()]}
-    if isinstance(value, list | tuple):
-        return [flatten(each, tensors) for each in value]
-    return value
-
-
-def unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return what `flatten` was given (tuples as lists)."""
-    if isinstance(value, dict) and "tensor" in value:
-        return tensors[value["tensor"]]
-    if isinstance(value, dict):
-        return {key: unflatten(each, tensors) for key, each in value["pairs"]}
-    if isinstance(value, list):
-        return [unflatten(each, tensors) for each in value]
-    return value

@@ -5,7 +5,8 @@ step; then test. Three things differ, and none of them changes a bit of the resu
 
 - The data set is one tensor in memory, and a batch is a slice of it. There is no `DataLoader`, but
   the random numbers that one would draw are drawn (`draw_seed`), so that the order of the images
-  and the dropout masks are those of the plain loop.
+  and the dropout masks are those of the plain loop. A model gets a copy of the slice, which it may
+  change.
 - After a step, the loop may save a checkpoint, and a training that starts from a checkpoint
   resumes after that step.
 - Losses stay on the device until they are needed. Reading one waits for the GPU.
@@ -17,10 +18,11 @@ from collections.abc import Callable
 
 import torch
 
+import models
 from lib.core.settings import Settings
 from lib.data.prepared import Split
 from lib.training.checkpoint import Checkpoints
-from lib.training.metrics import count_correct, evaluate
+from lib.training.metrics import NotFinite, count_correct, evaluate
 from lib.training.progress import Diverged, Progress
 from lib.training.recipe import make_optimizer, make_scheduler
 from lib.training.state import Training
@@ -100,10 +102,11 @@ def train_epoch(
     model.train()
     for batch in batches[training.step :]:
         optimizer.zero_grad()
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            output = model(images[batch])
-        batch_loss = loss(output.float(), labels[batch])
-        batch_loss.backward()
+        with models.errors_named(type(model).__name__):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+                output = model(take(images, batch))
+            batch_loss = loss(output.float(), labels[batch])
+            batch_loss.backward()
         optimizer.step()
 
         training.losses[training.step] = batch_loss.detach()
@@ -125,7 +128,10 @@ def test(
     """Measure the model after an epoch; return loss, accuracy, and the seconds of both halves."""
     draw_seed()
     start = time.perf_counter()
-    mean_loss, output = evaluate(training.model, held_out, loss, settings.evaluation_batch_size)
+    try:
+        mean_loss, output = evaluate(training.model, held_out, loss, settings.evaluation_batch_size)
+    except NotFinite as error:
+        raise diverged(training, held_out, settings, error) from error
     seconds = time.perf_counter() - start
     if not math.isfinite(mean_loss):
         raise Diverged(f"the {held_out.name} loss is {mean_loss} after epoch {training.epoch}")
@@ -135,6 +141,26 @@ def test(
         "train_seconds": training.seconds,
         "eval_seconds": seconds,
     }
+
+
+def diverged(training: Training, held_out: Split, settings: Settings, error: NotFinite) -> Diverged:
+    """Return what to say where the output in evaluation mode is not finite: who is to blame.
+
+    If the output is not finite in training mode either, the weights are. The model's state does
+    not matter any more.
+    """
+    model = training.model.train()
+    with torch.no_grad():
+        output = model(held_out.images[: settings.batch_size].clone())
+    what = f"{error} after epoch {training.epoch}"
+    if not torch.isfinite(output.amax(dim=1)).all():
+        return Diverged(what)
+    return Diverged(what, "in training mode it is finite; look at what forward does differently")
+
+
+def take(images: torch.Tensor, batch: slice | torch.Tensor) -> torch.Tensor:
+    """Return a copy of a batch of the images: by an index it is one already, a slice is a view."""
+    return images[batch].clone() if isinstance(batch, slice) else images[batch]
 
 
 def begin_epoch(training: Training, steps: int, shuffle: bool) -> None:

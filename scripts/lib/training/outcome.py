@@ -1,16 +1,13 @@
 """What a training leaves in its run's folder: its results, or why it always fails."""
 
-from pathlib import Path
-
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from lib.core import records
 from lib.core.errors import UserError
 from lib.core.files import atomic_path, read_json, write_csv, write_json
 from lib.core.layout import RunFiles
 from lib.core.settings import canonical, difference
+from lib.training.weights import save_weights
 
 HISTORY = "epoch,learning_rate,train_loss,split,loss,accuracy,train_seconds,eval_seconds".split(",")
 
@@ -57,7 +54,7 @@ class Outcome:
     def write(self, model: torch.nn.Module, history: list[dict], record: dict) -> None:
         """Write the files of a run, `run.json` last: if it exists, so do the others."""
         with atomic_path(self.files.weights) as temporary:
-            save_file({name: value.cpu() for name, value in model.state_dict().items()}, temporary)
+            save_weights(model, temporary)
         write_csv(self.files.history, HISTORY, history)
         records.write(self.files.record, record, [self.files.weights, self.files.history])
 
@@ -73,19 +70,3 @@ def read_trained(files: RunFiles) -> dict:
     records.check_files(files.record, record)
     records.check_seed(files, record)
     return record
-
-
-def load_weights(model: torch.nn.Module, path: Path) -> None:
-    """Load weights into a model.
-
-    Raises:
-        UserError: the file is missing or corrupt, or holds the weights of another model.
-    """
-    try:
-        model.load_state_dict(load_file(path))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    except RuntimeError as error:
-        raise UserError(
-            f"{path} holds the weights of a different model than {type(model).__name__}: {error}"
-        ) from error

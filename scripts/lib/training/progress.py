@@ -20,13 +20,14 @@ from lib.training.state import Training
 SECONDS_BETWEEN_WRITES = 5.0
 
 
+LOWER_RATE = "training has diverged; a smaller learning rate (optimizer: lr) usually helps"
+
+
 class Diverged(UserError):
     """A loss is not finite, and would not be if one tried again."""
 
-    def __init__(self, what: str):
-        super().__init__(
-            f"{what}: training has diverged; a smaller learning rate (optimizer: lr) usually helps"
-        )
+    def __init__(self, what: str, advice: str = LOWER_RATE):
+        super().__init__(f"{what}: {advice}")
 
 
 class Progress:

@@ -3,13 +3,15 @@
 Which names are valid is in `lib/core/settings.py`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 
 from lib.core.errors import UserError
 from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS
+from lib.core.spelling import nearest
 
 
 def loss_function(name: str, num_classes: int) -> Callable[..., torch.Tensor]:
@@ -17,7 +19,7 @@ def loss_function(name: str, num_classes: int) -> Callable[..., torch.Tensor]:
 
     `reduction` is `mean` or `sum`, as in `torch.nn.functional`; the mean of a loss on one-hot
     targets is over images and classes. The function's `elements_per_image` brings a sum over N
-    images to the scale of the mean.
+    images to the scale of the mean; its `num_classes` is that number.
     """
     function = getattr(F, name)
     one_hot = LOSSES[name].one_hot
@@ -26,6 +28,7 @@ def loss_function(name: str, num_classes: int) -> Callable[..., torch.Tensor]:
         target = F.one_hot(labels, num_classes).to(output.dtype) if one_hot else labels
         return function(output, target, reduction=reduction)
 
+    loss.num_classes = num_classes
     loss.elements_per_image = num_classes if one_hot else 1
     return loss
 
@@ -55,10 +58,31 @@ def make_scheduler(
 
 
 def _construct(kind: str, module, valid: list[str], component: dict, first):
-    arguments = {key: value for key, value in component.items() if key != "name"}
-    if component["name"] not in valid:
-        raise UserError(f"no {kind} {component['name']!r}; valid are: {', '.join(valid)}")
+    name = component["name"]
+    if name not in valid:
+        raise UserError(f"{kind}: {name!r} is not known{nearest(name, valid)}")
+    with errors_of(kind, component):
+        return getattr(module, name)(first, **arguments_of(component))
+
+
+def arguments_of(component: dict) -> dict:
+    """Return the arguments of a component's class."""
+    return {key: value for key, value in component.items() if key != "name"}
+
+
+@contextmanager
+def errors_of(kind: str, component: dict) -> Iterator[None]:
+    """Turn an exception inside the block into a `UserError` that names an optimizer or scheduler.
+
+    Raises:
+        UserError: instead of any exception, since torch raises a dozen types of them for arguments.
+    """
     try:
-        return getattr(module, component["name"])(first, **arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{kind} {component['name']} with {arguments}: {error}") from error
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        said = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise UserError(
+            f"{kind}: {component['name']} with {arguments_of(component)}: {said}"
+        ) from error

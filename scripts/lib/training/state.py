@@ -1,10 +1,15 @@
 """The state of a training: all that a checkpoint must hold to resume with the same bits."""
 
+import random
 import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+
+from lib.core.errors import UserError
+from lib.training.weights import load_state
 
 # The part of the state that is numbers, lists and one tensor, rather than torch's own objects.
 SCALARS = ("history", "epoch", "step", "order_seed", "losses", "seconds", "resumes")
@@ -27,27 +32,58 @@ class Training:
 
     def state(self) -> dict[str, Any]:
         """Return the state as a tree of dicts, lists, tensors and plain values."""
-        cuda = torch.cuda.is_available()
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler and self.scheduler.state_dict(),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if cuda else [],
+            "random": random_state(),
             "plain": {name: getattr(self, name) for name in SCALARS},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Return to a state, and count that as a resume."""
-        self.model.load_state_dict(state["model"])
+        load_state(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
-        torch.set_rng_state(state["random"])
-        if state["random_cuda"]:
-            torch.cuda.set_rng_state_all(state["random_cuda"])
+        restore_random_state(state["random"])
         for name, value in state["plain"].items():
             setattr(self, name, value)
         # If the epoch's last step was saved, torch takes the scheduler's next one for a mistake.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         self.resumes += 1
+
+
+def seed_everything(seed: int) -> None:
+    """Seed torch, and for the models that use them, numpy and `random`.
+
+    Raises:
+        UserError: the seed has more than 64 bits.
+    """
+    if seed >> 64:
+        raise UserError(f"seed: an integer of {seed.bit_length()} bits is too large")
+    torch.manual_seed(seed)
+    random.seed(seed)
+    # numpy takes 32 bits, or a list of such words.
+    np.random.seed(seed if seed < 1 << 32 else [seed & 0xFFFFFFFF, seed >> 32])
+
+
+def random_state() -> dict[str, Any]:
+    """Return the state of all global random generators, in a form that a checkpoint can hold."""
+    _, words, *rest = np.random.get_state()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": ["MT19937", words.tolist(), *rest],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Return the global random generators to a state."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    np.random.set_state(tuple(state["numpy"]))
