@@ -1,36 +1,44 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run watch check status why predict cluster cluster-down test bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run watch check status why predict cluster cluster-down test fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
-# The virtual environment; one that exists elsewhere can be named: make run VENV=~/envs/slurm
-VENV ?= .venv
-BIN := $(abspath $(VENV))/bin
+# A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
+quoted = $(subst '~/,~/','$(subst ','\'',$(1))')
 
-# The study that watch, check, status and why look at: make status CONFIGFILE=config/mine.yaml
-STUDY := $(if $(CONFIGFILE),--configfile $(CONFIGFILE))
+# The virtual environment; one that exists elsewhere can be named: make run VENV=~/envs/slurm
+# What is in it is called by its Python: the first line of a script in it cannot hold a space.
+VENV ?= .venv
+PY := $(call quoted,$(VENV)/bin/python)
+
+# Set the shell's arguments to the one file that a variable names, or else to the words in it.
+files = value=$(call quoted,$(1)); [ -e "$$value" ] || set -- $$value; \
+    [ -z "$$value" ] || [ -e "$$1" ] || set -- "$$value";
+
+# A command about one study: make status CONFIGFILE=config/mine.yaml
+study = $(call files,$(CONFIGFILE)) $(PY) scripts/$(1).py --configfile "$$@"
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: venv  ## set up, train the lesson's MLP and CNN on this machine, write results/report.html
-	@$(BIN)/python scripts/watch.py -- $(BIN)/snakemake --profile profiles/local
+	@$(PY) scripts/watch.py -- $(PY) -P -m snakemake --profile profiles/local
 
 watch: venv  ## show the progress of the runs while they train, here or on Slurm
-	@$(BIN)/python scripts/watch.py $(STUDY)
+	@$(call study,watch)
 
 check: venv  ## ask Slurm whether it would take the jobs of config/ with profiles/slurm
-	@$(BIN)/python scripts/check.py $(STUDY)
+	@$(call study,check)
 
 status: venv  ## show the runs by experiment and seed: Slurm state, epoch, accuracy
-	@$(BIN)/python scripts/status.py $(STUDY)
+	@$(call study,status)
 
 why: venv  ## explain one run: make why RUN=cnn/seed1
-	@$(BIN)/python scripts/status.py $(STUDY) --why $(or $(RUN),$(error name a run: make why RUN=cnn/seed1))
+	@$(call study,status) --why $(call quoted,$(or $(RUN),$(error name a run: make why RUN=cnn/seed1)))
 
 predict: venv  ## classify image files: make predict IMAGE=digit.png MODEL=results/runs/cnn/seed1
-	@$(BIN)/python scripts/predict.py --model $(or $(MODEL),results/runs/cnn/seed1) \
-	    $(or $(IMAGE),$(error name a file: make predict IMAGE=digit.png))
+	@$(call files,$(or $(IMAGE),$(error name a file: make predict IMAGE=digit.png))) \
+	    $(PY) scripts/predict.py --model $(call quoted,$(or $(MODEL),results/runs/cnn/seed1)) -- "$$@"
 
 cluster:  ## start a throw-away Slurm on this machine (root, Debian or Ubuntu)
 	@tests/cluster/slurm up
@@ -39,45 +47,48 @@ cluster-down:  ## stop it and remove its files
 	@tests/cluster/slurm down
 
 test: venv-dev  ## set up with the test tools, run all tests (as root: on a throw-away Slurm too)
-	@$(BIN)/python -m pytest
+	@$(PY) -m pytest
+
+fuzz: venv-dev  ## look for inputs that are not handled: make fuzz MINUTES=30 (for each search)
+	@FUZZ_MINUTES=$(call quoted,$(or $(MINUTES),30)) $(PY) -m pytest --numprocesses 2 tests/fuzz
 
 bench: venv-dev  ## measure this project against the lesson's plain script (under an hour)
-	@$(BIN)/python tests/bench/bench.py
+	@$(PY) tests/bench/bench.py
 
 bench-quick: venv-dev  ## measure only the quick parts (some minutes)
-	@$(BIN)/python tests/bench/bench.py --quick
+	@$(PY) tests/bench/bench.py --quick
 
 lint: venv-dev  ## check format and style of Python and workflow files
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/snakefmt --check .
-	@$(BIN)/python tests/lint_workflow.py
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m snakefmt --check .
+	@$(PY) tests/lint_workflow.py
 
 format: venv-dev  ## format Python and workflow files
-	@$(BIN)/ruff format .
-	@$(BIN)/ruff check --fix .
-	@$(BIN)/snakefmt .
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m snakefmt .
 
 lock: venv-dev  ## write requirements*.txt from pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --output-file requirements.txt
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --group dev --constraints requirements.txt --output-file requirements-dev.txt
 
 diagram: venv  ## draw the picture of the stages in README.md
-	@$(BIN)/python scripts/diagram.py README.md
+	@$(PY) scripts/diagram.py README.md
 
 clean:  ## remove the caches and logs of the tools; nothing below results is touched
 	@rm -rf .pytest_cache .ruff_cache .hypothesis .snakemake/log
 	@find scripts tests -name __pycache__ -prune -exec rm -rf {} +
-	@echo "Kept: results (data and trained runs), .snakemake (what made them) and $(VENV)."
+	@echo "Kept: results (data and trained runs), .snakemake (what made them), and the environment."
 	@echo "To remove those too:"
 	@echo "    rm -r results/runs results/logs results/figures results/*.csv results/*.html    # the runs"
 	@echo "    rm -r results/data                                    # the data"
-	@echo "    rm -r .snakemake $(VENV)"
+	@echo "    rm -r .snakemake "$(call quoted,$(call quoted,$(VENV)))
 
 venv:  ## set up only
-	@scripts/venv.sh $(VENV) requirements.txt
+	@scripts/venv.sh $(call quoted,$(VENV)) requirements.txt
 
 venv-dev:  ## set up with the test tools only
-	@scripts/venv.sh $(VENV) requirements-dev.txt
+	@scripts/venv.sh $(call quoted,$(VENV)) requirements-dev.txt

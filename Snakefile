@@ -1,5 +1,6 @@
 """data -> train -> evaluate -> report. The config says what to run, the profile says where."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -64,3 +65,4 @@ onsuccess:
 onerror:
     summary.write_resources(STUDY)
     print(summary.unfinished(STUDY))
+    print(summary.report_what_is_done(STUDY, shlex.join(["snakemake", *sys.argv[1:]])))

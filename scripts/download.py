@@ -38,14 +38,14 @@ def main() -> None:
     add("--output", type=Path, required=True, metavar="JSON", help="the list of files to write")
     add(
         "--timeout",
-        type=float,
+        type=command_line.duration,
         default=20,
         metavar="SECONDS",
         help="how long a server may be silent (default: %(default)s)",
     )
     add(
         "--deadline",
-        type=float,
+        type=command_line.duration,
         default=900,
         metavar="SECONDS",
         help="how long one file may take from one source (default: %(default)s)",

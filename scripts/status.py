@@ -4,12 +4,17 @@ It reads what Slurm and the runs' own files say, while jobs run and after. With 
 cnn/seed1, it explains one run: how its jobs ended, the end of its log, and what to type next.
 """
 
+import shlex
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
 import pandas as pd
 
 from lib.cluster.jobs import Job, jobs
+from lib.cluster.summary import known_failure
 from lib.core import command_line
 from lib.core.errors import UserError
-from lib.core.layout import RunFiles
 from lib.study.config import add_argument, read_study
 from lib.study.outdated import RunCheck
 from lib.study.run_states import run_state
@@ -28,7 +33,10 @@ def main() -> None:
 
     study = read_study(args.configfile, {})
     known = jobs(study.layout)
-    print(explain(study, known, args.why) if args.why else table(study, known))
+    if args.why is None:
+        print(table(study, known))
+    else:
+        print(explain(study, known, args.why, args.configfile))
 
 
 def table(study: Study, jobs: list[Job]) -> str:
@@ -70,8 +78,14 @@ def of_run(jobs: list[Job], experiment: str, seed: int) -> list[Job]:
     return [job for job in jobs if (job.experiment, job.seed) == (experiment, seed)]
 
 
-def explain(study: Study, jobs: list[Job], name: str) -> str:
+def explain(study: Study, jobs: list[Job], name: str, configs: Sequence[Path] = ()) -> str:
     """Return what is known of one run, and what to do about it.
+
+    Args:
+        study: the study.
+        jobs: those that Slurm knows.
+        name: of the run, such as `cnn/seed1`.
+        configs: the config files that were named, for the command to type next.
 
     Raises:
         UserError: the config has no such run.
@@ -80,21 +94,30 @@ def explain(study: Study, jobs: list[Job], name: str) -> str:
     if name not in runs:
         raise UserError(f"there is no run {name!r}; there are: {', '.join(runs)}")
     run = runs[name]
-    files, mine = study.layout.run(*run), of_run(jobs, *run)
-    check = RunCheck(study)
-    problem, state = check.problem(*run), row(check, jobs, *run)["state"]
-    lines = [f"{name}: {state}" + (f": {problem[1]}" if problem else "")]
+    check, mine = RunCheck(study), of_run(jobs, *run)
+    lines = [f"{name}: {row(check, jobs, *run)['state']}"]
+    problem = check.problem(*run)
+    if problem:
+        lines.append(f"  to {problem[0]} again: {problem[1]}")
     for job in mine:
         lines.append(
             f"Slurm job {job.job_id} ({job.rule}, {job.partition} {job.node}): {job.state}"
         )
         lines.append(f"  exit code {job.exit_code}; {job.cause}")
         lines.append(f"  {used(job)}")
-    log = study.layout.log("evaluate" if files.record.is_file() else "train", *run)
+    trained = run_state(check, *run).stage in ("trained", "done")
+    log = study.layout.log("evaluate" if trained else "train", *run)
     if log.is_file():
-        text = log.read_text(errors="replace").splitlines()
+        text = log.read_text(encoding="utf-8", errors="replace").splitlines()
         lines += ["", f"The end of {log}:", *(f"  {line}" for line in text[-LOG_LINES:])]
-    return "\n".join([*lines, "", advice(files, mine, run[0], state)])
+    return "\n".join([*lines, "", advice(check, mine, *run, command(bool(jobs), configs))])
+
+
+def command(on_slurm: bool, configs: Sequence[Path]) -> str:
+    """Return the command that goes on with the study."""
+    profile = "slurm" if on_slurm or shutil.which("sbatch") else "local"
+    options = ["--configfile", *map(str, configs)] if configs else []
+    return shlex.join(["snakemake", "--profile", f"profiles/{profile}", *options])
 
 
 def used(job: Job) -> str:
@@ -107,27 +130,41 @@ def used(job: Job) -> str:
     )
 
 
-def advice(files: RunFiles, jobs: list[Job], experiment: str, state: str) -> str:
-    """Say what to type next."""
-    if state == "done":
+def advice(check: RunCheck, jobs: list[Job], experiment: str, seed: int, again: str) -> str:
+    """Say what to type next; `again` is the command that goes on with the study."""
+    stage = run_state(check, experiment, seed).stage
+    if stage == "done":
         return "This run is done. Nothing is left to do."
-    again = "snakemake --profile profiles/slurm"
     last = jobs[-1].state if jobs else ""
     if last in ("PENDING", "RUNNING"):
         return (
             f"Wait, or stop it: scancel {jobs[-1].job_id}\n"
             "(While Snakemake is running, it submits the job again. Press Ctrl-C there instead.)"
         )
-    if state == "out of date":
-        return f"It will be trained again:\n  {again}"
-    if files.failure.is_file():
-        change = f"change experiments.{experiment} in the config"
-        return f"It fails whenever it is tried: {change}, then\n  {again}"
+    if stage == "training" and not jobs:
+        return "It is training. To see how far it is: make watch"
+    return f"{cure(check.study, jobs, experiment, seed, stage)}\n  {again}"
+
+
+def cure(study: Study, jobs: list[Job], experiment: str, seed: int, stage: str) -> str:
+    """Say what to do about a run that is not done, and that nothing works on."""
+    key = f"experiments.{experiment}"
+    trained = stage == "trained"
+    failure = None if trained else known_failure(study, experiment, seed)
+    if failure:
+        return f"{failure}.\nIt fails whenever it is tried: change {key} in the config, then"
     if jobs and jobs[-1].out_of_memory:
-        return f"Raise experiments.{experiment}.mem_mb in the config, then\n  {again}"
-    if last == "TIMEOUT":
-        return f"Raise experiments.{experiment}.runtime in the config, then\n  {again}"
-    return f"Fix what the log says, then\n  {again}"
+        return f"Raise {key}.mem_mb in the config, then"
+    if jobs and jobs[-1].state == "TIMEOUT":
+        return f"Raise {key}.runtime in the config, then"
+    if stage == "out of date" and not jobs:
+        return "It will be trained again. If the log ends with an error, fix that first:"
+    stage = "evaluate" if trained else "train"
+    if jobs or study.layout.log(stage, experiment, seed).is_file():
+        return "Fix what the log says, then"
+    if trained:
+        return "It is trained, and its evaluation was not started. To start it:"
+    return "It was not started. To start it:"
 
 
 def _clock(seconds: float) -> str:

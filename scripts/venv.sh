@@ -15,8 +15,9 @@ fail() {
 }
 
 # The stamp also holds the folder's path: scripts in a virtual environment do not survive a move.
+# It is the path without symbolic links, so that several clones may link to one environment.
 expected() {
-    echo "# $(cd "$(dirname "$venv")" && pwd)/$(basename "$venv")"
+    echo "# $(cd "$venv" 2>/dev/null && pwd -P)"
     cat "$requirements"
 }
 
@@ -25,7 +26,9 @@ recent_enough() {
 }
 
 find_python() {
-    for python in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    set -- python3 python3.13 python3.12 python3.11
+    [ -z "${PYTHON:-}" ] || set -- "$PYTHON"
+    for python; do
         if recent_enough "$python"; then
             echo "$python"
             return
@@ -60,8 +63,10 @@ make run PYTHON=/path/to/python3.12"
 is_new=false
 recent_enough "$venv/bin/python" || is_new=true
 if $is_new; then
-    free=$(df -Pk "$(dirname "$venv")" | awk 'NR == 2 {print int($4 / 1000000)}')
-    [ "$free" -ge 8 ] || fail "$venv needs about 8 GB, and only $free GB are free in
+    # The number before the percentage: names of file systems and folders may have spaces.
+    free=$(df -Pk "$(dirname "$venv")" |
+        awk 'match($0, /[0-9]+ +[0-9]+% /) {print int(substr($0, RSTART) / 1000000)}')
+    [ "${free:-8}" -ge 8 ] || fail "$venv needs about 8 GB, and only $free GB are free in
 $(cd "$(dirname "$venv")" && pwd). Free some space, or clone into a larger file system."
 fi
 

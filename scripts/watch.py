@@ -51,7 +51,7 @@ def main() -> None:
     add = parser.add_argument
     add(
         "--interval",
-        type=float,
+        type=command_line.duration,
         default=1.0,
         metavar="SECONDS",
         help="time between two updates (default: %(default)s)",

@@ -191,7 +191,7 @@ def test_a_divergence_ends_the_run_soon_and_is_explained(stage):
     project, (printed, seconds) = stage(diverging)
     print(f"ended {seconds:.0f} s after its cause")
     assert "the training loss is nan at epoch 1, step 2" in printed
-    assert "bad, seed 1: train is not done; see results/small/logs/train-bad-seed1.log" in printed
+    assert "bad, seed 1: train failed: the training loss is nan at epoch 1, step 2" in printed
     assert project.train_log("bad").count("Train Epoch: 1 [0/2000") == 1  # the retries knew
     assert (project.run_folder("good") / "accuracy.csv").exists()
     why = project.show("status", "--why", "bad/seed1")

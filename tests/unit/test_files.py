@@ -4,9 +4,11 @@ import multiprocessing
 import os
 import socket
 import subprocess
+import sys
 import time
 
 import pytest
+from conftest import ROOT
 
 from lib.core import files
 from lib.core.errors import UserError
@@ -83,3 +85,29 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 def test_what_nothing_depends_on_may_fail_silently(tmp_path):
     files.replace_text(tmp_path / "nowhere" / "progress.json", "{}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_text_is_utf8_in_every_locale(tmp_path):
+    """Also what is no character: a byte of a file's name that is not UTF-8."""
+    code = (
+        "import sys; sys.path.insert(0, 'scripts'); from pathlib import Path\n"
+        "from lib.core import files\n"
+        "files.write_csv(Path(sys.argv[1]), ['name'], [{'name': '\\u00e4\\udcff'}])"
+    )
+    environment = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code, tmp_path / "table.csv"]
+    subprocess.run(command, cwd=ROOT, env=os.environ | environment, check=True)
+    assert (tmp_path / "table.csv").read_bytes() == "name\nä\\udcff\n".encode()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"1" * 5000])
+def test_json_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json is not valid JSON"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_a_temporary_file_of_an_impossible_process_is_kept(tmp_path):
+    part = leftover(tmp_path / "a", socket.gethostname(), 10**30, age=3600)
+    files.write_text(tmp_path / "a", "")
+    assert part.exists()

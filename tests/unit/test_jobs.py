@@ -87,3 +87,38 @@ def test_efficiency_and_wait():
     assert KILLED.queue_seconds == 30
     assert dataclasses.replace(KILLED, start="Unknown").queue_seconds is None
     assert dataclasses.replace(KILLED, elapsed_seconds=0).cpu_efficiency is None
+
+
+GARBAGE = {
+    "binary": b"\xff\xfe\x00\n",
+    "nul": b"7,train,cnn,1,2026-01-31T00:00:00,a\0run\n",
+    "no date": b"7,train,cnn,1,yesterday,a-run\n",
+    "early date": b"7,train,cnn,1,0001-01-01,a-run\n",
+    "zone": b"7,train,cnn,1,2026-01-31T00:00:00+01:00,a-run\n",
+    "no seed": b"7,train,cnn,x,2026-01-31T00:00:00,a-run\n",
+    "no number": b"x;y,train,cnn,1,2026-01-31T00:00:00,a-run\n",
+    "more": b"7,train,cnn,1,2026-01-31T00:00:00,a-run,and,more\n",
+    "long": b"7," + b"x" * 200_000 + b"\n",
+    "quote": b'7,"train\n',
+}
+
+
+@pytest.mark.parametrize("line", GARBAGE.values(), ids=GARBAGE)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_row_that_is_none_is_left_out(tmp_path, line, first):
+    files = Layout(tmp_path)
+    job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": "1"})
+    jobs.record_submission(files, "8", "a-run", job)
+    good = files.submissions.read_bytes()
+    files.submissions.write_bytes(line + good if first else good + line)
+    assert list(jobs._submissions(files)) == ["8"]
+    jobs.jobs(files)
+
+
+def test_a_line_of_slurm_that_is_no_row_is_left_out(monkeypatch):
+    row = "8|RUNNING|0:0|cpu|n1|t|t|5|15|1|800M|0||None"
+    monkeypatch.setattr(jobs, "_output", lambda *_: f"sacct: warning\n\n||||\n{row}\n")
+    found = jobs._from_sacct(
+        "a-run", "now", {"8": {"rule": "train", "experiment": "cnn", "seed": ""}}
+    )
+    assert [job.state for job in found.values()] == ["RUNNING"]

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -102,7 +103,61 @@ def test_a_takeover_restores_the_lease_of_a_third_process(tmp_path):
     """It was faster: it has taken the dead one's lease before us."""
     dead = {"id": "dead"}
     faster = {"id": "faster", "host": "elsewhere", "process": 1, "slurm_job": None}
+    faster |= {"process_start": 1.0}
     (tmp_path / "lease.json").write_text(json.dumps(faster))
     Lease(tmp_path)._take_from(dead)
     assert json.loads((tmp_path / "lease.json").read_text()) == faster
     assert [path.name for path in tmp_path.iterdir()] == ["lease.json"]
+
+
+HOLDER = {"id": "x", "host": "h", "process": 1, "process_start": 1.0, "slurm_job": None}
+NOT_A_HOLDER = {
+    "list": b"[]",
+    "number": b"3",
+    "binary": b"\xff\xfe\x00",
+    "deep": b"[" * 100_000,
+    "no keys": b'{"id": "x"}',
+    "text": json.dumps(HOLDER | {"process": "1"}).encode(),
+    "huge": json.dumps(HOLDER | {"process_start": 10**400}).encode(),
+}
+
+
+@pytest.mark.parametrize("content", NOT_A_HOLDER.values(), ids=NOT_A_HOLDER)
+def test_a_lease_that_is_none_is_that_of_an_unknown_process(tmp_path, monkeypatch, capsys, content):
+    (tmp_path / "lease.json").write_bytes(content)
+    monkeypatch.setattr(leases, "DEAD_AFTER", 0.2)
+    with Lease(tmp_path) as lease:
+        lease.ensure_held()
+    assert "another process is dead: taking over" in capsys.readouterr().out
+
+
+def test_a_process_number_that_no_process_has(tmp_path, monkeypatch, capsys):
+    for number in (-1, 2**40):
+        holder = HOLDER | {"host": socket.gethostname(), "process": number}
+        (tmp_path / "lease.json").write_text(json.dumps(holder))
+        monkeypatch.setattr(leases, "DEAD_HERE_AFTER", 0.2)
+        with Lease(tmp_path):
+            pass
+        assert f"process {number} on" in capsys.readouterr().out
+
+
+def test_a_folder_in_the_place_of_the_lease(tmp_path):
+    (tmp_path / "lease.json").mkdir()
+    with pytest.raises(UserError, match=r"lease\.json is a folder.*remove it"), Lease(tmp_path):
+        pass
+
+
+def test_a_run_folder_that_is_a_file(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(UserError, match=r"cannot write .*run/lease\.json"), Lease(tmp_path / "run"):
+        pass
+
+
+def test_a_full_disk_leaves_no_lease(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(leases.json, "dump", full)
+    with pytest.raises(UserError, match="No space left on device"), Lease(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []

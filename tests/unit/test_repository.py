@@ -106,7 +106,7 @@ def test_hooks_run_what_make_lint_runs():
     assert repository["repo"] == "local"  # nothing is downloaded
     hooks = repository["hooks"]
     assert [hook["entry"] for hook in hooks] == [
-        line.replace("$(BIN)", ".venv/bin") for line in linted
+        line.replace("$(PY)", ".venv/bin/python") for line in linted
     ]
     assert all(hook["language"] == "system" and not hook["pass_filenames"] for hook in hooks)
 

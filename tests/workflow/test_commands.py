@@ -2,14 +2,16 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT, untouched
+from conftest import BIN, ROOT, SMALL_CONFIG, Project, fresh_project, untouched
 from lint_workflow import ACCEPTED, findings
+from PIL import Image, ImageDraw
 
 ENVIRONMENT = {**os.environ, "VENV": str(BIN.parent)}
 COMMANDS = ["download", "prepare", "train", "evaluate", "report"]
@@ -41,6 +43,96 @@ def test_make_help_lists_every_target(project):
     assert project.run("make").stdout == output
 
 
+@pytest.fixture(scope="module")
+def spaced(tmp_path_factory) -> Project:
+    """The project in a folder whose name has a space; .venv in it is a link to the environment."""
+    project = fresh_project(tmp_path_factory.mktemp("spaced") / "my work" / "it's here")
+    (project.folder / ".venv").symlink_to(BIN.parent)
+    (project.folder / "my config.yaml").write_text((ROOT / SMALL_CONFIG).read_text())
+    return project
+
+
+def make(project, *arguments, **options) -> str:
+    """Run make with the .venv of the folder; return what it prints."""
+    environment = {key: value for key, value in os.environ.items() if key != "VENV"}
+    return project.run("make", *arguments, env=environment, **options).stdout
+
+
+def recipe(target: str) -> list[str]:
+    """Return the words of the command that a target ends with."""
+    output = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True).stdout
+    return shlex.split(output.splitlines()[-1])
+
+
+def test_make_works_where_paths_have_spaces(spaced):
+    """Where the environment is a link, its own set-up is asked, not another one made."""
+    config = "CONFIGFILE=my config.yaml"
+    for _ in range(2):
+        shown = make(spaced, "status", config)
+        assert "Setting up" not in shown
+        assert "cnn    1 not started" in shown
+    assert "there is no run 'no such'" in make(spaced, "why", "RUN=no such", config, check=False)
+    assert "no finding but the accepted one" in make(spaced, "lint")
+    assert ".venv" in make(spaced, "clean")
+
+
+def test_make_run_works_where_paths_have_spaces(spaced):
+    """What `make run` does, on the small data set; then the rest with its results."""
+    python, watch, *snakemake = recipe("run")
+    assert (python, watch, snakemake[1]) == (".venv/bin/python", "scripts/watch.py", python)
+    small = ("--configfile", "my config.yaml")
+    shown = spaced.run(python, watch, *small, *snakemake, *small).stdout
+    assert "2 of 2 runs are done" in shown
+    assert "The whole report: results/small/report.html" in shown
+    assert "2/2" in make(spaced, "status", "CONFIGFILE=my config.yaml")
+    config = ("CONFIGFILE=my config.yaml", "RUN=mlp/seed1")
+    assert "This run is done" in make(spaced, "why", *config)
+    (spaced.results / "runs").rename(spaced.results / "my runs")
+    drawing = Image.new("L", (100, 100), "white")
+    ImageDraw.Draw(drawing).line([(50, 10), (50, 90)], fill="black", width=9)
+    drawing.save(spaced.folder / "it's my one.png")
+    drawing.save(spaced.folder / "two.png")
+    model = "MODEL=results/small/my runs/cnn/seed1"
+    one = "it's my one.png"
+    for value, images in {
+        one: [one],
+        "two.png two.png": ["two.png", "two.png"],
+        "*.png": [one, "two.png"],
+    }.items():
+        shown = make(spaced, "predict", f"IMAGE={value}", model)
+        assert re.findall(r"^(.*\.png): ", shown, re.MULTILINE) == images
+    shown = make(spaced, "predict", "IMAGE=no such.png", model, check=False)
+    assert "no such.png: No such file" in shown
+
+
+def test_an_environment_may_be_where_a_path_has_a_space(project):
+    theirs = somebody_elses(project.folder / "my environments" / "torch")
+    (site,) = theirs.glob("lib/python*/site-packages")
+    (site / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    shown = project.run("make", "status", "VENV=my environments/torch").stdout
+    assert "not started" in shown
+
+
+def test_set_up_where_paths_have_spaces(project):
+    (project.folder / "one.txt").write_text("# nothing more\n")
+    python = project.folder / "my python"
+    python.symlink_to(sys.executable)
+    done = set_up(project, "one.txt", free=8, PYTHON=str(python))
+    assert done.returncode == 0, done.stdout
+    link = project.folder / "a link"
+    link.symlink_to(project.folder / "new")
+    done = project.run("scripts/venv.sh", link, "one.txt", env=os.environ | {"PYTHON": "/none"})
+    assert done.stdout == ""  # there is nothing left to do
+
+
+def test_a_tilde_is_the_home_folder(project):
+    """Not every shell expands it in VENV=~/envs; a folder of this name would be dangerous."""
+    planned = project.run("make", "-n", "status", "VENV=~/my envs/torch").stdout
+    home = project.run("bash", "-c", f"printf %s {planned.split()[1]}'").stdout
+    assert home == f"{Path.home()}/my"
+    assert "rm -r .snakemake ~/'my envs'" in project.run("make", "clean", "VENV=~/my envs").stdout
+
+
 def test_make_clean_touches_nothing_below_results(finished):
     before = untouched(finished.folder / "results")
     assert any("small" in str(path) for path in before)  # a study of the user's may be called so
@@ -67,7 +159,9 @@ def test_setup_without_a_recent_python(project):
 
 def set_up(project, requirements, *, free, **environment):
     """Run the set-up as if its disk had that many GB free, as other machines have other disks."""
-    (project.folder / "df").write_text(f"#!/bin/sh\necho head\necho / 1 1 {free}000000 1 /\n")
+    (project.folder / "df").write_text(
+        f"#!/bin/sh\necho head\necho /my disk 1 1 {free}000000 1% /my disk\n"
+    )
     (project.folder / "df").chmod(0o755)
     path = f"{project.folder}:{os.environ['PATH']}"
     options = {"env": os.environ | {"PATH": path, "PYTHON": sys.executable} | environment}

@@ -201,7 +201,9 @@ def test_one_failed_experiment_stops_no_other(project):
     assert not (project.results / "report.csv").exists()
     assert "the training loss is nan at epoch 1, step 2" in done.stdout  # the failed log is shown
     ending = done.stdout[done.stdout.index("Not finished:") :]
-    assert "bad, seed 1: train is not done; see results/small/logs/train-bad-seed1.log" in ending
+    assert "bad, seed 1: train failed: the training loss is nan at epoch 1, step 2: " in ending
+    assert "; change experiments.bad in the config\n" in ending
+    assert "resumes" not in ending
     assert "mlp" not in ending
     project.edit("bad.yaml", "lr: 1e30", "lr: 1e-2")
     assert project.planned(config="bad.yaml") == {"train bad 1", "evaluate bad 1", "report"}

@@ -160,7 +160,7 @@ def test_errors_are_shown_and_the_status_is_the_commands(project):
     done = project.script("watch", *bad, "--", *command, check=False)
     assert done.returncode == 1
     assert "error: the training loss is nan at epoch 1, step 2" in done.stdout
-    assert "bad, seed 1: train is not done; see" in done.stdout
+    assert "bad, seed 1: train failed: the training loss is nan" in done.stdout
     assert "Config MD5" not in done.stdout
 
 

@@ -9,6 +9,7 @@ import csv
 import math
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -134,12 +135,29 @@ def jobs(files: Layout) -> list[Job]:
 def _submissions(files: Layout) -> dict[str, dict[str, str]]:
     """Return the rows of the list by job id; none if nothing was submitted yet."""
     try:
-        with files.submissions.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, restval=""))
+        text = files.submissions.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}
-    # The last row is incomplete while it is being written, or if the disk was full.
-    return {row["slurm_job_id"]: row for row in rows if row.get("slurm_job_name")}
+    rows = {}
+    for line in text.splitlines():
+        try:
+            row = dict(zip(SUBMISSION, *csv.reader([line]), strict=True))
+        except (ValueError, TypeError, csv.Error):
+            continue  # cut off while it is being written, or because the disk was full
+        if _is_submission(row):
+            rows[row["slurm_job_id"]] = row
+    return rows
+
+
+def _is_submission(row: dict[str, str]) -> bool:
+    """Return whether a row is as `record_submission` writes it."""
+    try:
+        after_slurm_began = _time(row["submitted"]) > datetime(2000, 1, 1)
+    except (ValueError, TypeError):
+        return False
+    numbers = re.fullmatch(r"[0-9]{1,18},[0-9]{0,19}", f"{row['slurm_job_id']},{row['seed']}")
+    name = row["slurm_job_name"]
+    return bool(after_slurm_began and numbers and name and name.isprintable())
 
 
 def _from_sacct(names: str, since: str, submitted: dict) -> dict[str, Job]:
@@ -154,8 +172,7 @@ def _from_sacct(names: str, since: str, submitted: dict) -> dict[str, Job]:
         "--units=M",
     )
     found: dict[str, Job] = {}
-    for line in text.splitlines():
-        row = dict(zip(FIELDS, line.split("|"), strict=False))
+    for row in _rows(text, FIELDS):
         job_id, _, step = row["JobID"].partition(".")
         if step and job_id in found:
             # Memory and processor time are the steps'; the job's own row has no memory.
@@ -176,14 +193,21 @@ def _from_squeue(names: str, submitted: dict) -> dict[str, Job]:
         "squeue", f"--name={names}", "--noheader", f"--format={'|'.join(columns.values())}"
     )
     found = {}
-    for line in text.splitlines():
-        row = dict(zip(columns, line.split("|"), strict=False))
+    for row in _rows(text, list(columns)):
         if row["JobID"] in submitted:
             limit = round(slurm_seconds(row["Limit"]) / 60)
             row |= {"ElapsedRaw": int(slurm_seconds(row["Elapsed"])), "TimelimitRaw": str(limit)}
             row |= {"ExitCode": "", "TotalCPU": ""}
             found[row["JobID"]] = _job(row, submitted[row["JobID"]])
     return found
+
+
+def _rows(text: str, columns: list[str]) -> Iterator[dict[str, str]]:
+    """Yield the rows of a table of Slurm's; a line that is none, such as a warning, is left out."""
+    for line in text.splitlines():
+        cells = line.split("|", len(columns) - 1)
+        if len(cells) == len(columns) and cells[columns.index("State")].strip():
+            yield dict(zip(columns, cells, strict=True))
 
 
 def _job(row: dict[str, str], submission: dict[str, str]) -> Job:

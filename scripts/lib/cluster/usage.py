@@ -8,7 +8,8 @@ import math
 from pathlib import Path
 
 from lib.cluster.jobs import COMPLETED, Job, jobs
-from lib.core.files import read_json, write_csv
+from lib.core import records
+from lib.core.files import write_csv
 from lib.study.study import Study
 
 COLUMNS = (
@@ -49,11 +50,15 @@ def job_row(job: Job) -> dict:
 
 
 def record_row(study: Study, experiment: str, seed: int) -> dict | None:
-    """Return the row of a training without Slurm's accounting, from its own record."""
+    """Return the row of a training without Slurm's accounting, from its own record.
+
+    Raises:
+        UserError: the record is not as it was written; the message names it.
+    """
     path = study.layout.run(experiment, seed).record
     if not path.is_file():
         return None
-    record, asked = read_json(path), study.experiments[experiment]
+    record, asked = records.read(path), study.experiments[experiment]
     slurm = record["slurm"] or {}
     used = record["peak_memory_mb"]
     return {

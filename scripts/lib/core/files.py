@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import json
 import os
 import re
@@ -42,7 +43,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', error)}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write {path}: {reason}") from error
     finally:
         # Where the folder cannot be written there is nothing to remove.
         with suppress(OSError):
@@ -56,7 +58,7 @@ def temporary_path(path: Path) -> Path:
 
 def sweep(path: Path) -> None:
     """Remove the temporary files of `path` whose process is dead."""
-    pattern = re.compile(rf"\.{re.escape(path.name)}\.(.+)-([0-9]+)\.part")
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.(.+)-([0-9]{{1,9}})\.part")
     with suppress(OSError):
         for other in path.parent.iterdir():
             match = pattern.fullmatch(other.name)
@@ -87,9 +89,13 @@ def _umask() -> int:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, completely or not at all."""
+    """Write a text file, completely or not at all.
+
+    What is not a character, such as a byte of a file's name that is not UTF-8, is written as its
+    number.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -110,10 +116,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_csv(path: Path, columns: list[str], rows: list[dict]) -> None:
     """Write rows as CSV, completely or not at all; what is None or missing is left empty."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def read_json(path: Path) -> Any:
@@ -126,8 +133,40 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_object(path: Path, kinds: dict[str, Any]) -> dict[str, Any] | None:
+    """Read a small JSON file that another process writes, and that may be damaged.
+
+    Args:
+        path: of the file.
+        kinds: the keys that it must have, and the type of each, as `isinstance` takes it.
+
+    Returns:
+        The values of these keys; None if there is no such file, or it holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return select(content, kinds)
+
+
+def select(content: Any, kinds: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the values of some keys; None if it is no mapping that has them with these types.
+
+    An integer of more than 64 bits is none that we have written.
+    """
+    if not isinstance(content, dict):
+        return None
+    values = {key: content.get(key) for key in kinds}
+    for key, value in values.items():
+        too_large = isinstance(value, int) and abs(value) >= 2**63
+        if not isinstance(value, kinds[key]) or too_large:
+            return None
+    return values
 
 
 def sha256(*paths: Path) -> str:

@@ -5,7 +5,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Self
 
-from lib.core.files import replace_text
+from lib.core.files import read_object, replace_text, select
+
+EPOCH = {"epoch": int, "split": str, "loss": int | float, "accuracy": int | float}
+PROGRESS = {
+    "epochs": int, "steps": int, "epoch": int, "step": int, "seconds": int | float, "done": list,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class RunProgress:
     @property
     def fraction(self) -> float:
         """Share of all steps that are done, 0 to 1."""
-        return min(1.0, (self.epoch - 1 + self.step / self.steps) / self.epochs)
+        return max(0.0, min(1.0, (self.epoch - 1 + self.step / self.steps) / self.epochs))
 
     @property
     def remaining_seconds(self) -> float | None:
@@ -48,8 +53,10 @@ class RunProgress:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """Return what a file says; None if there is none, or it is not readable as one."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**content | {"done": [Epoch(**each) for each in content["done"]]})
-        except (OSError, ValueError, KeyError, TypeError):
+        content = read_object(path, PROGRESS)
+        done = [select(each, EPOCH) for each in content["done"]] if content else []
+        if content is None or None in done:
             return None
+        if min(content["epochs"], content["steps"]) < 1 or not 0 <= content["seconds"] < 2**63:
+            return None
+        return cls(**content | {"done": [Epoch(**each) for each in done]})

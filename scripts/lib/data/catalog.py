@@ -28,8 +28,10 @@ def load(datasets_file: Path, name: str) -> dict:
         UserError: no such entry, or the entry is not valid; the message names the file.
     """
     entries = strict_yaml.load(datasets_file) or {}
+    if not isinstance(entries, dict):
+        raise UserError(f"{datasets_file}: expected a mapping of names to data sets")
     if name not in entries:
-        hint = strict_yaml.nearest(name, sorted(entries))
+        hint = strict_yaml.nearest(name, sorted(map(str, entries)))
         raise UserError(f"dataset: {name!r} is not an entry of {datasets_file}{hint}")
     strict_yaml.check(entries[name], "datasets", f"{datasets_file}: {name}")
     return entries[name]

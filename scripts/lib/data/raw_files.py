@@ -169,10 +169,14 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        free = shutil.disk_usage(path.parent).free / 1e6
+        if path.is_dir():
+            raise UserError(f"{path} is a folder, where a file has to be written") from error
+        free = ""
+        with suppress(OSError):  # the folder may be gone
+            free = f" ({shutil.disk_usage(path.parent).free / 1e6:,.0f} MB free there)"
         raise UserError(
-            f"cannot write {path}: {error.strerror} ({free:,.0f} MB free there). Free some space, "
-            "or set data_dir in the config to a folder that can be written, or that has the files"
+            f"cannot write {path}: {error.strerror}{free}. Free some space, or set data_dir in the "
+            "config to a folder that can be written, or that has the files"
         ) from error
 
 

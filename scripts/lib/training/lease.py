@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from lib.core.errors import UserError
+from lib.core.files import read_object
 from lib.core.layout import RunFiles
 
 HEARTBEAT = 5.0  # seconds
@@ -28,6 +29,10 @@ HEARTBEAT = 5.0  # seconds
 DEAD_AFTER = 120.0
 # On this machine one sees whether the process is alive; but it may be in another container.
 DEAD_HERE_AFTER = 15.0
+
+HOLDER = {
+    "id": str, "host": str, "process": int, "process_start": int | float, "slurm_job": str | None,
+}  # fmt: skip
 
 
 class Lease:
@@ -61,8 +66,10 @@ class Lease:
     def __exit__(self, *_) -> None:
         """Release the lease, if it is still ours."""
         self._ended.set()
-        if self._read() == self.holder:
-            self.path.unlink(missing_ok=True)
+        # One that cannot be removed is that of a dead process soon.
+        with suppress(OSError):
+            if self._read() == self.holder:
+                self.path.unlink(missing_ok=True)
 
     def ensure_held(self) -> None:
         """Make sure that the lease is still ours. Call it before writing.
@@ -79,6 +86,8 @@ class Lease:
 
     def _create(self) -> bool:
         """Create the file, unless it exists; return whether it was created."""
+        if self.path.is_dir():
+            raise UserError(f"{self.path} is a folder, where a file has to be written: remove it")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return _write_new(self.path, self.holder)
@@ -86,9 +95,8 @@ class Lease:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
 
     def _read(self) -> dict | None:
-        with suppress(OSError, ValueError):
-            return json.loads(self.path.read_text())
-        return None
+        """Return the holder; None if it is unknown, or there is none."""
+        return read_object(self.path, HOLDER)
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT):
@@ -123,34 +131,47 @@ class Lease:
     def _take_from(self, holder: dict | None) -> None:
         """Remove the lease of a dead holder, but not that of another process that was faster."""
         aside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
-        with suppress(FileNotFoundError):
+        try:
             self.path.rename(aside)
-            taken = None
-            with suppress(ValueError):
-                taken = json.loads(aside.read_text())
+            taken = read_object(aside, HOLDER)
             if taken and taken != holder:
                 _write_new(self.path, taken)
             aside.unlink()
+        except FileNotFoundError:
+            pass  # another process was faster
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from error
 
 
 def _write_new(path: Path, holder: dict) -> bool:
     """Write a lease, unless there is one; return whether it was written."""
     try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(holder, file)
-        return True
+        file = path.open("x", encoding="utf-8")
     except FileExistsError:
         return False
+    try:
+        with file:
+            json.dump(holder, file)
+    except OSError:  # the disk is full: an empty file would be the lease of an unknown process
+        path.unlink(missing_ok=True)
+        raise
+    return True
 
 
 def _gone(holder: dict | None) -> bool:
     """Return whether the holder was a process of this machine that has ended."""
     if not holder or holder["host"] != socket.gethostname():
         return False
-    with suppress(psutil.NoSuchProcess):
+    if not 0 < holder["process"] < 2**31:
+        return True  # no process has such a number
+    try:
         process = psutil.Process(holder["process"])
         if process.status() != psutil.STATUS_ZOMBIE:
             return abs(process.create_time() - holder["process_start"]) > 1
+    except psutil.AccessDenied:
+        return False
+    except psutil.NoSuchProcess:
+        pass
     return True
 
 

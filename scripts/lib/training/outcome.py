@@ -4,7 +4,8 @@ import torch
 
 from lib.core import records
 from lib.core.errors import UserError
-from lib.core.files import atomic_path, read_json, write_csv, write_json
+from lib.core.failure_file import Failure
+from lib.core.files import atomic_path, write_csv
 from lib.core.layout import RunFiles
 from lib.core.settings import canonical, difference
 from lib.training.weights import save_weights
@@ -36,19 +37,17 @@ class Outcome:
             UserError: it has; the message is that of the first time.
         """
         path = self.files.failure
-        if not path.is_file():
-            return
-        known = read_json(path)
-        if known["identity"] == self.identity:
+        known = Failure.read(path)
+        if known and known.identity == self.identity:
             raise UserError(
-                f"{known['message']} (known from {path}; it is tried again once the config, the "
+                f"{known.message} (known from {path}; it is tried again once the config, the "
                 "data, or the code has changed)"
             )
-        path.unlink()
+        path.unlink(missing_ok=True)
 
     def remember_failure(self, message: str) -> None:
         """Write down that this training fails whenever it is tried."""
-        write_json(self.files.failure, {"identity": self.identity, "message": message})
+        Failure(self.identity, message).write(self.files.failure)
         self.files.progress.unlink(missing_ok=True)
 
     def write(self, model: torch.nn.Module, history: list[dict], record: dict) -> None:

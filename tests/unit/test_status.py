@@ -1,0 +1,153 @@
+"""What is said of a run: that it was not started, why it failed, and what to type next."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+import status
+from lib.cluster import summary
+from lib.core.failure_file import Failure
+from lib.core.progress_file import RunProgress
+from lib.study.config import read_study
+
+CONFIG = Path("tests/data/config.yaml")
+MESSAGE = "the training loss is nan at epoch 1, step 3"
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PATH", "")  # no Slurm
+    return dataclasses.replace(read_study([CONFIG], {}), results_dir=str(tmp_path / "results"))
+
+
+@pytest.fixture
+def mlp(study):
+    """The files of a run, in a folder that exists."""
+    files = study.layout.run("mlp", 1)
+    files.folder.mkdir(parents=True)
+    study.layout.logs.mkdir(parents=True)
+    return files
+
+
+def fail(study, files, **changes):
+    """Write down that the MLP fails whenever it is tried."""
+    mlp = study.experiments["mlp"]
+    settings = {**mlp.training, "model": mlp.model, "device": "cpu", "seed": 1} | changes
+    Failure({"settings": settings}, MESSAGE).write(files.failure)
+
+
+def test_a_run_that_was_not_started(study):
+    said = status.explain(study, [], "mlp/seed1", [Path("my config.yaml")])
+    assert "log" not in said
+    assert said.endswith(
+        "It was not started. To start it:\n"
+        "  snakemake --profile profiles/local --configfile 'my config.yaml'"
+    )
+
+
+def test_a_run_that_failed_has_a_log(study, mlp):
+    study.layout.log("train", "mlp", 1).write_text("error: something\n")
+    said = status.explain(study, [], "mlp/seed1")
+    assert "  error: something\n" in said
+    assert "Fix what the log says, then\n  snakemake --profile profiles/local" in said
+
+
+def test_a_run_that_fails_whenever_it_is_tried(study, mlp):
+    fail(study, mlp)
+    said = status.explain(study, [], "mlp/seed1")
+    assert f"\n{MESSAGE}.\nIt fails whenever it is tried: change experiments.mlp in" in said
+
+
+def test_what_failed_before_the_config_was_changed(study, mlp):
+    fail(study, mlp, epochs=99)
+    assert "It was not started" in status.explain(study, [], "mlp/seed1")
+    assert "mlp, seed 1: train is not done" in summary.unfinished(study)
+
+
+def test_a_run_that_trains(study, mlp):
+    RunProgress(2, 32).write(mlp.progress)
+    mlp.lease.touch()
+    assert "It is training." in status.explain(study, [], "mlp/seed1")
+
+
+def test_a_run_that_is_trained(study, mlp):
+    mlp.record.touch()
+    assert "its evaluation was not started" in status.explain(study, [], "mlp/seed1")
+
+
+def test_the_end_says_what_has_to_change(study, mlp):
+    fail(study, mlp)
+    lines = summary.unfinished(study).splitlines()
+    assert lines[1] == (
+        f"  mlp, seed 1: train failed: {MESSAGE}; change experiments.mlp in the config"
+    )
+    assert lines[2:] == [
+        "  cnn, seed 1: train is not done; it was not started",
+        "What is done is kept: the same command resumes from here.",
+    ]
+
+
+def test_what_no_repetition_helps_is_not_to_be_repeated(study, mlp):
+    alone = dataclasses.replace(study, experiments={"mlp": study.experiments["mlp"]})
+    fail(study, mlp)
+    assert "resumes" not in summary.unfinished(alone)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "{}", '{"message": 3}', "\0", "[" * 100_000])
+def test_a_failure_file_that_is_none(study, mlp, content):
+    mlp.failure.write_text(content)
+    assert Failure.read(mlp.failure) is None
+    assert "train is not done" in summary.unfinished(study)
+    assert "It was not started" in status.explain(study, [], "mlp/seed1")
+
+
+PROGRESS = {"epochs": 2, "steps": 32, "epoch": 1, "step": 8, "seconds": 1.0, "done": []}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"epochs": 0},
+        {"steps": "32"},
+        {"epoch": None},
+        {"seconds": float("nan")},
+        {"seconds": float("inf")},
+        {"step": 10**400},
+        {"done": [3]},
+        {"done": [{"epoch": 1, "split": "test", "loss": 0.1, "accuracy": "0.9"}]},
+    ],
+)
+def test_a_progress_file_of_other_types_is_no_progress(study, mlp, change):
+    mlp.progress.write_text(json.dumps(PROGRESS))
+    assert RunProgress.read(mlp.progress).fraction == 0.125
+    mlp.progress.write_text(json.dumps(PROGRESS | change))
+    assert RunProgress.read(mlp.progress) is None
+    assert "0/2" in status.table(study, [])
+
+
+def test_a_history_with_a_nul_is_none(study, mlp):
+    mlp.record.touch()
+    mlp.history.write_bytes(b"epoch,split,loss,accuracy\n1,te\0st,0.1,0.9\n")
+    assert "trained" in status.table(study, [])
+
+
+def test_a_log_that_is_a_folder(study, mlp):
+    study.layout.log("train", "mlp", 1).mkdir()
+    assert "It was not started" in status.explain(study, [], "mlp/seed1")
+
+
+def test_a_run_that_is_a_file(study, mlp):
+    mlp.folder.rmdir()
+    mlp.folder.touch()
+    assert "not started" in status.table(study, [])
+
+
+def test_a_damaged_record_is_named_where_resources_are_counted(study, mlp, capsys):
+    mlp.record.write_text("[]")
+    summary.write_resources(study)
+    assert f"no resources.csv: {mlp.record} was not written by" in capsys.readouterr().out
