@@ -21,12 +21,15 @@ if Path(workflow.current_basedir).resolve() != Path.cwd().resolve():
 # project can be taken for one of the user's, nor the other way round.
 sys.path.insert(0, str(Path(workflow.current_basedir, "scripts").resolve()))
 from lib.cluster import executor, summary
+from lib.core import command_line
 from lib.core.errors import UserError
 from lib.reporting.verdict import verdict_of
 from lib.study import outdated
 from lib.study.config import read_study
 
 sys.path.pop(0)
+
+command_line.never_fail_on_characters()
 
 try:
     # A file given with --configfile stands alone. Snakemake passes it on to the jobs on other nodes.

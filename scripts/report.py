@@ -50,6 +50,13 @@ def main() -> None:
         action="store_true",
         help="report the complete runs, and list the others (default: they are an error)",
     )
+    add(
+        "--out-of-date",
+        nargs="+",
+        default=[],
+        metavar="EXPERIMENT=SEED,SEED",
+        help="runs whose results are no longer valid, to be listed as missing (default: none)",
+    )
     args = parser.parse_args()
 
     names = (
@@ -58,7 +65,10 @@ def main() -> None:
         else finished_runs.discover_runs(args.results)
     )
     test_set = finished_runs.read_test_set(args.data)
-    experiments = finished_runs.read(args.results, names, test_set, args.incomplete)
+    out_of_date = finished_runs.parse_runs(args.out_of_date)
+    experiments = finished_runs.read(
+        args.results, names, test_set, args.incomplete or bool(out_of_date), out_of_date
+    )
     write_report(Layout(args.output or args.results), experiments, test_set, args.command)
 
 

@@ -151,3 +151,25 @@ def test_a_complete_run_is_not_trained_again_by_force(finished):
     assert contents(finished.run_folder("mlp")) == before
     log = finished.results / "logs/train-mlp-seed1.log"
     assert "is complete: trained with these settings" in log.read_text()
+
+
+def test_one_failed_experiment_does_not_cost_the_others_their_report(finished):
+    """Of the failed one, there are earlier results: they are not those of the config as it is."""
+    config = "tests/data/config.yaml"
+    finished.edit(config, "{name: CNN},", "{name: CNN}, optimizer: {name: SGD, lr: 1.0e+30},")
+    done = finished.snakemake(check=False)
+    assert done.returncode != 0
+    assert "1 of 2 runs is missing" in done.stdout.replace("\n", " ")
+    rows = (finished.results / "report.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["experiment", "mlp"]
+    summary = (finished.results / "summary.csv").read_text()
+    assert "loss is nan" in summary
+    assert "loss is nan" in (finished.results / "report.html").read_text()
+    assert ",incomplete," in (finished.results / "comparisons.csv").read_text()
+    # Once there is nothing missing, the report says so.
+    text = (finished.folder / config).read_text()
+    (finished.folder / config).write_text(text[: text.index("  cnn:")])
+    assert finished.planned() == {"report"}
+    finished.snakemake()
+    assert "missing" not in (finished.results / "report.html").read_text()
+    assert finished.planned() == set()

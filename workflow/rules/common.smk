@@ -10,6 +10,7 @@ from pathlib import Path
 from lib.core import code_digests
 from lib.core.layout import FIGURES, REPORT_TABLES
 from lib.data import catalog
+from lib.reporting.verdict import reports_on
 from lib.study.job_requests import job_request
 
 # The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
@@ -24,7 +25,9 @@ FILES = STUDY.layout
 
 # A file of the time of this start, if there is anything out of date. See `again`.
 NOW = Path(".snakemake", "out-of-date")
-if workflow.is_main_process and (OUTDATED or not NOW.exists()):
+# A report of other runs, or one that was made while runs were missing.
+OLD_REPORT = workflow.is_main_process and not reports_on(FILES, STUDY.runs)
+if workflow.is_main_process and (OUTDATED or OLD_REPORT or not NOW.exists()):
     NOW.parent.mkdir(exist_ok=True)
     NOW.write_text(datetime.now().isoformat())
 for line in OUTDATED.lines():

@@ -5,6 +5,7 @@ TEMPLATES = [f"workflow/report/{name}" for name in ("page.html.j2", "page.css.j2
 
 rule report:
     input:
+        again(OLD_REPORT),
         # Written after all other files of a run, which change only with them.
         runs=outputs_of_all_runs("evaluate"),
         record=PREPARED_RECORD,

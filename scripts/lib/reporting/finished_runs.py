@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +15,8 @@ from tqdm import tqdm
 
 from lib.core import records
 from lib.core.errors import UserError
-from lib.core.files import read_json, sha256
+from lib.core.failure_file import Failure
+from lib.core.files import sha256
 from lib.core.layout import Layout, RunFiles
 from lib.reporting.uncertainty import calibration
 
@@ -117,7 +119,11 @@ def read_test_set(path: Path) -> TestSet:
 
 
 def read(
-    results: Path, names: list[tuple[str, int]], test_set: TestSet, incomplete: bool = False
+    results: Path,
+    names: list[tuple[str, int]],
+    test_set: TestSet,
+    incomplete: bool = False,
+    out_of_date: Collection[tuple[str, int]] = (),
 ) -> list[Experiment]:
     """Read runs, given by experiment and seed.
 
@@ -129,6 +135,8 @@ def read(
         names: the runs.
         test_set: what they were evaluated on.
         incomplete: whether a run that cannot be read is listed as missing instead of an error.
+        out_of_date: runs whose results are not of the code, the data and the config as they are
+            now, so that they are missing too.
 
     Raises:
         UserError: a file is missing or corrupt, or no run can be read.
@@ -137,6 +145,9 @@ def read(
     experiments = {name: Experiment(name) for name, _ in names}
     in_order = sorted(names, key=lambda run: run[1])
     for name, seed in tqdm(in_order, desc="reading", unit="run", disable=None):
+        if (name, seed) in out_of_date:
+            experiments[name].missing[seed] = why_not_made_again(layout, name, seed)
+            continue
         try:
             experiments[name].runs.append(read_run(results, name, seed, test_set))
         except UserError as error:
@@ -170,10 +181,16 @@ def why_missing(layout: Layout, experiment: str, seed: int, error: UserError) ->
     return str(error)
 
 
+def why_not_made_again(layout: Layout, experiment: str, seed: int) -> str:
+    """Return why a run is still out of date: how its last training or evaluation has failed."""
+    logs = (layout.log(stage, experiment, seed) for stage in ("train", "evaluate"))
+    reasons = [_known_failure(layout.run(experiment, seed)), *map(_last_error, logs)]
+    return next(filter(None, reasons), "out of date, and not made again yet")
+
+
 def _known_failure(files: RunFiles) -> str:
-    with suppress(UserError, KeyError, TypeError):
-        return str(read_json(files.failure)["message"])
-    return ""
+    failure = Failure.read(files.failure)
+    return failure.message if failure else ""
 
 
 def _last_error(log: Path) -> str:
@@ -194,7 +211,7 @@ def read_run(results: Path, experiment: str, seed: int, test_set: TestSet) -> Ru
     """
     layout = Layout(results)
     files = layout.run(experiment, seed)
-    record, evaluation = read_records(files, seed, test_set)
+    record, evaluation = read_records(files, test_set)
     predictions = read_table(files.predictions, PREDICTIONS)
     run = Run(
         experiment,
@@ -209,7 +226,7 @@ def read_run(results: Path, experiment: str, seed: int, test_set: TestSet) -> Ru
     return run
 
 
-def read_records(files: RunFiles, seed: int, test_set: TestSet) -> tuple[dict, dict]:
+def read_records(files: RunFiles, test_set: TestSet) -> tuple[dict, dict]:
     """Read the two records of a run, and check that they describe this run and its files.
 
     Raises:
@@ -221,9 +238,7 @@ def read_records(files: RunFiles, seed: int, test_set: TestSet) -> tuple[dict, d
             f"{files.evaluation} is not of the training in {files.record}: the run was evaluated "
             "before it was last trained; run snakemake again, or evaluate it"
         )
-    trained_seed = record["settings"]["seed"]
-    if trained_seed != seed:
-        raise UserError(f"{files.record} is of seed {trained_seed}, in a folder of seed {seed}")
+    records.check_seed(files, record)
     for path, content in ((files.record, record), (files.evaluation, evaluation)):
         if content["data_sha256"] != test_set.sha256:
             raise UserError(f"{path} is of a different dataset than {test_set.path}")

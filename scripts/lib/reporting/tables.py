@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
+from lib.core.settings import difference as settings_difference
 from lib.reporting import uncertainty
 from lib.reporting.finished_runs import Experiment, Run
 from lib.reporting.uncertainty import LEVEL, Pair
@@ -215,7 +216,7 @@ def warnings(experiments: list[Experiment]) -> list[str]:
     found = []
     for experiment in experiments:
         settings = [run.record["settings"] | {"seed": None} for run in experiment.runs]
-        if any(each != settings[0] for each in settings):
+        if any(settings_difference(each, settings[0]) for each in settings):
             found.append(f"the runs of {experiment.name} have different settings")
     devices = sorted({run.device for run in runs})
     if len(devices) > 1:

@@ -41,6 +41,18 @@ def is_incomplete(files: Layout) -> bool:
         return True
 
 
+def reports_on(files: Layout, runs: list[tuple[str, int]]) -> bool:
+    """Return whether a study's report, if it exists, is of exactly these runs, none missing."""
+    try:
+        rows = _rows(files.table("report.csv"))
+        there = [(row["experiment"], int(row["seed"])) for row in rows]
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return False
+    return there == runs and not is_incomplete(files)
+
+
 def _rows(path: Path) -> list[dict]:
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
