@@ -7,27 +7,34 @@ the frame of MNIST's images in the way MNIST was made: gray levels, the drawing 
 20 x 20 pixels with its proportions kept, and placed in 28 x 28 pixels so that its center of mass is
 in the middle (Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits). So
 use a run that was trained on MNIST, or on drawings framed like those.
+
+A shadow on the paper and a frame around the drawing are removed. --show draws what is left, which
+is what the network sees. The answers are on standard output, all else is on standard error. The
+exit status is 1 if an image could not be classified.
 """
 
 import csv
+import logging
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 import models
 from lib.core import command_line
 from lib.core.errors import UserError
+from lib.core.files import atomic_path
 from lib.core.layout import RunFiles
+from lib.data.drawings import framed_file
 from lib.training.metrics import probabilities
 from lib.training.outcome import read_trained
 from lib.training.weights import load_weights
 
-FAINTEST = 16  # gray levels of 256 by which a drawing must differ from its paper
-BOX = 20 / 28  # share of the frame's side that the drawing fills
-INK = 0.1  # share of the strongest stroke below which a pixel counts as paper
+DIGITS = list("0123456789")
+ENLARGED = 8  # times: --show draws one pixel of the network's input as a square of so many
+COLUMNS = 10  # images per row of --show
 
 
 def main() -> None:
@@ -37,95 +44,91 @@ def main() -> None:
     add("images", nargs="+", type=Path, metavar="IMAGE", help="image files, a drawing in each")
     add("--model", type=Path, required=True, metavar="DIR", help="a run's folder, from train.py")
     add("--csv", action="store_true", help="print CSV (default: a table to read)")
+    add("--show", type=Path, metavar="FILE", help="draw what the network sees, as a PNG file")
+    add("--any-classes", action="store_true", help="also if the classes are not the ten digits")
     args = parser.parse_args()
+    logging.getLogger("PIL").addHandler(logging.NullHandler())  # damaged files are reported here
+    if args.show:
+        check_picture(args.show, args.images)
 
-    files = RunFiles(args.model)
+    record = read_record(args.model, args.any_classes)
+    framed = frame_all(args.images, *record["image_size"])
+    if framed:
+        sure = classify(np.stack(list(framed.values())), args.model, record)
+        (print_csv if args.csv else print_table)(list(framed), record["classes"], sure)
+    if framed and args.show:
+        save_picture(args.show, list(framed.values()))
+        say(f"what the network saw is in {args.show}")
+    sys.stdout.flush()
+    sys.exit(0 if len(framed) == len(set(args.images)) else 1)
+
+
+def say(text: str) -> None:
+    """Print what is not an answer."""
+    print(text, file=sys.stderr)
+
+
+def check_picture(path: Path, images: list[Path]) -> None:
+    """Raise a UserError if a picture would be no PNG file, or would replace one of the images."""
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--show {path}: the name must end in .png")
+    if path.resolve() in [image.resolve() for image in images]:
+        raise UserError(f"--show {path}: it would replace the image of that name")
+
+
+def read_record(model: Path, any_classes: bool) -> dict:
+    """Return a run's record, and say what the run was trained on.
+
+    Raises:
+        UserError: the record is missing or damaged, or its classes are not the ten digits and
+            `any_classes` is not set.
+    """
+    files = RunFiles(model)
     record = read_trained(files)
-    height, width = record["image_size"]
-    framed = np.stack([framed_file(path, height, width) for path in args.images])
-    model = models.build(record["settings"]["model"], (height, width), len(record["classes"]))
-    load_weights(model, files.weights)
-    model.eval()
+    classes = record["classes"]
+    trained = f"was trained on {record['dataset'] or record['data']}"
+    if classes != DIGITS:
+        trained += f", whose classes are {', '.join(classes)}"
+        if not any_classes:
+            raise UserError(
+                f"{model} {trained}. It cannot tell which digit an image shows. "
+                "To classify by these classes, add --any-classes"
+            )
+    say(f"{model} {trained}")
+    return record
+
+
+def frame_all(images: list[Path], height: int, width: int) -> dict[Path, np.ndarray]:
+    """Return images in MNIST's frame, uint8 [height, width] each; report those that cannot be."""
+    framed = {}
+    for path in dict.fromkeys(images):
+        try:
+            framed[path], removed = framed_file(path, height, width)
+        except UserError as error:
+            say(f"error: {error}")
+        else:
+            if removed:
+                say(f"{path}: {', '.join(removed)}")
+    return framed
+
+
+def classify(framed: np.ndarray, model: Path, record: dict) -> list[list[float]]:
+    """Return the probability of each class for images uint8 [N, height, width].
+
+    Raises:
+        UserError: the weights are not the model's, or give no probabilities.
+    """
+    settings = record["settings"]["model"]
+    network = models.build(settings, tuple(record["image_size"]), len(record["classes"]))
+    load_weights(network, RunFiles(model).weights)
+    network.eval()
     pixels = torch.from_numpy(framed).to(torch.float32).div(255)
     with torch.no_grad():
-        output = model(pixels.sub(record["mean"]).div(record["std"]).unsqueeze(1))
-    sure = probabilities(output, models.output_of(record["settings"]["model"])).tolist()
-    (print_csv if args.csv else print_table)(args.images, record["classes"], sure)
-
-
-def framed_file(path: Path, height: int, width: int) -> np.ndarray:
-    """Return an image file's drawing in MNIST's frame, uint8 [height, width].
-
-    Raises:
-        UserError: the file is missing, not an image, or empty; the message names it.
-    """
-    framed = frame(read_gray(path), height, width)
-    if framed is None:
-        raise UserError(f"{path} is of one color: there is nothing to classify")
-    return framed
-
-
-def read_gray(path: Path) -> np.ndarray:
-    """Return an image as gray levels 0-255, float64 [height, width]; what is transparent is white.
-
-    Raises:
-        UserError: it is missing, or not an image.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode[0] in "IF":  # more than 8 bits: frame() stretches the levels anyway
-                return np.asarray(ImageOps.exif_transpose(image), dtype=np.float64) / 256
-            colors = ImageOps.exif_transpose(image).convert("RGBA")
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image of a known format") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"cannot read {path}: {getattr(error, 'strerror', None) or error}"
-        ) from error
-    white = Image.new("RGBA", colors.size, "white")
-    return np.asarray(Image.alpha_composite(white, colors).convert("L"), dtype=np.float64)
-
-
-def frame(gray: np.ndarray, height: int, width: int) -> np.ndarray | None:
-    """Bring a drawing into MNIST's frame: light on dark, scaled, centered by mass.
-
-    Args:
-        gray: gray levels [any height, any width]. The median of the border is the background.
-        height: of the frame in pixels.
-        width: of the frame.
-
-    Returns:
-        uint8 [height, width], or None where the image is of one color.
-    """
-    border = np.concatenate([gray[0], gray[-1], gray[:, 0], gray[:, -1]])
-    strokes = np.abs(gray - np.median(border))
-    if strokes.max() < FAINTEST:
-        return None
-    strokes *= 255 / strokes.max()
-    strokes[strokes < 255 * INK] = 0
-    rows, columns = np.nonzero(strokes)
-    drawn = strokes[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-
-    scale = min(BOX * height / drawn.shape[0], BOX * width / drawn.shape[1])
-    size = [max(1, round(scale * side)) for side in reversed(drawn.shape)]
-    small = np.asarray(Image.fromarray(drawn).resize(size, Image.Resampling.LANCZOS)).clip(0)
-    # Thin lines fade when they shrink.
-    return centered((small * 255 / small.max()).round().astype(np.uint8), height, width)
-
-
-def centered(small: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Place an image uint8 so that its center of mass is in the middle of the frame."""
-    mass = small.astype(np.float64)
-    place = []
-    for axis, side in enumerate((height, width)):
-        along = mass.sum(axis=1 - axis)
-        middle = (along @ np.arange(len(along))) / along.sum()
-        # In MNIST the center of mass is on pixel 14 of 0 to 27. The image stays inside the frame.
-        place.append(int(np.clip(round(side / 2 - middle), 0, side - len(along))))
-    framed = np.zeros((height, width), dtype=np.uint8)
-    top, left = place
-    framed[top : top + small.shape[0], left : left + small.shape[1]] = small
-    return framed
+        output = network(pixels.sub(record["mean"]).div(record["std"]).unsqueeze(1))
+    sure = probabilities(output, models.output_of(settings))
+    if not sure.isfinite().all():
+        raise UserError(f"{model}: what the network computes is not a number")
+    return sure.tolist()
 
 
 def print_table(images: list[Path], classes: list[str], sure: list[list[float]]) -> None:
@@ -144,6 +147,25 @@ def print_csv(images: list[Path], classes: list[str], sure: list[list[float]]) -
     writer.writerow(["image", "prediction", *classes])
     for path, row in zip(images, sure, strict=True):
         writer.writerow([path, classes[int(np.argmax(row))], *row])
+
+
+def save_picture(path: Path, framed: list[np.ndarray]) -> None:
+    """Draw images uint8 [height, width] enlarged, in rows in their order.
+
+    Raises:
+        UserError: the file cannot be written; the message names it.
+    """
+    tiles = [
+        ImageOps.expand(ImageOps.scale(Image.fromarray(each), ENLARGED, Image.NEAREST), 2, 128)
+        for each in framed
+    ]
+    width, height = tiles[0].size
+    rows = -(-len(tiles) // COLUMNS)
+    picture = Image.new("L", (width * min(len(tiles), COLUMNS), height * rows), 128)
+    for number, tile in enumerate(tiles):
+        picture.paste(tile, (width * (number % COLUMNS), height * (number // COLUMNS)))
+    with atomic_path(path) as temporary:
+        picture.save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,23 @@
 """A user's own images: brought into MNIST's frame, classified, or rejected."""
 
 import csv
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 
 import predict
+from lib.core import records
 from lib.core.errors import UserError
+from lib.core.layout import RunFiles
+from lib.data import drawings
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +32,7 @@ def run(finished, *arguments, check=True):
     done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert not check or done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
     return done
 
 
@@ -44,24 +50,42 @@ def as_drawn(image, look):
         return Image.fromarray(
             (gray * (20, 20, 120) + (1 - gray) * (250, 240, 150)).astype("uint8")
         )
-    if look == "transparent":
-        black = np.zeros((28, 28, 4), dtype=np.uint8)
-        black[..., 3] = image
-        return Image.fromarray(black)
+    if look in ("transparent", "white on transparent"):
+        ink = np.full((28, 28, 4), 255 if "white" in look else 0, dtype=np.uint8)
+        ink[..., 3] = image
+        return Image.fromarray(ink)
+    if look == "a card on transparent":
+        card = np.full((40, 40, 4), 255, dtype=np.uint8)
+        card[6:34, 6:34, :3] -= image[..., None]
+        card[:3, :, 3] = card[-3:, :, 3] = card[:, :3, 3] = card[:, -3:, 3] = 0
+        return Image.fromarray(card)
+    if look in DEEP:
+        scale, offset, kind = DEEP[look]
+        return Image.fromarray((image.astype(float) * scale + offset).astype(kind))
     return picture
 
 
-@pytest.mark.parametrize(
-    "look",
-    ["as it is", "large, dark on light", "in a corner of a wide sheet", "blue on yellow",
-     "transparent"],
-)  # fmt: skip
+# The factor, the level of the paper, and the type of images of more than 8 bits.
+DEEP = {
+    "float, 0 to 1": (1 / 255, 0, np.float32),
+    "float, -3 to 2": (-1 / 51, 2, np.float32),
+    "float, tiny": (1e-9, 0, np.float32),
+    "32 bits, of which 8 are used": (1, 0, np.int32),
+    "32 bits": (5_000_000, 10_000_000, np.int32),
+    "16 bits, of which 12 are used": (-16, 4090, np.uint16),
+}
+PLAIN = ["as it is", "large, dark on light", "in a corner of a wide sheet", "blue on yellow"]
+TRANSPARENT = ["transparent", "white on transparent", "a card on transparent"]
+
+
+@pytest.mark.parametrize("look", [*PLAIN, *TRANSPARENT, *DEEP])
 def test_images_of_any_look_come_into_the_frame(digits, look, tmp_path):
     near = []
     for number, image in enumerate(digits[0][:50]):
-        path = tmp_path / f"{number}.png"
+        path = tmp_path / f"{number}.tif"
         as_drawn(image, look).save(path)
-        framed = predict.frame(predict.read_gray(path), 28, 28)
+        framed, removed = drawings.framed_file(path, 28, 28)
+        assert not removed
         assert (framed.shape, framed.dtype) == ((28, 28), np.uint8)
         rows, columns = np.nonzero(framed)
         assert max(np.ptp(rows), np.ptp(columns)) <= 20
@@ -126,7 +150,7 @@ def test_a_blank_image_is_named(tmp_path):
     path = tmp_path / "blank.png"
     Image.new("L", (50, 40), 200).save(path)
     with pytest.raises(UserError, match=r"blank\.png is of one color"):
-        predict.framed_file(path, 28, 28)
+        drawings.framed_file(path, 28, 28)
 
 
 @pytest.mark.parametrize("width", [1, 6])
@@ -135,7 +159,7 @@ def test_thin_lines_on_a_large_sheet(width, tmp_path):
     ImageDraw.Draw(sheet).line([(1500, 100), (1500, 2900)], fill="black", width=width)
     ImageDraw.Draw(sheet).line([(100, 1500), (2900, 1500)], fill="black", width=width)
     sheet.save(tmp_path / "cross.png")
-    framed = predict.framed_file(tmp_path / "cross.png", 28, 28)
+    framed, _ = drawings.framed_file(tmp_path / "cross.png", 28, 28)
     assert framed.max() == 255
     assert (framed > 60).sum() > 30
 
@@ -143,12 +167,243 @@ def test_thin_lines_on_a_large_sheet(width, tmp_path):
 def test_dots_far_apart():
     gray = np.full((3000, 3000), 255.0)
     gray[100, 100] = gray[2900, 2900] = 0
-    assert predict.frame(gray, 28, 28).max() == 255
+    strokes, _ = drawings.find_strokes(gray)
+    assert np.count_nonzero(strokes) == 2
+    assert drawings.frame(strokes, 28, 28).max() == 255
 
 
 def test_sixteen_bits(digits, tmp_path):
     image = 5000 + 215 * digits[0][0].astype(np.uint16)
     Image.fromarray(image).save(tmp_path / "deep.png")
     Image.fromarray(digits[0][0]).save(tmp_path / "plain.png")
-    deep, plain = (predict.framed_file(tmp_path / f"{n}.png", 28, 28) for n in ("deep", "plain"))
+    deep, plain = (
+        drawings.framed_file(tmp_path / f"{n}.png", 28, 28)[0] for n in ("deep", "plain")
+    )
     assert np.abs(deep.astype(int) - plain).max() <= 3
+
+
+HEIGHT, WIDTH = 300, 400
+
+
+def photo(image, look):
+    """Return a digit on a photographed sheet, with noise: ink reflects a fifth of the light."""
+    y, x = np.mgrid[0:1:300j, 0:1:400j]
+    frame = Image.new("L", (WIDTH, HEIGHT))
+    ImageDraw.Draw(frame).rectangle([9, 9, WIDTH - 10, HEIGHT - 10], outline=255, width=3)
+    ink = np.zeros((HEIGHT, WIDTH))
+    ink[50:250, 100:300] = Image.fromarray(image).resize((200, 200), Image.Resampling.BICUBIC)
+    light = {
+        "gradient": 60 + 180 * x,
+        "gradient and frame": 60 + 180 * x,
+        "vignette": 240 - 300 * ((x - 0.5) ** 2 + (y - 0.5) ** 2),
+        "hard shadow": np.where(x + y / 2 > 0.8, 110, 235),
+    }.get(look, np.full((HEIGHT, WIDTH), 230))
+    if look == "frame along the border":
+        frame = Image.new("L", (WIDTH, HEIGHT))
+        ImageDraw.Draw(frame).rectangle([0, 0, WIDTH - 1, HEIGHT - 1], outline=255, width=2)
+    if look == "line at one side":
+        frame = Image.new("L", (WIDTH, HEIGHT))
+        ImageDraw.Draw(frame).line([(1, 0), (1, HEIGHT)], fill=255, width=3)
+    if look == "tilted frame":
+        frame = frame.rotate(4)
+    if "frame" in look or "line" in look:
+        ink = np.maximum(ink, frame)
+    noise = np.random.default_rng(int(image.sum())).normal(0, 4, ink.shape)
+    gray = light * (1 - 0.8 * ink / 255) + noise
+    if look == "sheet on a dark table":
+        gray = np.pad(gray, 20, constant_values=50)
+    return Image.fromarray(gray.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("look", "removed"),
+    [
+        ("gradient", ["shadow removed"]),
+        ("vignette", ["shadow removed"]),
+        ("hard shadow", ["shadow removed"]),
+        ("gradient and frame", ["shadow removed", "frame removed"]),
+        ("frame", ["frame removed"]),
+        ("tilted frame", ["frame removed"]),
+        ("frame along the border", ["frame removed"]),
+        ("line at one side", ["frame removed"]),
+        ("sheet on a dark table", ["frame removed"]),
+        ("nothing but noise", []),
+    ],
+)
+def test_shadows_and_frames_are_removed(digits, look, removed, tmp_path):
+    near = []
+    for image in digits[0][:12]:
+        photo(image, look).save(tmp_path / "photo.png")
+        framed, what = drawings.framed_file(tmp_path / "photo.png", 28, 28)
+        assert what == removed
+        near.append(np.corrcoef(framed.ravel(), image.ravel())[0, 1])
+    # A shift by one pixel costs up to 0.3; what a shadow or a frame left would cost more.
+    assert np.median(near) > 0.85
+    assert min(near) > 0.65
+
+
+@pytest.mark.parametrize("light", [False, True])
+def test_a_thin_border_around_an_image_of_28_pixels(digits, light):
+    near, known = [], 0
+    for image in digits[0][:20]:
+        bordered = np.pad(image, 2, constant_values=0)
+        bordered[[0, -1]] = bordered[:, [0, -1]] = 255
+        strokes, removed = drawings.find_strokes(1.0 * (bordered if light else 255 - bordered))
+        known += removed == ["frame removed"]  # a wide stroke may be taken for a shadow's end
+        framed = drawings.frame(strokes, 28, 28)
+        near.append(np.corrcoef(framed.ravel(), image.ravel())[0, 1])
+    assert np.median(near) > 0.95
+    assert min(near) > 0.65
+    assert known >= 14
+
+
+def test_what_is_inside_a_digit_is_no_reason_to_remove_the_digit():
+    ring = Image.new("L", (200, 200), "white")
+    ImageDraw.Draw(ring).ellipse([40, 20, 160, 180], outline=0, width=12)
+    ImageDraw.Draw(ring).ellipse([95, 95, 105, 105], fill=0)
+    strokes, removed = drawings.find_strokes(np.asarray(ring, dtype=float))
+    assert not removed
+    assert np.count_nonzero(strokes) == np.count_nonzero(np.asarray(ring) < 230)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_numbers_are_named(value, tmp_path):
+    pixels = np.zeros((20, 20), dtype=np.float32)
+    pixels[3, 4] = value
+    Image.fromarray(pixels).save(tmp_path / "odd.tif")
+    with pytest.raises(UserError, match=r"odd\.tif contains values that are not finite"):
+        drawings.framed_file(tmp_path / "odd.tif", 28, 28)
+
+
+def test_other_images_are_classified_where_one_cannot_be(finished_once, digits, tmp_path):
+    Image.new("L", (50, 40), 200).save(tmp_path / "blank.png")
+    (tmp_path / "notes.png").write_text("seven")
+    for number in (0, 1):
+        Image.fromarray(digits[0][number]).save(tmp_path / f"{number}.png")
+    files = [tmp_path / f"{name}.png" for name in ("blank", "0", "notes", "1")]
+    done = run(finished_once, "--csv", *files, check=False)
+    assert done.returncode == 1
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert [row["image"] for row in rows] == [str(files[1]), str(files[3])]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert str(files[0]) in errors[0]
+    assert str(files[2]) in errors[1]
+
+
+def test_show_draws_what_the_network_sees(finished_once, digits, tmp_path):
+    for number in range(12):
+        Image.fromarray(digits[0][number]).save(tmp_path / f"{number}.png")
+    files = [tmp_path / f"{number}.png" for number in range(12)]
+    picture = tmp_path / "new folder" / "seen.png"
+    done = run(finished_once, *files, "--show", picture)
+    assert f"what the network saw is in {picture}" in done.stderr
+    seen = np.asarray(Image.open(picture))
+    tile = 28 * predict.ENLARGED + 4
+    assert seen.shape == (2 * tile, 10 * tile)
+    for number in (0, 11):
+        top, left = tile * (number // 10), tile * (number % 10)
+        step = slice(2 + predict.ENLARGED // 2, tile - 2, predict.ENLARGED)
+        framed, _ = drawings.framed_file(files[number], 28, 28)
+        assert (seen[top : top + tile, left : left + tile][step, step] == framed).all()
+
+
+@pytest.mark.parametrize("name", ["digit.png", "seen.jpg", "digit.png/seen.png"])
+def test_a_picture_that_cannot_be_written_is_named(finished_once, digits, name, tmp_path):
+    Image.fromarray(digits[0][0]).save(tmp_path / "digit.png")
+    before = (tmp_path / "digit.png").read_bytes()
+    done = run(finished_once, tmp_path / "digit.png", "--show", tmp_path / name, check=False)
+    assert done.returncode == 1
+    assert str(tmp_path / name) in done.stderr
+    assert (tmp_path / "digit.png").read_bytes() == before
+
+
+def change_record(finished, **changes):
+    """Change the run's record, and seal it again."""
+    files = RunFiles(finished.run_folder("cnn"))
+    record = json.loads(files.record.read_text()) | changes
+    for key in ("files", records.SEAL):
+        del record[key]
+    records.write(files.record, record, [files.weights, files.history])
+
+
+CLOTHES = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot".split(",")
+
+
+@pytest.mark.parametrize("known", [{}, {"dataset": "FashionMNIST"}])
+def test_a_network_that_knows_no_digits(finished, digits, known, tmp_path):
+    change_record(finished, classes=CLOTHES, **known)
+    Image.fromarray(digits[0][0]).save(tmp_path / "seven.png")
+    trained = finished.record("cnn").get("dataset", finished.record("cnn")["data"])
+    done = run(finished, tmp_path / "seven.png", check=False)
+    assert done.returncode == 1
+    assert not done.stdout
+    assert f"was trained on {trained}, whose classes are T-shirt/top, Trouser" in done.stderr
+    assert "add --any-classes" in done.stderr
+    done = run(finished, "--any-classes", tmp_path / "seven.png")
+    assert f"was trained on {trained}, whose classes are" in done.stderr
+    assert done.stdout.splitlines()[0].split(": ")[1] in CLOTHES
+
+
+def test_what_the_network_was_trained_on_is_said(finished_once, digits, tmp_path):
+    Image.fromarray(digits[0][0]).save(tmp_path / "seven.png")
+    done = run(finished_once, tmp_path / "seven.png")
+    assert f"{finished_once.run_folder('cnn')} was trained on " in done.stderr
+    assert "MNIST-small" in done.stderr
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from lib.core.errors import UserError
+from lib.data import drawings
+try:
+    drawings.framed_file(Path(sys.argv[1]), 28, 28)
+except UserError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+@pytest.mark.parametrize(("mode", "side"), [("L", 12_000), ("L", 20_000), ("RGBA", 9_000)])
+def test_very_large_images(mode, side, tmp_path):
+    path = tmp_path / "large.png"
+    sheet = Image.new(mode, (side, side), "white")
+    ImageDraw.Draw(sheet).line([(1000, 1000), (8000, 8000)], fill="black", width=50)
+    sheet.save(path, compress_level=1)
+    del sheet
+    command = [sys.executable, "-c", MEASURE, path]
+    done = subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True)
+    assert not done.stderr
+    *message, memory_mb = done.stdout.splitlines()
+    assert float(memory_mb) < 1000
+    if side > 9_459:
+        assert message == [f"{path} has more than 89,478,485 pixels: make it smaller first"]
+    else:
+        assert not message
+
+
+def test_the_first_frame_of_several_counts(digits, tmp_path):
+    first, second = (Image.fromarray(digits[0][number]) for number in (0, 1))
+    first.save(tmp_path / "several.gif", save_all=True, append_images=[second])
+    first.save(tmp_path / "one.gif")
+    several, one = (
+        drawings.framed_file(tmp_path / f"{name}.gif", 28, 28)[0] for name in ("several", "one")
+    )
+    assert (several == one).all()
+
+
+def test_names_that_are_not_text(finished_once, digits, tmp_path):
+    path = tmp_path / "\udcff.png"
+    Image.fromarray(digits[0][0]).save(path)
+    assert run(finished_once, path).stdout.splitlines()[0].endswith(".png: 7")
+
+
+def test_weights_that_give_no_numbers(digits, finished_once, tmp_path, monkeypatch):
+    def empty(*_):
+        return torch.full((1, 10), torch.nan)
+
+    monkeypatch.setattr(predict, "probabilities", empty)
+    folder = finished_once.run_folder("cnn")
+    with pytest.raises(UserError, match="not a number"):
+        predict.classify(digits[0][:1], folder, finished_once.record("cnn"))
