@@ -141,7 +141,9 @@ def unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 def _flatten_tensor(value: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
-        raise TypeError(f"a tensor of layout {value.layout} on {value.device} is not dense")
+        raise TypeError(
+            f"a tensor of layout {value.layout} on {value.device} is not dense, and cannot be saved"
+        )
     name = str(len(tensors))
     # A copy: safetensors refuses tensors that share memory, or are not contiguous.
     copy = value.detach().cpu().resolve_conj().resolve_neg()
