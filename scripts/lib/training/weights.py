@@ -57,9 +57,10 @@ def load_state(model: torch.nn.Module, state: dict[str, Any]) -> None:
     Several elements of those are one place in memory, which cannot be written to.
     """
     for module in model.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None and 0 in buffer.stride() and buffer.numel() > 1:
-                module._buffers[name] = buffer.clone(memory_format=torch.contiguous_format)
+        own = list(module.named_buffers(recurse=False, remove_duplicate=False))
+        for name, buffer in own:
+            if 0 in buffer.stride() and buffer.numel() > 1:
+                setattr(module, name, buffer.clone(memory_format=torch.contiguous_format))
     model.load_state_dict(state)
 
 
