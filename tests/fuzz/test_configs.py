@@ -1,5 +1,6 @@
 """Made-up configs: a valid one reaches the training unchanged, a damaged one is explained."""
 
+import copy
 import io
 import math
 import sys
@@ -133,13 +134,13 @@ def places(config):
 @st.composite
 def damaged(draw):
     """A valid config, with one to three things wrong in it, as bytes."""
-    config = draw(CONFIGS)
+    config = copy.deepcopy(draw(CONFIGS))  # what is drawn is shared
     marks = {}
     for number in range(draw(st.integers(1, 3))):
         inside, key = draw(st.sampled_from(list(places(config))))
         kind = draw(st.sampled_from(["odd", "text", "remove", "rename"]))
         if kind == "odd":
-            inside[key] = draw(st.sampled_from(ODD))
+            inside[key] = copy.deepcopy(draw(st.sampled_from(ODD)))
         elif kind == "text":
             inside[key] = f"MARK{number}"
             marks[f"MARK{number}"] = draw(st.sampled_from(TEXTS))
