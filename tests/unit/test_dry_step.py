@@ -153,6 +153,14 @@ def test_settings_that_fail(tmp_path, settings, words):
         assert word in str(failure.value)
 
 
+def test_the_state_of_the_optimizer_must_fit_into_a_checkpoint(tmp_path):
+    embedding = "self.e = nn.Embedding(1, 16, sparse=True)"
+    source = net(embedding, "x = x + self.e(torch.zeros(len(x), dtype=torch.long))")
+    try_model(tmp_path, source, optimizer=SGD)
+    with pytest.raises(UserError, match=r"optimizer: SGD with .*sparse_coo.* cannot be saved"):
+        try_model(tmp_path, source, optimizer=SGD | {"momentum": 0.9})
+
+
 def test_one_image_in_the_last_batch_of_an_evaluation(tmp_path):
     source = net("self.norm = nn.BatchNorm1d(16, track_running_stats=False)", "x = self.norm(x)")
     with pytest.raises(UserError, match="Expected more than 1 value per channel"):

@@ -379,6 +379,12 @@ def test_a_model_that_is_nan_in_evaluation_mode_is_to_blame(tmp_path):
     assert "learning rate" not in message
 
 
+def test_a_true_class_of_probability_zero_is_not_blamed_on_the_learning_rate(tmp_path):
+    zero = "self.fc(x) + (0 if self.training else torch.tensor([0, 0, -float('inf')]))"
+    with pytest.raises(Diverged, match=r"the test loss is inf after epoch 1: .*the probability 0"):
+        train_in_process(tmp_path, net(returns=zero))
+
+
 def test_weights_that_overflow_in_the_last_step_are_to_blame(tmp_path):
     rate = {"optimizer": {"name": "SGD", "lr": 1e38}, "batch_size": 30}
     with pytest.raises(Diverged, match=r"after epoch 1: training has diverged; .*learning rate"):

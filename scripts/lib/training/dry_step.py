@@ -23,7 +23,7 @@ from lib.training.recipe import (
     make_scheduler,
 )
 from lib.training.state import random_state, restore_random_state, seed_everything
-from lib.training.weights import load_state, pack, unpack
+from lib.training.weights import flatten, load_state, pack, unpack
 
 MOST_EPOCHS = 1000  # that the scheduler is tried for
 
@@ -149,6 +149,7 @@ def try_recipe(
         optimizer.step()
         if not all(bool(torch.isfinite(each).all()) for each in model.parameters()):
             raise ValueError("the weights are not finite after one step; is lr too large?")
+        flatten(optimizer.state_dict(), {})  # as for a checkpoint
     if scheduler is None:
         return
     with errors_of("scheduler", settings.scheduler):

@@ -134,7 +134,10 @@ def test(
         raise diverged(training, held_out, settings, error) from error
     seconds = time.perf_counter() - start
     if not math.isfinite(mean_loss):
-        raise Diverged(f"the {held_out.name} loss is {mean_loss} after epoch {training.epoch}")
+        what = f"the {held_out.name} loss is {mean_loss} after epoch {training.epoch}"
+        if torch.isfinite(output).all():
+            raise Diverged(what)
+        raise Diverged(what, "the model gives the true class of an image the probability 0")
     return {
         "loss": mean_loss,
         "accuracy": count_correct(output, held_out.labels) / len(held_out),
@@ -150,7 +153,7 @@ def diverged(training: Training, held_out: Split, settings: Settings, error: Not
     not matter any more.
     """
     model = training.model.train()
-    with torch.no_grad():
+    with torch.no_grad(), models.errors_named(type(model).__name__):
         output = model(held_out.images[: settings.batch_size].clone())
     what = f"{error} after epoch {training.epoch}"
     if not torch.isfinite(output.amax(dim=1)).all():

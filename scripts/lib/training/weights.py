@@ -57,9 +57,10 @@ def load_state(model: torch.nn.Module, state: dict[str, Any]) -> None:
     Several elements of those are one place in memory, which cannot be written to.
     """
     for module in model.modules():
-        for name, buffer in module._buffers.items():
-            if buffer is not None and 0 in buffer.stride() and buffer.numel() > 1:
-                module._buffers[name] = buffer.clone(memory_format=torch.contiguous_format)
+        own = list(module.named_buffers(recurse=False, remove_duplicate=False))
+        for name, buffer in own:
+            if 0 in buffer.stride() and buffer.numel() > 1:
+                setattr(module, name, buffer.clone(memory_format=torch.contiguous_format))
     model.load_state_dict(state)
 
 
@@ -141,7 +142,9 @@ def unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 def _flatten_tensor(value: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
     if value.layout != torch.strided or value.is_quantized or value.is_meta:
-        raise TypeError(f"a tensor of layout {value.layout} on {value.device} is not dense")
+        raise TypeError(
+            f"a tensor of layout {value.layout} on {value.device} is not dense, and cannot be saved"
+        )
     name = str(len(tensors))
     # A copy: safetensors refuses tensors that share memory, or are not contiguous.
     copy = value.detach().cpu().resolve_conj().resolve_neg()
