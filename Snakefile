@@ -1,5 +1,6 @@
 """data -> train -> evaluate -> report. The config says what to run, the profile says where."""
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ sys.path.pop(0)
 
 command_line.never_fail_on_characters()
 
+if not os.access(".", os.W_OK):
+    raise WorkflowError("this folder cannot be written: clone the project into one that can")
 try:
     # A file given with --configfile stands alone. Snakemake passes it on to the jobs on other nodes.
     STUDY = read_study(workflow.overwrite_configfiles, workflow.config_settings.config)

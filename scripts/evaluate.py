@@ -12,10 +12,12 @@ import json
 import socket
 from pathlib import Path
 
+import lib.core.command_line as command_line  # first, for Ctrl-C
+
 import torch
 
 import models
-from lib.core import code_digests, command_line, provenance, records
+from lib.core import code_digests, provenance, records
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.settings import difference
@@ -35,7 +37,7 @@ def main() -> None:
     add("--data", type=Path, required=True, metavar="FILE", help="the file that it trained on")
     add(
         "--threads",
-        type=command_line.at_least(1),
+        type=command_line.at_least(1, 1024),
         default=1,
         help="CPU threads (default: %(default)s)",
     )

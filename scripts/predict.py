@@ -18,12 +18,13 @@ import logging
 import sys
 from pathlib import Path
 
+import lib.core.command_line as command_line  # first, for Ctrl-C
+
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
 import models
-from lib.core import command_line
 from lib.core.errors import UserError
 from lib.core.files import atomic_path
 from lib.core.layout import RunFiles

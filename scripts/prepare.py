@@ -8,11 +8,12 @@ record, NAME.prepared.json, with the file's digest.
 import json
 from pathlib import Path
 
+import lib.core.command_line as command_line  # first, for Ctrl-C
+
 import torch
 from safetensors.torch import save_file
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
-from lib.core import command_line
 from lib.core.errors import UserError
 from lib.core.files import atomic_path, read_json, sha256
 from lib.data import catalog, prepared_record

@@ -20,7 +20,8 @@ OUTPUT/figures/*.svg     the figures of the page
 
 from pathlib import Path
 
-from lib.core import command_line
+import lib.core.command_line as command_line  # first, for Ctrl-C
+
 from lib.core.files import write_csv, write_text
 from lib.core.layout import Layout
 from lib.reporting import figures, finished_runs, page, tables, verdict

@@ -9,11 +9,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import lib.core.command_line as command_line  # first, for Ctrl-C
+
 import pandas as pd
 
 from lib.cluster.jobs import Job, jobs
 from lib.cluster.summary import known_failure
-from lib.core import command_line
 from lib.core.errors import UserError
 from lib.study.config import add_argument, read_study
 from lib.study.outdated import RunCheck

@@ -26,10 +26,12 @@ import sys
 import time
 from pathlib import Path
 
+import lib.core.command_line as command_line  # first, for Ctrl-C
+
 import torch
 
 import models
-from lib.core import code_digests, command_line, provenance
+from lib.core import code_digests, provenance
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.settings import DEVICES, LOSSES, PRECISIONS, Settings, loss_output_mismatch
@@ -234,7 +236,12 @@ def read_arguments() -> tuple[Settings, argparse.Namespace]:
         default=defaults.device,
         help="cuda fails without a GPU, auto falls back to the CPU (default: %(default)s)",
     )
-    add("--threads", type=positive, default=1, help="CPU threads (default: %(default)s)")
+    add(
+        "--threads",
+        type=command_line.at_least(1, 1024),
+        default=1,
+        help="CPU threads (default: %(default)s)",
+    )
     add(
         "--log-interval",
         type=positive,
@@ -243,7 +250,7 @@ def read_arguments() -> tuple[Settings, argparse.Namespace]:
     )
     add(
         "--checkpoint-minutes",
-        type=float,
+        type=command_line.duration,
         default=5,
         metavar="MINUTES",
         help="in an epoch longer than this, how often to save a checkpoint (default: %(default)s)",
