@@ -64,6 +64,9 @@ def main() -> None:
     files = RunFiles(args.output)
     outcome = Outcome(files, identity)
     with Lease(args.output) as lease:
+        if outcome.is_complete() and lease.had_to_wait:
+            print(f"{args.output} is complete: the other process has finished it")
+            return
         if outcome.is_complete():
             print(
                 f"{args.output} is complete: trained with these settings, this data and this "

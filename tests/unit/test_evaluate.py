@@ -89,7 +89,7 @@ def test_weights_of_another_model(finished):
     (finished.run_folder("mlp") / "model.safetensors").write_bytes(weights.read_bytes())
     done = run(finished.run_folder("mlp"), finished.data, check=False)
     assert done.returncode == 1
-    assert "holds the weights of a different model than MLP" in done.stderr
+    assert "is truncated, corrupt, or not the file that" in done.stderr
     assert str(finished.run_folder("mlp") / "model.safetensors") in done.stderr
 
 
@@ -110,4 +110,8 @@ def test_other_data_than_it_was_trained_on(finished):
     finished.data.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     done = run(finished.run_folder("mlp"), finished.data, check=False)
     assert done.returncode == 1
-    assert "digests differ" in done.stderr
+    assert "is truncated or corrupt: its digest is not the one in" in done.stderr
+    finished.data.with_name("MNIST-small.prepared.json").unlink()
+    done = run(finished.run_folder("mlp"), finished.data, check=False)
+    assert done.returncode == 1
+    assert "digests" in done.stderr

@@ -195,7 +195,7 @@ def test_a_run_that_was_trained_again_but_not_evaluated_again(finished):
 
 def test_a_run_in_the_folder_of_another_seed(finished):
     shutil.copytree(finished.run_folder("cnn"), finished.run_folder("cnn", 2))
-    assert "of seed 1, in a folder of seed 2" in error_of(finished)
+    assert "is of seed 1, not of seed 2" in error_of(finished)
 
 
 @pytest.mark.parametrize("file", ["run.json", "evaluation.json"])

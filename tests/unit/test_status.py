@@ -9,6 +9,7 @@ from conftest import ROOT
 
 import status
 from lib.cluster import summary
+from lib.core import records
 from lib.core.failure_file import Failure
 from lib.core.progress_file import RunProgress
 from lib.study.config import read_study
@@ -38,6 +39,15 @@ def fail(study, files, **changes):
     mlp = study.experiments["mlp"]
     settings = {**mlp.training, "model": mlp.model, "device": "cpu", "seed": 1} | changes
     Failure({"settings": settings}, MESSAGE).write(files.failure)
+
+
+def trained(study, files, **changes):
+    """Write what a training leaves, all of it but real weights."""
+    files.weights.touch()
+    files.history.write_text("epoch,split,loss,accuracy\n1,test,0.1,0.9\n2,test,0.1,0.9\n")
+    settings = study.experiments["mlp"].settings(1) | changes
+    record = {"settings": settings, "data_sha256": "0", "code": {}}
+    records.write(files.record, record, [files.weights, files.history])
 
 
 def test_a_run_that_was_not_started(study):
@@ -74,8 +84,16 @@ def test_a_run_that_trains(study, mlp):
     assert "It is training." in status.explain(study, [], "mlp/seed1")
 
 
+def test_a_run_that_is_out_of_date(study, mlp):
+    trained(study, mlp, epochs=99)
+    said = status.explain(study, [], "mlp/seed1")
+    assert said.startswith("mlp/seed1: out of date\n  to train again: other settings (epochs)\n")
+    assert "It will be trained again." in said
+    assert "mlp, seed 1: train is not done" in summary.unfinished(study)
+
+
 def test_a_run_that_is_trained(study, mlp):
-    mlp.record.touch()
+    trained(study, mlp)
     assert "its evaluation was not started" in status.explain(study, [], "mlp/seed1")
 
 
@@ -131,7 +149,7 @@ def test_a_progress_file_of_other_types_is_no_progress(study, mlp, change):
 
 
 def test_a_history_with_a_nul_is_none(study, mlp):
-    mlp.record.touch()
+    trained(study, mlp)
     mlp.history.write_bytes(b"epoch,split,loss,accuracy\n1,te\0st,0.1,0.9\n")
     assert "trained" in status.table(study, [])
 
