@@ -10,7 +10,7 @@ The files are in DATA_DIR/NAME/raw afterwards, and --output is a JSON file that 
 from pathlib import Path
 
 from lib.core import command_line
-from lib.core.files import write_json
+from lib.core.files import check_folder, write_json
 from lib.data import catalog
 from lib.data.raw_files import download_file, intact_files, lock
 from lib.data.sources import all_sources, log
@@ -52,6 +52,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
+    check_folder(args.data_dir, "data_dir")
     entry = catalog.load(args.datasets_file, args.dataset)
     folder = catalog.raw_dir(args.data_dir, args.dataset)
     files = intact_files(folder, entry)

@@ -333,7 +333,7 @@ def test_torchvisions_mirrors_are_asked(monkeypatch):
 def test_a_folder_in_the_place_of_the_data_dir_or_a_file(tmp_path):
     (tmp_path / "data").touch()
     done = download(tmp_path, DATA, check=False)
-    assert f"{tmp_path}/data/MNIST-small/raw does not hold the data and cannot" in done.stderr
+    assert f"error: data_dir: {tmp_path}/data is a file, not a folder" in done.stderr
     (tmp_path / "data").unlink()
     (raw(tmp_path) / NAMES[-1]).mkdir(parents=True)
     done = download(tmp_path, DATA, check=False)

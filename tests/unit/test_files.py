@@ -111,3 +111,11 @@ def test_a_temporary_file_of_an_impossible_process_is_kept(tmp_path):
     part = leftover(tmp_path / "a", socket.gethostname(), 10**30, age=3600)
     files.write_text(tmp_path / "a", "")
     assert part.exists()
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    files.check_folder(tmp_path / "new" / "folder", "data_dir")
+    for path in (tmp_path / "file", tmp_path / "file" / "folder"):
+        with pytest.raises(UserError, match=r"data_dir: .*/file is a file, not a folder"):
+            files.check_folder(path, "data_dir")

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from test_download import read_only
 
 import status
 from lib.cluster import summary
@@ -169,3 +172,17 @@ def test_a_damaged_record_is_named_where_resources_are_counted(study, mlp, capsy
     mlp.record.write_text("[]")
     summary.write_resources(study)
     assert f"no resources.csv: {mlp.record} was not written by" in capsys.readouterr().out
+
+
+def test_a_study_that_cannot_be_written(tmp_path):
+    text = (ROOT / CONFIG).read_text().replace("results_dir: results/small", "results_dir: PATH")
+    (tmp_path / "config.yaml").write_text(text.replace("PATH", str(tmp_path)))
+
+    def run(name):
+        command = [*read_only(tmp_path), sys.executable, f"scripts/{name}.py", "--configfile"]
+        command.append(tmp_path / "config.yaml")
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+    done = run("resources")
+    assert done.stderr == f"error: cannot write {tmp_path}/resources.csv: Read-only file system\n"
+    assert "not started" in run("status").stdout

@@ -169,6 +169,17 @@ def select(content: Any, kinds: dict[str, Any]) -> dict[str, Any] | None:
     return values
 
 
+def check_folder(path: Path, where: str) -> None:
+    """Check that a path is a folder, or can become one.
+
+    Raises:
+        UserError: a file is in its place, or in that of a folder above it; `where` names the key.
+    """
+    for each in (path, *path.parents):
+        if each.exists() and not each.is_dir():
+            raise UserError(f"{where}: {each} is a file, not a folder; name another folder")
+
+
 def sha256(*paths: Path) -> str:
     """Return the SHA-256 of the files' contents, one after the other, in hexadecimal."""
     digest = hashlib.sha256()
