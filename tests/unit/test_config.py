@@ -322,3 +322,23 @@ def test_every_known_data_set_is_valid():
         entry = catalog.load(ROOT / "config/datasets.yaml", name)
         assert catalog.idx_size(entry, "train_images") == 47040016
         assert catalog.idx_size(entry, "test_labels") == 10008
+
+
+@pytest.mark.parametrize("place", ["", "logs", "runs", "runs/one", "runs/one/seed1"])
+def test_a_file_in_the_place_of_a_folder(tmp_path, place):
+    results = tmp_path / "results"
+    path = results / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("not a folder")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"results_dir: {results}\nexperiments: {{one: {{model: {{name: MLP}}}}}}\n")
+    with pytest.raises(UserError, match=f"config.yaml: results_dir: {path} is a file"):
+        read_study([config], {})
+
+
+def test_a_file_in_the_place_of_the_data(tmp_path):
+    (tmp_path / "data").write_text("not a folder")
+    config = tmp_path / "config.yaml"
+    config.write_text(f"data_dir: {tmp_path}/data\nresults_dir: {tmp_path}/results\n")
+    with pytest.raises(UserError, match=r"config.yaml: data_dir: .*data is a file"):
+        read_study([config], {})

@@ -12,6 +12,7 @@ from typing import Any
 import models
 from lib.core import strict_yaml
 from lib.core.errors import UserError
+from lib.core.files import check_folder
 from lib.core.settings import (
     COMPONENTS,
     LOSSES,
@@ -72,7 +73,22 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
         raise UserError("\n".join(problems))
     for key in ("results_dir", "data_dir"):
         config[key] = expanded(config[key], f"{where}: {key}")
-    return make_study(config, entry)
+    study = make_study(config, entry)
+    check_folders(study, where)
+    return study
+
+
+def check_folders(study: Study, where: str) -> None:
+    """Check that no file is in the place of a folder that will be written to.
+
+    Raises:
+        UserError: one is.
+    """
+    check_folder(Path(study.data_dir), f"{where}: data_dir")
+    places = [study.layout.logs, *(study.layout.run(*run).folder for run in study.runs)]
+    for place in places:
+        if not place.is_dir():
+            check_folder(place, f"{where}: results_dir")
 
 
 def require_mapping(content: Any, where: str) -> dict:
