@@ -53,8 +53,9 @@ def main() -> None:
     files = RunFiles(args.run)
     record = read_trained(files)
     settings = record["settings"]
-    models.find(settings["model"]["name"])  # imported now, so that the code's digest includes it
-    code = code_digests.imported_files()
+    name = settings["model"]["name"]
+    models.find(name)  # imported now, so that the code's digest includes it
+    code = code_digests.files_behind(models.file_of(name))
     code_sha256, own_code = code_digests.combined_digest(code), code_digests.file_digests(code)
     digest, _ = prepared_record.verified_digest(args.data)
     check_origin(files, record, args.settings, digest)

@@ -52,8 +52,9 @@ def main() -> None:
     process.prepare()
     settings, args = read_arguments()
     device = devices.choose(settings.device)
-    models.find(settings.model["name"])  # imported now, so that the code's digest includes it
-    code = code_digests.imported_files()
+    name = settings.model["name"]
+    models.find(name)  # imported now, so that the code's digest includes it
+    code = code_digests.files_behind(models.file_of(name))
     data_sha256, dataset = prepared_record.verified_digest(args.data)
     identity = {
         "settings": settings.as_dict(),

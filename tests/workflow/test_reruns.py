@@ -163,12 +163,19 @@ def test_a_new_model_file_retrains_nothing(finished):
     assert finished.planned() == set()
 
 
-def test_an_edited_helper_of_a_model_retrains_that_model(finished):
+@pytest.mark.parametrize(
+    "imports",
+    [
+        ("import torch\n", "\nfrom . import helper\n"),
+        ('[N, classes]."""\n', "        from models.helper import SIZE  # noqa\n"),
+    ],
+    ids=["at the top", "when it is called"],
+)
+def test_an_edited_helper_of_a_model_retrains_that_model(finished, imports):
     """What a model imports of the project's own files counts, by whatever kind of import."""
     (finished.folder / "scripts/models/helper.py").write_text("SIZE = 64\n")
-    finished.edit(
-        "scripts/models/mlp.py", "import torch\n", "import torch\n\nfrom . import helper\n"
-    )
+    place, statement = imports
+    finished.edit("scripts/models/mlp.py", place, place + statement)
     finished.snakemake("results/small/report.csv")
     with (finished.folder / "scripts/models/helper.py").open("a") as helper:
         helper.write("# edited\n")

@@ -25,6 +25,14 @@ def imported_files() -> list[Path]:
     return sorted(path for path in paths if path.is_relative_to(SCRIPTS))
 
 
+def files_behind(*scripts: Path) -> list[Path]:
+    """Return the files that this process has imported, and those that the scripts may import yet.
+
+    A model may import a helper only when it is called.
+    """
+    return sorted({*imported_files(), *files_of(*scripts)})
+
+
 def files_of(*scripts: Path) -> list[Path]:
     """Return the scripts and all of the project's own files that they import, sorted.
 
