@@ -27,7 +27,7 @@ run: venv  ## set up, train the lesson's MLP and CNN on this machine, write resu
 watch: venv  ## show the progress of the runs while they train, here or on Slurm
 	@$(call study,watch)
 
-check: venv  ## ask Slurm whether it would take the jobs of config/ with profiles/slurm
+check: venv  ## try the models of config/, ask Slurm whether it would take the jobs
 	@$(call study,check)
 
 status: venv  ## show the runs by experiment and seed: Slurm state, epoch, accuracy

@@ -7,10 +7,11 @@ checked. Each error names the key to change, or the line of the model.
 
 from pathlib import Path
 
+import lib.core.command_line as command_line  # first, for Ctrl-C
+
 import torch
 
 from lib.cluster import preflight
-from lib.core import command_line
 from lib.core.errors import UserError
 from lib.core.settings import Settings
 from lib.study.config import add_argument, read_study
