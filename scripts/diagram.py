@@ -5,6 +5,7 @@ Snakemake draws the graph of the rules; here its numbered nodes get the names of
 
 import re
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 from lib.core import command_line, subprocesses
@@ -27,11 +28,14 @@ def main() -> None:
     write_text(args.file, FENCED.sub(f"```mermaid\n{named(graph)}```", text, count=1))
 
 
-def named(graph: str) -> str:
+def named(mermaid: str) -> str:
     """Return a rule graph of Snakemake with stages instead of numbers, in the order of the work."""
-    names = dict(re.findall(r"(id\d+)\[(\w+)\]", graph))
-    edges = [(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", graph)]
-    order = list(reversed(names.values()))  # Snakemake begins with the target
+    names = dict(re.findall(r"(id\d+)\[(\w+)\]", mermaid))
+    edges = [(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", mermaid)]
+    graph = TopologicalSorter()
+    for before, after in edges:
+        graph.add(after, before)
+    order = list(graph.static_order())
     edges = sorted(edges, key=lambda edge: [order.index(stage) for stage in edge])
     return "flowchart LR\n" + "".join(f"    {a} --> {b}\n" for a, b in edges if b != "all")
 

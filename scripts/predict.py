@@ -45,7 +45,12 @@ def main() -> None:
     add("images", nargs="+", type=Path, metavar="IMAGE", help="image files, a drawing in each")
     add("--model", type=Path, required=True, metavar="DIR", help="a run's folder, from train.py")
     add("--csv", action="store_true", help="print CSV (default: a table to read)")
-    add("--show", type=Path, metavar="FILE", help="draw what the network sees, as a PNG file")
+    add(
+        "--show",
+        type=Path,
+        metavar="FILE",
+        help="a PNG file to draw what the network sees (default: none)",
+    )
     add("--any-classes", action="store_true", help="also if the classes are not the ten digits")
     args = parser.parse_args()
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # damaged files are reported here
@@ -53,15 +58,15 @@ def main() -> None:
         check_picture(args.show, args.images)
 
     record = read_record(args.model, args.any_classes)
-    framed = frame_all(args.images, *record["image_size"])
+    images, framed = frame_all(args.images, *record["image_size"])
     if framed:
-        sure = classify(np.stack(list(framed.values())), args.model, record)
-        (print_csv if args.csv else print_table)(list(framed), record["classes"], sure)
+        sure = classify(np.stack(framed), args.model, record)
+        (print_csv if args.csv else print_table)(images, record["classes"], sure)
     if framed and args.show:
-        save_picture(args.show, list(framed.values()))
+        save_picture(args.show, framed)
         say(f"what the network saw is in {args.show}")
     sys.stdout.flush()
-    sys.exit(0 if len(framed) == len(set(args.images)) else 1)
+    sys.exit(0 if len(framed) == len(args.images) else 1)
 
 
 def say(text: str) -> None:
@@ -99,18 +104,23 @@ def read_record(model: Path, any_classes: bool) -> dict:
     return record
 
 
-def frame_all(images: list[Path], height: int, width: int) -> dict[Path, np.ndarray]:
-    """Return images in MNIST's frame, uint8 [height, width] each; report those that cannot be."""
-    framed = {}
-    for path in dict.fromkeys(images):
+def frame_all(paths: list[Path], height: int, width: int) -> tuple[list[Path], list[np.ndarray]]:
+    """Return the files that can be classified, and their images in MNIST's frame, uint8.
+
+    Of the others, say why they cannot be.
+    """
+    good, framed = [], []
+    for path in paths:
         try:
-            framed[path], removed = framed_file(path, height, width)
+            image, removed = framed_file(path, height, width)
         except UserError as error:
             say(f"error: {error}")
-        else:
-            if removed:
-                say(f"{path}: {', '.join(removed)}")
-    return framed
+            continue
+        good.append(path)
+        framed.append(image)
+        if removed:
+            say(f"{path}: {', '.join(removed)}")
+    return good, framed
 
 
 def classify(framed: np.ndarray, model: Path, record: dict) -> list[list[float]]:

@@ -37,7 +37,7 @@ def test_it_writes_what_the_design_says(finished_once):
         for experiment in ("mlp", "cnn")
     }
     logs |= {"logs/download-MNIST-small.log", "logs/prepare-MNIST-small.log", "logs/report.log"}
-    data = {"data/MNIST-small.json", "data/MNIST-small.safetensors"}
+    data = {f"data/MNIST-small.{end}" for end in ("json", "prepared.json", "safetensors")}
     raw = {file for file in files if file.startswith("data/MNIST-small/raw/")}
     assert files - raw == runs | logs | data | {
         "report.csv", "summary.csv", "comparisons.csv", "report.html", "resources.csv",
@@ -198,9 +198,10 @@ def test_one_failed_experiment_stops_no_other(project):
     done = project.snakemake(config="bad.yaml", check=False)
     assert done.returncode != 0
     assert (project.run_folder("mlp") / "accuracy.csv").is_file()
-    assert not (project.results / "report.csv").exists()
+    assert [row["experiment"] for row in report(project.results / "report.csv")] == ["mlp"]
     assert "the training loss is nan at epoch 1, step 2" in done.stdout  # the failed log is shown
-    ending = done.stdout[done.stdout.index("Not finished:") :]
+    ending, incomplete = done.stdout.split("Not finished:")[1].split("\n\n", 1)
+    assert "1 of 2 runs is missing" in incomplete.replace("\n", " ")
     assert "bad, seed 1: train failed: the training loss is nan at epoch 1, step 2: " in ending
     assert "; change experiments.bad in the config\n" in ending
     assert "resumes" not in ending

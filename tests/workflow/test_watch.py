@@ -132,7 +132,7 @@ def test_a_run_of_other_settings_is_out_of_date(piped, tmp_path):
     project.edit("tests/data/config.yaml", "{name: MLP},", "{name: MLP}, batch_size: 32,")
     assert "out of date" in project.script("status", *CONFIG).stdout.splitlines()[1]
     why = project.script("status", *CONFIG, "--why", "mlp/seed1").stdout
-    assert "mlp/seed1: out of date: other settings (batch_size)" in why
+    assert "mlp/seed1: out of date\n  to train again: other settings (batch_size)\n" in why
     assert "It will be trained again" in why
 
 

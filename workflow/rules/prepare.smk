@@ -6,8 +6,8 @@ rule prepare:
         again(OUTDATED.prepare),
         listing=FILES.listing(STUDY.dataset).as_posix(),
     output:
-        PREPARED,
-        PREPARED_RECORD,
+        data=PREPARED,
+        record=PREPARED_RECORD,
     log:
         FILES.log("prepare", STUDY.dataset).as_posix(),
     localrule: True
@@ -21,5 +21,5 @@ rule prepare:
     shell:
         "python scripts/prepare.py --dataset {params.dataset:q}"
         " --datasets-file {params.datasets_file:q} --files {input.listing:q}"
-        " --output {output[0]:q}"
+        " --output {output.data:q}"
         " > {log:q} 2>&1"

@@ -63,7 +63,10 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
 
     strict_yaml.check(config, "config", where)
     config = with_defaults(config)
-    entry = catalog.load(Path(config["datasets_file"]), config["dataset"])
+    try:
+        entry = catalog.load(Path(config["datasets_file"]), config["dataset"])
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
     problems = [
         f"{where}: experiments.{name}: {problem}"
         for name, experiment in config["experiments"].items()
