@@ -51,7 +51,7 @@ def main() -> None:
         metavar="FILE",
         help="a PNG file to draw what the network sees (default: none)",
     )
-    add("--any-classes", action="store_true", help="also if the classes are not the ten digits")
+    add("--any-classes", action="store_true", help="any classes (default: the ten digits only)")
     args = parser.parse_args()
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # damaged files are reported here
     if args.show:

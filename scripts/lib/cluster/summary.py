@@ -73,7 +73,7 @@ def report_what_is_done(study: Study, command: str) -> str:
     options += ["--out-of-date", *out_of_date] if out_of_date else []
     script = Path("scripts", "report.py")
     done = subprocesses.run([sys.executable, script, *options], timeout=REPORT_TIMEOUT)
-    return done.stdout if done.ok else f"No report on the runs that are done: {done.message}"
+    return f"\n{done.stdout if done.ok else f'No report on the runs that are done: {done.message}'}"
 
 
 def write_resources(study: Study) -> None:
