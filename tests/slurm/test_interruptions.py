@@ -15,6 +15,7 @@ from conftest import BIN, fresh_project
 from slurm_project import NETWORK, SlurmProject, wait_for
 
 from lib.cluster import executor
+from lib.core.layout import TRAINED
 
 CNN = f"cnn: {{{NETWORK}, mem_mb: 1600, runtime: 10, epochs: 12}}"
 DIVERGING = (
@@ -103,6 +104,17 @@ def no_gpu(project):
     return failing(project, "gpu")
 
 
+def broken(project):
+    """Train what was trained with code that does not work any more."""
+    project.configure("mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}")
+    project.slurm_run()
+    outputs = [project.run_folder("mlp") / name for name in TRAINED]
+    before = [path.read_bytes() for path in outputs]
+    project.edit("scripts/models/mlp.py", "self.fc2(x)", "self.fc3(x)")
+    failed = project.slurm_run("--retries", "0", check=False)
+    return failed, before, [path.read_bytes() for path in outputs if path.exists()]
+
+
 def failing(project, experiment):
     """Run to the failure; return what was said, and the seconds since it was first in the log."""
     process = project.start()
@@ -118,7 +130,7 @@ def lesson(project):
     project.slurm_run()
 
 
-INTERRUPTIONS = (ctrl_c, killed, useless, full, diverging, no_gpu, lesson)
+INTERRUPTIONS = (ctrl_c, killed, useless, full, broken, diverging, no_gpu, lesson)
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +260,11 @@ def test_make_status_and_why(slurm, tmp_path):
     done = project.run("make", "why", "RUN=nosuch/seed1", env=environment, check=False)
     assert done.returncode != 0
     assert "there is no run 'nosuch/seed1'; there are: mlp/seed1, cnn/seed1" in done.stdout
+
+
+def test_a_failed_training_leaves_the_run_before_it(stage):
+    """Snakemake on the node brings it back; Snakemake here must not remove it."""
+    _, (failed, before, after) = stage(broken)
+    assert failed.returncode != 0
+    assert "has no attribute 'fc3'" in failed.stdout
+    assert after == before
