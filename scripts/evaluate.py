@@ -26,6 +26,7 @@ from lib.training import metrics, process
 from lib.training.accuracy import accuracy_table, prediction_table, write_evaluation
 from lib.training.outcome import read_trained
 from lib.training.recipe import loss_function
+from lib.training.state import seed_everything
 from lib.training.weights import load_weights
 
 
@@ -59,6 +60,8 @@ def main() -> None:
     code_sha256, own_code = code_digests.combined_digest(code), code_digests.file_digests(code)
     digest, _ = prepared_record.verified_digest(args.data)
     check_origin(files, record, args.settings, digest)
+    # As in the training: what a constructor draws and keeps for itself is then the same.
+    seed_everything(settings["seed"])
     dataset = prepared.load(args.data)
     test = dataset.test_split()
     model = models.build(settings["model"], dataset.image_size, len(dataset.classes))

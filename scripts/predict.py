@@ -31,6 +31,7 @@ from lib.core.layout import RunFiles
 from lib.data.drawings import framed_file
 from lib.training.metrics import probabilities
 from lib.training.outcome import read_trained
+from lib.training.state import seed_everything
 from lib.training.weights import load_weights
 
 DIGITS = list("0123456789")
@@ -130,6 +131,7 @@ def classify(framed: np.ndarray, model: Path, record: dict) -> list[list[float]]
         UserError: the weights are not the model's, or give no probabilities.
     """
     settings = record["settings"]["model"]
+    seed_everything(record["settings"]["seed"])  # as in the evaluation
     network = models.build(settings, tuple(record["image_size"]), len(record["classes"]))
     load_weights(network, RunFiles(model).weights)
     network.eval()

@@ -189,7 +189,7 @@ def attempt(config, file, stop, data):
     """Train as a new process does: nothing but the checkpoint is left of the one before."""
     checkpoints = Interrupting(file, {}, interval=1e9)
     checkpoints.left = stop
-    seed_everything(time.time_ns() if file.exists() else config.seed)
+    seed_everything(config.seed)
     model = models.build(config.model, SIZE, CLASSES)
     progress = Progress(config, IMAGES, 10)
     return loop.train(
@@ -239,6 +239,7 @@ def judge(source, config, stop, folder):
         assert rows == resumed_rows
         assert_same_weights(model, again)
         save_weights(model, folder / "weights")
+        seed_everything(config.seed)
         loaded = models.build(config.model, SIZE, CLASSES)
         load_weights(loaded, folder / "weights")
         held_out = splits()[1]

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
+from own_models import net
 from safetensors.torch import load_file
 
 from lib.data import prepared
@@ -115,3 +116,21 @@ def test_other_data_than_it_was_trained_on(finished):
     done = run(finished.run_folder("mlp"), finished.data, check=False)
     assert done.returncode == 1
     assert "digests" in done.stderr
+
+
+ROLLING = net("self.shift = random.randrange(4)", "x = x.roll(196 * self.shift, 1)")
+
+
+def test_what_a_constructor_draws_is_the_same_as_in_the_training(finished, tmp_path):
+    """The dry step refuses such a model, but for the seeds with which it draws the same twice."""
+    (finished.folder / "scripts/models/net.py").write_text(ROLLING)
+    settings = ("--model", "Net", "--loss", "cross_entropy", "--epochs", "1")
+    for seed in range(50):
+        options = ("--data", finished.data, "--output", tmp_path, "--seed", seed)
+        done = finished.script("train", *settings, *options, check=False)
+        if done.returncode == 0:
+            break
+        assert "is random in a model" in done.stdout
+    finished.script("evaluate", "--run", tmp_path, "--data", finished.data)
+    evaluation = json.loads((tmp_path / "evaluation.json").read_text())
+    assert evaluation["test_loss"] == pd.read_csv(tmp_path / "history.csv").iloc[-1]["loss"]
