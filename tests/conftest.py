@@ -14,6 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SMALL_CONFIG = "tests/data/config.yaml"
 IN_CI = os.environ.get("CI") == "true"
+# The suite may run below `make test`: a make that a test starts is not a part of that one.
+for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(name, None)
 # As the README says: snakemake is called by its path, nothing is activated.
 BIN = Path(sys.executable).parent
 
