@@ -25,8 +25,9 @@ FILES = STUDY.layout
 
 # A file of the time of this start, if there is anything out of date. See `again`.
 NOW = Path(".snakemake", "out-of-date")
-# A report of other runs, or one that was made while runs were missing.
-OLD_REPORT = workflow.is_main_process and not reports_on(FILES, STUDY.runs)
+# A report of other runs, or one that was made while runs were missing, or from files that are not
+# there any more.
+OLD_REPORT = workflow.is_main_process and (OUTDATED.incomplete or not reports_on(FILES, STUDY.runs))
 if workflow.is_main_process and (OUTDATED or OLD_REPORT or not NOW.exists()):
     NOW.parent.mkdir(exist_ok=True)
     NOW.write_text(datetime.now().isoformat())
@@ -51,9 +52,9 @@ PREPARED_RECORD = FILES.prepared_record(STUDY.dataset).as_posix()
 CONTENT = json.dumps(catalog.content_of(STUDY.dataset_entry), sort_keys=True)
 
 
-def outputs_of_all_runs(*stages):
-    """Return the files that stages write, for all runs."""
-    return [path for run in STUDY.runs for stage in stages for path in FILES.outputs(stage, *run)]
+def outputs_of_all_runs(stage):
+    """Return the files that a stage writes, for all runs."""
+    return [path for run in STUDY.runs for path in FILES.outputs(stage, *run)]
 
 
 @functools.cache
@@ -78,20 +79,18 @@ def again(reason):
     return NOW.as_posix() if reason else ancient(NOW.as_posix())
 
 
-def data_record(done):
-    """Return the prepared data's record as the input of a job.
+def data_and_reason(wildcards, stage):
+    """Return two inputs of a stage of a run: the record beside the data, and that of `again`.
 
-    Its time makes nothing run again that is done. Snakemake, however, does not see that a job must
-    run if all its inputs are `ancient` and one of them is made again.
+    The record's time makes nothing run again that is done. Snakemake, however, does not see that a
+    job must run if all its inputs are `ancient` and one of them is made again.
     """
-    return ancient(PREPARED_RECORD) if done else PREPARED_RECORD
-
-
-def is_done(wildcards, stage):
-    """Return whether a stage of a run has nothing to do."""
     run = run_of(wildcards)
-    outdated = run in OUTDATED.train or (stage == "evaluate" and run in OUTDATED.evaluate)
-    return FILES.run(*run).is_complete(stage) and not outdated
+    reason = OUTDATED.train.get(run)
+    if stage == "evaluate":
+        reason = reason or OUTDATED.evaluate.get(run)
+    done = not reason and FILES.run(*run).is_complete(stage)
+    return [ancient(PREPARED_RECORD) if done else PREPARED_RECORD, again(reason)]
 
 
 def run_of(wildcards):

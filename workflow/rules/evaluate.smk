@@ -3,10 +3,8 @@
 
 rule evaluate:
     input:
-        lambda wildcards: data_record(is_done(wildcards, "evaluate")),
-        lambda wildcards: again(OUTDATED.evaluate.get(run_of(wildcards))),
+        lambda wildcards: data_and_reason(wildcards, "evaluate"),
         run=TRAINED,
-        data=ancient(PREPARED),
     output:
         EVALUATED,
     log:
@@ -16,6 +14,7 @@ rule evaluate:
         mem_mb=lambda wildcards, attempt: request_of(wildcards, attempt).mem_mb,
         runtime=5,
     params:
+        data=lambda wildcards, output: PREPARED,
         run=subpath(output[0], parent=True),
         settings=lambda wildcards, output: json.dumps(
             experiment_of(wildcards).settings(int(wildcards.seed))
@@ -32,7 +31,7 @@ rule evaluate:
         # that has just ended, if slurmctld was away or the node was taken for lost. The training's
         # log takes the place of the link to it. The first line: as in train.
         'echo "$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
-        " > {log:q} && python scripts/evaluate.py --run {params.run:q} --data {input.data:q}"
+        " > {log:q} && python scripts/evaluate.py --run {params.run:q} --data {params.data:q}"
         " --settings {params.settings:q} --threads {threads} >> {log:q} 2>&1"
         " && rm -f {params.leftovers:q}"
         " && if [ -e {params.train_text:q} ]; then"

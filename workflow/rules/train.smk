@@ -3,9 +3,7 @@
 
 rule train:
     input:
-        lambda wildcards: data_record(is_done(wildcards, "train")),
-        lambda wildcards: again(OUTDATED.train.get(run_of(wildcards))),
-        data=ancient(PREPARED),
+        lambda wildcards: data_and_reason(wildcards, "train"),
     output:
         # What was trained before stays until the new training is complete.
         [update(path) for path in TRAINED],
@@ -18,6 +16,7 @@ rule train:
         runtime=lambda wildcards, attempt: request_of(wildcards, attempt).runtime,
         gpu=lambda wildcards: request_of(wildcards).gpus,
     params:
+        data=lambda wildcards, output: PREPARED,
         run=subpath(output[0], parent=True),
         # Functions of `output` are not recorded: the run's record says what it was trained with.
         options=lambda wildcards, output: experiment_of(wildcards).train_options,
@@ -33,5 +32,5 @@ rule train:
         "mkdir -p {params.run:q} && echo "
         '"$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
         " >> {params.text:q} && ln -sf {params.link:q} {log:q}"
-        " && python scripts/train.py --data {input.data:q} --output {params.run:q}"
+        " && python scripts/train.py --data {params.data:q} --output {params.run:q}"
         " --seed {wildcards.seed} --threads {threads} {params.options:q} >> {params.text:q} 2>&1"

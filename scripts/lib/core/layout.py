@@ -98,7 +98,8 @@ class RunFiles:
 
     def is_complete(self, stage: str) -> bool:
         """Return whether all files of a stage exist."""
-        return all((self.folder / name).is_file() for name in STAGES[stage])
+        folder = str(self.folder)  # not a Path per file: asked for all files of a thousand runs
+        return all(os.path.isfile(f"{folder}/{name}") for name in STAGES[stage])  # noqa: PTH113
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,8 @@ class Layout:
 
     def outputs(self, stage: str, experiment: str, seed: int | str) -> list[str]:
         """Return the paths of the files that a stage writes for a run."""
-        folder = self.run(experiment, seed).folder
-        return [(folder / name).as_posix() for name in STAGES[stage]]
+        folder = self.run(experiment, seed).folder.as_posix()
+        return [f"{folder}/{name}" for name in STAGES[stage]]
 
     def listing(self, dataset: str) -> Path:
         """Return the list of a data set's raw files."""
@@ -174,7 +175,7 @@ class Layout:
         While a run is not evaluated yet, the text of its training's log is in the run's folder. A
         symbolic link, since some cluster file systems refuse hard links across folders.
         """
-        return os.path.relpath(self.run(experiment, seed).log, self.logs)
+        return f"../{self.run_path(experiment, seed)}/{RunFiles(Path()).log}"
 
     @property
     def slurm_logs(self) -> Path:

@@ -88,10 +88,12 @@ def check_folders(study: Study, where: str) -> None:
         UserError: one is.
     """
     check_folder(Path(study.data_dir), f"{where}: data_dir")
-    places = [study.layout.logs, *(study.layout.run(*run).folder for run in study.runs)]
-    for place in places:
-        if not place.is_dir():
-            check_folder(place, f"{where}: results_dir")
+    check_folder(study.layout.logs, f"{where}: results_dir")
+    check_folder(study.layout.results / "runs", f"{where}: results_dir")
+    folders = [study.layout.run(*run).folder for run in study.runs]
+    for place in {folder.parent for folder in folders}.union(folders):
+        if place.is_file():
+            raise UserError(f"{where}: results_dir: {place} is a file, not a folder")
 
 
 def require_mapping(content: Any, where: str) -> dict:

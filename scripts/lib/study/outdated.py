@@ -4,7 +4,7 @@ The runs' own records decide, not Snakemake's: those are in `.snakemake`, which 
 not have, and they know what was planned, not what was done. So settings that mean the same are the
 same, however they are written, and results that are copied with their folder count as they are.
 
-It says nothing of files that are missing: Snakemake sees those.
+It says nothing of files that are not there yet: Snakemake sees those.
 """
 
 from collections import Counter
@@ -31,6 +31,7 @@ class Outdated:
     prepare: str | None = None
     train: dict[tuple[str, int], str] = field(default_factory=dict)
     evaluate: dict[tuple[str, int], str] = field(default_factory=dict)
+    incomplete: bool = False  # whether a run lacks files
 
     def __bool__(self) -> bool:
         return bool(self.download or self.prepare or self.train or self.evaluate)
@@ -62,6 +63,11 @@ def find(study: Study) -> Outdated:
         stage, why = check.problem(*run) or (None, "")
         if stage:
             getattr(outdated, stage)[run] = why
+        if not outdated.incomplete:
+            outdated.incomplete = not study.layout.run(*run).is_complete("evaluate")
+    missing = study.layout.prepared_record(study.dataset).is_file() and not data.is_file()
+    if missing and (outdated.incomplete or outdated.train or outdated.evaluate):
+        outdated.prepare = f"{data} is missing, and needed"
     return outdated
 
 
@@ -80,11 +86,12 @@ class RunCheck:
     def problem(self, experiment: str, seed: int) -> tuple[str, str] | None:
         """Return the stage of a run that must be run again, and why, or None.
 
-        Nothing is said of a run whose training has not written all its files yet.
+        Nothing is said of a run that is not trained yet, or not evaluated yet.
         """
         files = self.study.layout.run(experiment, seed)
         if not files.is_complete("train"):
-            return None
+            gone = files.is_complete("evaluate")
+            return ("train", "files of its training are missing") if gone else None
         settings = self.study.experiments[experiment].settings(seed)
         try:
             record = read_trained(files)
