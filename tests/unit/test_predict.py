@@ -257,6 +257,20 @@ def test_a_thin_border_around_an_image_of_28_pixels(digits, light):
     assert known >= 14
 
 
+def test_strokes_of_a_tiny_image_depend_on_the_image_only():
+    """Whatever was in the memory that is used for it before."""
+    rng = np.random.default_rng(1)
+    for height, width in [(2, 3), (2, 20), (3, 3), (3, 8), (4, 7), (4, 8)] * 20:
+        gray = rng.integers(0, 256, (height, width)).astype(float)
+        found = []
+        for rest in (0.0, np.inf):
+            # NumPy keeps the memory of small arrays for the next ones.
+            freed = [np.full(size, rest) for size in range(1, 130) for _ in range(8)]
+            del freed
+            found.append(drawings.find_strokes(gray)[0])
+        np.testing.assert_array_equal(*found)
+
+
 def test_what_is_inside_a_digit_is_no_reason_to_remove_the_digit():
     ring = Image.new("L", (200, 200), "white")
     ImageDraw.Draw(ring).ellipse([40, 20, 160, 180], outline=0, width=12)

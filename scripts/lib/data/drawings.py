@@ -181,7 +181,9 @@ def closing(padded: np.ndarray, window: int) -> np.ndarray:
 def has_dark_strokes(gray: np.ndarray) -> bool:
     """Return whether the few pixels that differ most from those around them are darker."""
     small = resized(gray, 64)
-    difference = small - ndimage.median_filter(small, 33)
+    # With a window of more than twice the image, SciPy reads what is not the image's.
+    window = min(33, 2 * min(small.shape) - 1)
+    difference = small - ndimage.median_filter(small, window)
     return float((difference**3).sum()) <= 0
 
 
