@@ -136,18 +136,32 @@ RANDOM = net(
 )
 
 
-def test_all_random_numbers_and_extra_state_come_back(splits, tmp_path):
-    config = replace(SETTINGS, model={"name": "Net"}, loss="cross_entropy", epochs=2)
-    for folder in ("a", "b", "model"):
-        (tmp_path / folder).mkdir()
-    with own_model(tmp_path / "model", RANDOM):
-        _, rows, weights = with_interruptions(splits, tmp_path / "a", [], config, "Net")
-        run, again, resumed = with_interruptions(splits, tmp_path / "b", [5, 7], config, "Net")
+def resumed_alike(splits, folder, source, optimizer=SETTINGS.optimizer):
+    """Train a model with and without interruptions; return the latter if nothing differs."""
+    config = replace(
+        SETTINGS, model={"name": "Net"}, loss="cross_entropy", epochs=2, optimizer=optimizer
+    )
+    for name in ("a", "b", "model"):
+        (folder / name).mkdir()
+    with own_model(folder / "model", source):
+        _, rows, weights = with_interruptions(splits, folder / "a", [], config, "Net")
+        run, again, resumed = with_interruptions(splits, folder / "b", [5, 7], config, "Net")
     assert run.resumes == 2
     assert again == rows
-    assert weights.pop("_extra_state") == resumed.pop("_extra_state") == 2 * STEPS
+    assert weights.pop("_extra_state", None) == resumed.pop("_extra_state", None)
     for name, tensor in weights.items():
         assert torch.equal(resumed[name], tensor), name
+    return run
+
+
+def test_all_random_numbers_and_extra_state_come_back(splits, tmp_path):
+    run = resumed_alike(splits, tmp_path, RANDOM)
+    assert run.model.seen == 2 * STEPS
+
+
+def test_a_fused_optimizer_resumes_with_parameters_that_are_not_contiguous(splits, tmp_path):
+    source = net("self.w = nn.Parameter(torch.rand(784, 784).t() / 784)", "x = x @ self.w")
+    resumed_alike(splits, tmp_path, source, {"name": "Adam", "fused": True})
 
 
 def test_seconds_add_up_over_interruptions(splits, tmp_path):

@@ -44,6 +44,7 @@ class Training:
         """Return to a state, and count that as a resume."""
         load_state(self.model, state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        lay_out_as_parameters(self.optimizer)
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
         restore_random_state(state["random"])
@@ -52,6 +53,19 @@ class Training:
         # If the epoch's last step was saved, torch takes the scheduler's next one for a mistake.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         self.resumes += 1
+
+
+def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Give the tensors of an optimizer's state the strides of their parameters.
+
+    A file keeps none, and torch's fused optimizers go through the memory of a parameter and of its
+    state side by side: with other strides they would update the wrong elements.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if torch.is_tensor(value) and value.shape == parameter.shape:
+                layout = torch.empty_like(parameter, dtype=value.dtype, device=value.device)
+                state[name] = layout.copy_(value)
 
 
 def seed_everything(seed: int) -> None:
