@@ -116,17 +116,25 @@ RECIPES = {
 }
 
 
+def resumed_alike(splits, folder, stops, config, model):
+    """Train without interruptions and with them; return the weights, if nothing differs."""
+    _, rows, weights = with_interruptions(splits, folder / "a", [], config, model)
+    run, again, resumed = with_interruptions(splits, folder / "b", stops, config, model)
+    assert run.resumes == len(stops)
+    assert again == rows
+    assert resumed.keys() == weights.keys()
+    for name, value in weights.items():
+        assert torch.equal(torch.as_tensor(resumed[name]), torch.as_tensor(value)), name
+    return resumed
+
+
 @pytest.mark.parametrize(("optimizer", "scheduler"), RECIPES.values(), ids=RECIPES.keys())
 def test_every_kind_of_state_comes_back(splits, tmp_path, optimizer, scheduler):
     config = replace(SETTINGS, optimizer=optimizer, scheduler=scheduler)
-    _, rows, weights = with_interruptions(splits, tmp_path / "a", [], config, "MLP")
-    run, again, resumed = with_interruptions(splits, tmp_path / "b", [5, 7, 4], config, "MLP")
-    assert run.resumes == 3
-    assert again == rows
-    for name, tensor in weights.items():
-        assert torch.equal(resumed[name], tensor), name
+    resumed_alike(splits, tmp_path, [5, 7, 4], config, "MLP")
 
 
+OWN = replace(SETTINGS, model={"name": "Net"}, loss="cross_entropy", epochs=2)
 RANDOM = net(
     init="self.seen = 0",
     forward="x = x + random.random() + np.random.rand()\nself.seen += self.training",
@@ -134,34 +142,19 @@ RANDOM = net(
     more="def get_extra_state(self): return self.seen\n"
     "def set_extra_state(self, state): self.seen = state",
 )
-
-
-def resumed_alike(splits, folder, source, optimizer=SETTINGS.optimizer):
-    """Train a model with and without interruptions; return the latter if nothing differs."""
-    config = replace(
-        SETTINGS, model={"name": "Net"}, loss="cross_entropy", epochs=2, optimizer=optimizer
-    )
-    for name in ("a", "b", "model"):
-        (folder / name).mkdir()
-    with own_model(folder / "model", source):
-        _, rows, weights = with_interruptions(splits, folder / "a", [], config, "Net")
-        run, again, resumed = with_interruptions(splits, folder / "b", [5, 7], config, "Net")
-    assert run.resumes == 2
-    assert again == rows
-    assert weights.pop("_extra_state", None) == resumed.pop("_extra_state", None)
-    for name, tensor in weights.items():
-        assert torch.equal(resumed[name], tensor), name
-    return run
+TRANSPOSED = net("self.w = nn.Parameter(torch.rand(784, 784).t() / 784)", "x = x @ self.w")
 
 
 def test_all_random_numbers_and_extra_state_come_back(splits, tmp_path):
-    run = resumed_alike(splits, tmp_path, RANDOM)
-    assert run.model.seen == 2 * STEPS
+    with own_model(tmp_path, RANDOM):
+        resumed = resumed_alike(splits, tmp_path, [5, 7], OWN, "Net")
+    assert resumed["_extra_state"] == 2 * STEPS
 
 
 def test_a_fused_optimizer_resumes_with_parameters_that_are_not_contiguous(splits, tmp_path):
-    source = net("self.w = nn.Parameter(torch.rand(784, 784).t() / 784)", "x = x @ self.w")
-    resumed_alike(splits, tmp_path, source, {"name": "Adam", "fused": True})
+    config = replace(OWN, optimizer={"name": "Adam", "fused": True})
+    with own_model(tmp_path, TRANSPOSED):
+        resumed_alike(splits, tmp_path, [5, 7], config, "Net")
 
 
 def test_seconds_add_up_over_interruptions(splits, tmp_path):
