@@ -58,8 +58,8 @@ class Training:
 def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
     """Give the tensors of an optimizer's state the strides of their parameters.
 
-    A file keeps none, and torch's fused optimizers go through the memory of a parameter and of its
-    state side by side: with other strides they would update the wrong elements.
+    The file of a checkpoint does not keep strides. torch's fused optimizers read the memory of a
+    parameter and of its state in the same order: with other strides they update wrong elements.
     """
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
