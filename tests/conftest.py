@@ -56,8 +56,7 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
-            **({"cwd": self.folder} | options),
+            **({"cwd": self.folder, "timeout": 600} | options),
         )
         assert not check or done.returncode == 0, done.stdout
         return done
@@ -180,6 +179,7 @@ def undisturbed(tmp_path_factory):
     lengths = {2: "brief", 12: "short", 50: "long"}
     project.configure("\n".join(f"{n}: {{{NETWORK}, epochs: {e}}}" for e, n in lengths.items()))
     with ThreadPoolExecutor(1) as pool:
-        # Beside the tests that will ask for it: they wait for Slurm most of the time.
-        run = pool.submit(project.snakemake, config="slurm.yaml")
+        # Beside the tests that will ask for it: they wait for Slurm most of the time. It takes four
+        # minutes on two free cores, and much longer beside the jobs of the Slurm tests.
+        run = pool.submit(project.snakemake, config="slurm.yaml", timeout=1800)
         yield lambda epochs: run.result() and project.outcome(lengths[epochs])
