@@ -138,7 +138,7 @@ def train_and_write(
         **facts,
         "train_size": len(training_set),
         "validation_size": len(validation or ()),
-        **devices.describe(settings.device, device),
+        **devices.describe(settings.device, device, trained.cuda_graph),
         "threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "slurm": provenance.slurm_job(),

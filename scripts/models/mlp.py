@@ -10,6 +10,8 @@ from models.layers import output_layer
 class MLP(nn.Module):
     """One hidden layer of 128 units: 101,770 parameters on MNIST."""
 
+    cuda_graph = True
+
     def __init__(
         self,
         image_size: tuple[int, int],

@@ -20,7 +20,7 @@ from lib.core.layout import RunFiles
 from lib.core.settings import Settings
 from lib.data import prepared
 from lib.data.prepared import Split
-from lib.training import loop
+from lib.training import graph, loop
 from lib.training.checkpoint import Checkpoints, Stopped
 from lib.training.progress import Progress
 from lib.training.recipe import loss_function
@@ -379,3 +379,26 @@ def test_what_cannot_be_saved_is_refused(tmp_path, value):
 
 def test_normalized_splits_are_what_training_takes(splits):
     assert all(isinstance(split, Split) for split in splits)
+
+
+def test_a_state_from_a_gpu_goes_on_here():
+    """There, an optimizer counts on the GPU, and a generator of the GPU has its state."""
+    weight = torch.ones(3, requires_grad=True)
+    training = Training(torch.nn.Module(), torch.optim.Adam([weight]), None)
+    weight.sum().backward()
+    training.optimizer.step()
+    state = training.state()
+    assert state["random"]["cuda"] is None
+    state["random"]["cuda"] = torch.zeros(16, dtype=torch.uint8)
+    state["optimizer"]["param_groups"][0]["capturable"] = True
+    training.restore(state)
+    assert training.optimizer.param_groups[0]["capturable"] is False
+    training.optimizer.step()
+    assert training.optimizer.state[weight]["step"] == 2
+
+
+def test_no_graph_without_a_gpu():
+    model = models.build({"name": "MLP"}, (28, 28), 10)
+    optimizer = torch.optim.Adadelta(model.parameters())
+    assert not graph.allowed(model, optimizer)
+    assert optimizer.param_groups[0]["capturable"] is False

@@ -28,12 +28,16 @@ def choose(asked: str) -> torch.device:
         return torch.device("cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
+    # Filling memory that is about to be written takes a kernel each time.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    torch.cuda.init()  # now, so that the seed and `random_state` know of it
+    torch.cuda.set_stream(torch.cuda.Stream())  # the default one cannot be captured
     return torch.device("cuda")
 
 
-def describe(asked: str, device: torch.device) -> dict:
+def describe(asked: str, device: torch.device, cuda_graph: bool) -> dict:
     """Return what `run.json` says of the device. On a CPU, torch is always deterministic."""
     cuda = device.type == "cuda"
     return {
@@ -41,6 +45,8 @@ def describe(asked: str, device: torch.device) -> dict:
         "device": device.type,
         "gpu": torch.cuda.get_device_name(device) if cuda else None,
         "gpu_peak_memory_mb": torch.cuda.max_memory_allocated(device) / 2**20 if cuda else None,
+        "cuda_version": torch.version.cuda if cuda else None,
+        "cuda_graph": cuda_graph if cuda else None,
         "tf32": torch.backends.cuda.matmul.allow_tf32 if cuda else None,
         "deterministic": torch.are_deterministic_algorithms_enabled() if cuda else True,
     }

@@ -1,7 +1,7 @@
 """The training loop, top to bottom.
 
 It is the loop of every PyTorch tutorial: for each epoch, for each batch, forward, loss, backward,
-step; then test. Three things differ, and none of them changes a bit of the result:
+step; then test. Four things differ, and none of them changes a bit of the result:
 
 - The data set is one tensor in memory, and a batch is a slice of it. There is no `DataLoader`, but
   the random numbers that one would draw are drawn (`draw_seed`), so that the order of the images
@@ -10,17 +10,20 @@ step; then test. Three things differ, and none of them changes a bit of the resu
 - After a step, the loop may save a checkpoint, and a training that starts from a checkpoint
   resumes after that step.
 - Losses stay on the device until they are needed. Reading one waits for the GPU.
+- On a GPU, a step that is the same each time is launched as one CUDA graph (`graph.py`).
 """
 
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 import models
 from lib.core.settings import Settings
 from lib.data.prepared import Split
+from lib.training import graph as graphs
 from lib.training.checkpoint import Checkpoints
 from lib.training.metrics import NotFinite, count_correct, evaluate
 from lib.training.progress import Diverged, Progress
@@ -54,6 +57,10 @@ def train(
     """
     optimizer = make_optimizer(settings.optimizer, model.parameters())
     training = Training(model, optimizer, make_scheduler(settings.scheduler, optimizer))
+    step = partial(train_step, training, loss, settings.precision == "bf16")
+    graph = None
+    if graphs.allowed(model, optimizer) and graphs.is_on():
+        graph = graphs.StepGraph(step, training_set, settings.batch_size)
     saved = checkpoints.load()
     if saved:
         training.restore(saved)
@@ -61,7 +68,10 @@ def train(
 
     while training.epoch <= settings.epochs:
         learning_rate = optimizer.param_groups[0]["lr"]
-        train_loss = train_epoch(training, training_set, loss, settings, checkpoints, progress)
+        train_loss = train_epoch(
+            training, training_set, step, graph, settings, checkpoints, progress
+        )
+        training.cuda_graph = bool(graph and graph.captured)
         results = test(training, held_out, loss, settings)
         training.history.append(
             {
@@ -83,33 +93,30 @@ def train(
 def train_epoch(
     training: Training,
     training_set: Split,
-    loss: Callable[..., torch.Tensor],
+    step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    graph: graphs.StepGraph | None,
     settings: Settings,
     checkpoints: Checkpoints,
     progress: Progress,
 ) -> float:
     """Train one epoch, or what is left of it; return the mean training loss over its images."""
     images, labels = training_set.images, training_set.labels
-    model, optimizer = training.model, training.optimizer
-    bf16 = settings.precision == "bf16"
     if training.step == 0:
         begin_epoch(training, math.ceil(len(images) / settings.batch_size), settings.shuffle)
     training.losses = training.losses.to(images.device)
-    batches = epoch_batches(len(images), settings.batch_size, training.order_seed)
+    order = None
+    if training.order_seed is not None:
+        order = shuffled(len(images), training.order_seed).to(images.device)
+    batches = epoch_batches(len(images), settings.batch_size, order)
 
     start = time.perf_counter() - training.seconds
     progress.epoch_started(training)
-    model.train()
+    training.model.train()
+    if graph:
+        graph.start_epoch(order, training.losses)
     for batch in batches[training.step :]:
-        optimizer.zero_grad()
-        with models.errors_named(type(model).__name__):
-            with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-                output = model(take(images, batch))
-            batch_loss = loss(output.float(), labels[batch])
-            batch_loss.backward()
-        optimizer.step()
-
-        training.losses[training.step] = batch_loss.detach()
+        if not (graph and graph.replay(training.step)):
+            training.losses[training.step] = step(take(images, batch), labels[batch])
         training.step += 1
         progress.step_done(training)
         if checkpoints.save_due:
@@ -120,6 +127,24 @@ def train_epoch(
     sizes = torch.full((training.step,), settings.batch_size, dtype=torch.float64)
     sizes[-1] = len(images) - settings.batch_size * (training.step - 1)
     return float((training.losses.cpu().to(torch.float64) * sizes).sum() / len(images))
+
+
+def train_step(
+    training: Training,
+    loss: Callable[..., torch.Tensor],
+    bf16: bool,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+) -> torch.Tensor:
+    """Do one step on a batch, which the model may change; return the loss, on the device."""
+    training.optimizer.zero_grad()
+    with models.errors_named(type(training.model).__name__):
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+            output = training.model(images)
+        batch_loss = loss(output.float(), labels)
+        batch_loss.backward()
+    training.optimizer.step()
+    return batch_loss.detach()
 
 
 def test(
@@ -177,13 +202,15 @@ def begin_epoch(training: Training, steps: int, shuffle: bool) -> None:
     training.losses, training.seconds = torch.zeros(steps), 0.0
 
 
-def epoch_batches(size: int, batch_size: int, order_seed: int | None) -> list:
+def shuffled(size: int, seed: int) -> torch.Tensor:
+    """Return the order of an epoch, [size]: drawn on the CPU, where every device has the same."""
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+
+
+def epoch_batches(size: int, batch_size: int, order: torch.Tensor | None) -> list:
     """Return what selects each batch of an epoch: slices, or the indices of a shuffled order."""
     batches = [slice(start, start + batch_size) for start in range(0, size, batch_size)]
-    if order_seed is None:
-        return batches
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(order_seed))
-    return [order[batch] for batch in batches]
+    return batches if order is None else [order[batch] for batch in batches]
 
 
 def draw_seed() -> int:

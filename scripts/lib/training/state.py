@@ -29,6 +29,7 @@ class Training:
     losses: torch.Tensor | None = None  # [steps] of this epoch
     seconds: float = 0.0  # spent on this epoch's steps
     resumes: int = 0
+    cuda_graph: bool = False  # whether its steps are captured; no part of the state
 
     def state(self) -> dict[str, Any]:
         """Return the state as a tree of dicts, lists, tensors and plain values."""
@@ -43,7 +44,7 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         """Return to a state, and count that as a resume."""
         load_state(self.model, state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         lay_out_as_parameters(self.optimizer)
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
@@ -53,6 +54,16 @@ class Training:
         # If the epoch's last step was saved, torch takes the scheduler's next one for a mistake.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         self.resumes += 1
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimizer's state, which may come from another device.
+
+    Whether an optimizer counts its steps on the GPU (`capturable`) is a matter of the device.
+    """
+    for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
+        saved.update({key: own[key] for key in ("capturable",) if key in own})
+    optimizer.load_state_dict(state)
 
 
 def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
@@ -87,7 +98,7 @@ def random_state() -> dict[str, Any]:
     _, words, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "python": random.getstate(),
         "numpy": ["MT19937", words.tolist(), *rest],
     }
@@ -96,8 +107,8 @@ def random_state() -> dict[str, Any]:
 def restore_random_state(state: dict[str, Any]) -> None:
     """Return the global random generators to a state."""
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["cuda"] is not None and torch.cuda.is_initialized():  # else it is of another machine
+        torch.cuda.set_rng_state(state["cuda"])
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     np.random.set_state(tuple(state["numpy"]))
