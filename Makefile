@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run watch check status why predict cluster cluster-down test fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run watch check status why predict cluster cluster-down test test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -49,11 +49,14 @@ cluster-down:  ## stop it and remove its files
 test: venv-dev  ## set up with the test tools, run all tests (as root: on a throw-away Slurm too)
 	@$(PY) -m pytest
 
+test-gpu: venv-dev  ## set up with the test tools, run the tests that need an NVIDIA GPU
+	@$(PY) -m pytest --numprocesses 0 tests/gpu
+
 fuzz: venv-dev  ## look for inputs that are not handled: make fuzz MINUTES=30 (for each search)
 	@FUZZ_MINUTES=$(call quoted,$(or $(MINUTES),30)) $(PY) -m pytest --numprocesses 2 tests/fuzz
 
 bench: venv-dev  ## measure this project against the lesson's plain script (under an hour)
-	@$(PY) tests/bench/bench.py
+	@$(PY) tests/bench/bench.py $(if $(PARTS),--parts $(PARTS))
 
 bench-quick: venv-dev  ## measure only the quick parts (some minutes)
 	@$(PY) tests/bench/bench.py --quick

@@ -64,6 +64,10 @@ def main():
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--shuffle", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--preload", action="store_true", help="keep all batches on the device, out of the timing"
+    )
     args = parser.parse_args()
 
     torch.set_num_threads(args.threads)
@@ -71,7 +75,12 @@ def main():
     train_set, test_set = read(args.root)
     train_loader = DataLoader(train_set, batch_size=64, shuffle=args.shuffle)
     test_loader = DataLoader(test_set, batch_size=1000)
-    model = Perceptron() if args.network == "mlp" else Convolutional()
+    if args.preload:
+        train_loader, test_loader = (
+            [(data.to(args.device), target.to(args.device)) for data, target in loader]
+            for loader in (train_loader, test_loader)
+        )
+    model = (Perceptron() if args.network == "mlp" else Convolutional()).to(args.device)
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.7)
 
@@ -79,14 +88,18 @@ def main():
         clock = time.perf_counter()
         model.train()
         for data, target in train_loader:
+            data, target = data.to(args.device), target.to(args.device)
             optimizer.zero_grad()
             F.nll_loss(model(data), target).backward()
             optimizer.step()
+        if args.device == "cuda":
+            torch.cuda.synchronize()
         trained = time.perf_counter()
         model.eval()
         loss, correct = 0.0, 0
         with torch.no_grad():
             for data, target in test_loader:
+                data, target = data.to(args.device), target.to(args.device)
                 output = model(data)
                 loss += F.nll_loss(output, target, reduction="sum").item()
                 correct += output.argmax(dim=1).eq(target).sum().item()

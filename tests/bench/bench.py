@@ -28,6 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
+import gpu_part  # noqa: E402
 import slurm_part  # noqa: E402
 from conftest import BIN  # noqa: E402
 
@@ -201,6 +202,7 @@ def floor(table, quick):
     table.single("floor", "mlp", "step in the loop, against the bare one", "", loop / bare)
 
 
+NO_GPU = "import sys, torch; sys.exit(not torch.cuda.is_available())"
 STEP_TRICKS = ("layout", "allocator", "in-place")
 START = """
 import sys
@@ -288,27 +290,11 @@ def growth(table, quick):
 
 
 def gpu(table, quick):
-    """Train both networks on a GPU, if there is one."""
-    if (
-        not shutil.which("nvidia-smi")
-        or subprocess.run("nvidia-smi", capture_output=True).returncode
-    ):
-        print("gpu: skipped, there is none here", flush=True)
+    """Measure on a GPU, if there is one."""
+    if subprocess.run([sys.executable, "-c", NO_GPU]).returncode:
+        print("gpu: skipped, torch sees none here", flush=True)
         return
-    for network in ("mlp", "cnn"):
-        with tempfile.TemporaryDirectory() as folder:
-            query = ("--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200")
-            watch = subprocess.Popen(["nvidia-smi", *query], stdout=subprocess.PIPE, text=True)
-            measured(
-                sys.executable, "scripts/train.py", "--model", network.upper(), "--data", PREPARED,
-                "--output", folder, "--epochs", 3, "--device", "cuda",
-            )  # fmt: skip
-            watch.terminate()
-            busy = [int(line) for line in watch.communicate()[0].split() if line.isdigit()]
-            record = json.loads(Path(folder, "run.json").read_text())
-        table.single("gpu", network, "an epoch", "s", record["train_seconds"] / 3)
-        table.single("gpu", network, "images", "1/s", record["images_per_second"])
-        table.single("gpu", network, "device busy, share of samples", "%", statistics.mean(busy))
+    gpu_part.run(table, quick)
 
 
 def slurm(table, quick):

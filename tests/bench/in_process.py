@@ -2,6 +2,7 @@
 
 python tests/bench/in_process.py phases ours cnn --threads 1 ...   seconds a step, by phase
 python tests/bench/in_process.py floor                             what the processor can do
+python tests/bench/in_process.py replay ours cnn --data FILE       what the GPU can do
 """
 
 import argparse
@@ -10,6 +11,7 @@ import json
 import statistics
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +25,11 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 import models  # noqa: E402
 from lib.data import prepared  # noqa: E402
+from lib.training import device as devices  # noqa: E402
+from lib.training import graph as graphs  # noqa: E402
 from lib.training import process  # noqa: E402
+from lib.training.loop import train_step as train_step_of  # noqa: E402
+from lib.training.state import Training  # noqa: E402
 
 PHASES = ("data", "forward", "backward", "optimizer")
 BATCH_SIZE, WARM_UP = 64, 10
@@ -32,7 +38,7 @@ MATRIX = 2048
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("phases", "floor"))
+    parser.add_argument("what", choices=("phases", "floor", "replay"))
     parser.add_argument("whose", nargs="?", choices=("plain", "ours"))
     parser.add_argument("network", nargs="?", choices=("mlp", "cnn"))
     parser.add_argument("--threads", type=int, default=1)
@@ -43,8 +49,35 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
-    result = floor(args) if args.what == "floor" else phases(args)
-    print(json.dumps(result))
+    print(json.dumps({"phases": phases, "floor": floor, "replay": replay}[args.what](args)))
+
+
+def replay(args) -> dict:
+    """Return the seconds that the GPU takes for an epoch's full batches, as nothing but replays."""
+    device = devices.choose("cuda")
+    model, dataset = ours(args)
+    training_set = dataset.train_and_validation(0)[0].to(device)
+    model.to(device).train()
+    optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
+    assert graphs.allowed(model, optimizer)
+    step = partial(train_step_of, Training(model, optimizer, None), F.nll_loss, False)
+    graph = graphs.StepGraph(step, training_set, BATCH_SIZE)
+    step(training_set.images[:BATCH_SIZE], training_set.labels[:BATCH_SIZE])
+    graph.warm = True
+    graph.start_epoch(None, torch.zeros(graph.full_batches, device=device))
+    seconds = []
+    for _ in range(7):
+        graph.number.zero_()
+        if not seconds:
+            graph.replay(0)
+            graph.number.zero_()
+        torch.cuda.synchronize()
+        clock = time.perf_counter()
+        for _ in range(graph.full_batches):
+            graph.graph.replay()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - clock)
+    return {"epoch_seconds": statistics.median(seconds)}
 
 
 def phases(args) -> dict:

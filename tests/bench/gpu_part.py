@@ -1,0 +1,180 @@
+"""The benchmark's part on a GPU: the networks, the CUDA graph's floor, packed runs, bf16."""
+
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from conftest import ROOT
+
+from lib.training.process import PLAIN
+
+DATA_DIR = ROOT / "results" / "data"
+PREPARED = DATA_DIR / "MNIST.safetensors"
+SEEDS = 8
+WANTED = {"mlp": (20, 5), "cnn": (10, 3)}  # times faster: with the DataLoader, without it
+
+
+def run(table, quick: bool) -> None:
+    """Measure all of it."""
+    for network in ("mlp", "cnn"):
+        against_the_lesson(table, network, 1 if quick else 3)
+        floor(table, network)
+    packed(table)
+    for network in ("mlp", "cnn"):
+        without(table, network)
+        if not quick:
+            bf16(table, network)
+
+
+def lesson(network: str, folder: Path, *options) -> tuple[float, list[dict]]:
+    """Run the plain script on the GPU; return the seconds, and what it measured of each epoch."""
+    command = ["tests/lesson.py", network, "--root", DATA_DIR, "--output", folder / "weights"]
+    clock = time.perf_counter()
+    printed = python(*command, "--device", "cuda", *options)
+    return time.perf_counter() - clock, [json.loads(line) for line in printed.splitlines()]
+
+
+def ours(network: str, folder: Path, *options, **environment) -> tuple[float, list[dict], dict]:
+    """Run scripts/train.py on the GPU; return seconds, history and record."""
+    clock = time.perf_counter()
+    python(*train(network, folder, *options), **environment)
+    seconds = time.perf_counter() - clock
+    return seconds, read(folder / "history.csv"), json.loads((folder / "run.json").read_text())
+
+
+def read(table: Path) -> list[dict]:
+    """Return the rows of a CSV file."""
+    return list(csv.DictReader(table.read_text().splitlines()))
+
+
+def train(network: str, folder: Path, *options) -> list:
+    """Return the arguments of Python that train a network on the GPU."""
+    data = ("--data", PREPARED, "--output", folder, "--device", "cuda")
+    return ["scripts/train.py", "--model", network.upper(), *data, *options]
+
+
+def python(*arguments, **environment) -> str:
+    """Run Python in the project; return what it prints, or stop with it."""
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment
+    )
+    if done.returncode:
+        sys.exit(f"failed: {' '.join(command)}\n{(done.stdout + done.stderr)[-3000:]}")
+    return done.stdout
+
+
+def epoch(rows: list[dict], *columns: str) -> float:
+    """Return the median seconds of an epoch after the first, in which libraries get ready."""
+    return statistics.median(sum(float(row[column]) for column in columns) for row in rows[1:])
+
+
+def against_the_lesson(table, network: str, pairs: int) -> None:
+    """Compare with the plain script: as it is, and with its batches on the GPU from the start."""
+    columns = {"train": ["train_seconds"], "train and test": ["train_seconds", "eval_seconds"]}
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        with_loader = lesson(network, Path(folder), "--epochs", 3)
+        short = ours(network, Path(folder, "short"), "--epochs", 3)[0]
+        for pair in range(pairs):
+            preloaded = lesson(network, Path(folder), "--epochs", 4, "--preload")
+            mine = ours(network, Path(folder, f"long{pair}"), "--epochs", 4)
+            found.append((preloaded[1], mine[1:]))
+    add = table.pairs
+    with_target, without_target = (f">= {times}" for times in WANTED[network])
+    for what, names in columns.items():
+        mine = [epoch(rows, *names) for _, (rows, _) in found]
+        theirs = [epoch(rows, *names) for rows, _ in found]
+        loader = [epoch(with_loader[1], *names)]
+        middle = [statistics.median(mine)]
+        add("gpu", network, f"an epoch, {what}", "s", loader, middle, with_target)
+        what = f"an epoch, {what}, batches on the GPU"
+        add("gpu", network, what, "s", theirs, mine, without_target)
+    add("gpu", network, "whole process, 3 epochs", "s", [with_loader[0]], [short])
+    record = found[-1][1][1]
+    seconds = statistics.median(epoch(rows, "train_seconds") for _, (rows, _) in found)
+    table.single("gpu", network, "images", "1/s", record["train_size"] / seconds)
+    table.single("gpu", network, "memory of the GPU", "MB", record["gpu_peak_memory_mb"])
+
+
+def floor(table, network: str) -> None:
+    """Set a long training against the bare replay of its graph; sample how busy the GPU is."""
+    code = ("tests/bench/in_process.py", "replay", "ours", network, "--data", PREPARED)
+    bare = json.loads(python(*code).splitlines()[-1])["epoch_seconds"]
+    table.single("gpu", network, "bare replay of an epoch's full batches", "s", bare)
+    with tempfile.TemporaryDirectory() as folder:
+        options = ("--epochs", 30 if network == "mlp" else 8)
+        command = [sys.executable, *map(str, train(network, Path(folder), *options))]
+        training = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for line in training.stdout:
+            if line.startswith("Train Epoch: 2 "):
+                break
+        query = ("--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100")
+        watch = subprocess.Popen(["nvidia-smi", *query], stdout=subprocess.PIPE, text=True)
+        training.stdout.read()
+        watch.terminate()
+        if training.wait():
+            sys.exit(f"failed: {' '.join(command)}")
+        seconds = epoch(read(Path(folder, "history.csv")), "train_seconds")
+        samples = [int(word) for word in watch.communicate()[0].split() if word.isdigit()]
+    share = bare / seconds
+    table.single("gpu", network, "share of an epoch that is bare replay", "", share, ">= 0.9")
+    # The first sample looks back at the start, the last ones at the end of the process.
+    middle = samples[len(samples) // 4 : -len(samples) // 4] or samples
+    table.single("gpu", network, "GPU busy", "%", float(statistics.median(middle)))
+
+
+def without(table, network: str) -> None:
+    """Measure what the graph gains by leaving it out, and then what bf16 gains."""
+    variants = {
+        "plain": ((), {PLAIN: "1"}),
+        "ours": ((), {}),
+        "bf16": (("--precision", "bf16"), {}),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        plain, mine, bf16 = (
+            [epoch(ours(network, Path(folder, name), "--epochs", 4, *options, **environment)[1],
+                   "train_seconds")]
+            for name, (options, environment) in variants.items()
+        )  # fmt: skip
+    table.pairs("gpu", network, "an epoch, train, without and with the graph", "s", plain, mine)
+    table.pairs("gpu", network, "an epoch, train, fp32 and bf16", "s", mine, bf16)
+
+
+def packed(table) -> None:
+    """Train eight seeds of the MLP one after the other, and at the same time."""
+    seconds = []
+    for workers in (1, SEEDS):
+        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+            clock = time.perf_counter()
+            runs = [train("mlp", Path(folder, str(seed)), "--seed", seed) for seed in range(SEEDS)]
+            list(pool.map(lambda arguments: python(*arguments), runs))
+            seconds.append([time.perf_counter() - clock])
+    table.pairs("gpu", "mlp", f"{SEEDS} seeds, in turn or at once", "s", *seconds, ">= 3")
+
+
+def bf16(table, network: str) -> None:
+    """Compare the accuracies of fp32 and bf16 with the report's verdict on five seeds each."""
+    with tempfile.TemporaryDirectory() as results, ThreadPoolExecutor(5) as pool:
+
+        def do(precision: str, seed: int) -> None:
+            folder = Path(results, "runs", precision, f"seed{seed}")
+            python(*train(network, folder, "--seed", seed, "--precision", precision))
+            python("scripts/evaluate.py", "--run", folder, "--data", PREPARED)
+
+        runs = [(precision, seed) for precision in ("fp32", "bf16") for seed in range(1, 6)]
+        list(pool.map(do, *zip(*runs, strict=True)))
+        python("scripts/report.py", "--results", results, "--data", PREPARED)
+        row = read(Path(results, "comparisons.csv"))[0]
+    low, middle, high = (
+        100 * float(row[key]) for key in ("difference_low", "difference", "difference_high")
+    )
+    found = f"{middle:.3f} ({low:.3f} to {high:.3f}), {row['verdict']}"
+    table.single("gpu", network, f"accuracy, {row['a']} minus {row['b']}", "points", found)
