@@ -1,6 +1,6 @@
 """The training step as a CUDA graph: captured once per epoch, then replayed.
 
-A step of a small network is some dozens of kernels of a few microseconds each. Python takes ten
+A step of a small network is some dozens of kernels of a few microseconds each. Python takes several
 times as long to launch them one by one as the GPU takes to run them; a graph launches them all at
 once (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). The kernels and their
 arguments are those of the step in Python, so the results are the same bits.
@@ -10,7 +10,6 @@ What Python computes is captured as it was at the capture: so a model must promi
 captured too, which is why each epoch captures anew.
 """
 
-import os
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,6 @@ import torch
 
 from lib.core.errors import UserError
 from lib.data.prepared import Split
-from lib.training.process import PLAIN
 
 
 def allowed(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bool:
@@ -42,11 +40,6 @@ def allowed(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bool:
     return True
 
 
-def is_on() -> bool:
-    """Return whether steps are to be captured where they may be."""
-    return not os.environ.get(PLAIN)
-
-
 def has_room_for_graph() -> bool:
     """Return whether the GPU has three times the memory free that a step has taken at most.
 
@@ -55,9 +48,9 @@ def has_room_for_graph() -> bool:
     """
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info()
-    allowed = torch.cuda.get_per_process_memory_fraction() * total - torch.cuda.memory_reserved()
+    limit = torch.cuda.get_per_process_memory_fraction() * total - torch.cuda.memory_reserved()
     step = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
-    return min(free, allowed) > 3 * step
+    return min(free, limit) > 3 * step
 
 
 class StepGraph:

@@ -24,6 +24,7 @@ import models
 from lib.core.settings import Settings
 from lib.data.prepared import Split
 from lib.training import graph as graphs
+from lib.training import process
 from lib.training.checkpoint import Checkpoints
 from lib.training.metrics import NotFinite, count_correct, evaluate
 from lib.training.progress import Diverged, Progress
@@ -59,7 +60,7 @@ def train(
     training = Training(model, optimizer, make_scheduler(settings.scheduler, optimizer))
     step = partial(train_step, training, loss, settings.precision == "bf16")
     graph = None
-    if graphs.allowed(model, optimizer) and graphs.is_on():
+    if graphs.allowed(model, optimizer) and not process.is_plain():
         graph = graphs.StepGraph(step, training_set, settings.batch_size)
     saved = checkpoints.load()
     if saved:

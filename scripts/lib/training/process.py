@@ -1,7 +1,8 @@
 """What makes a training process start, run and end faster than a plain Python process.
 
 No number depends on any of it: with SLURM_CLASSIFIERS_PLAIN_PROCESS=1 in the environment, all of
-it is off, and the results are the same bytes. docs/performance.md has what each part gains.
+it is off, and so are CUDA graphs (`graph.py`); the results are the same bytes. docs/performance.md
+has what each part gains.
 
 Written for torch 2.14, whose private module `torch._dynamo` it replaces. Nothing else of the
 project touches private names of torch.
@@ -23,9 +24,14 @@ M_MMAP_THRESHOLD = -3
 ONE_GIB = 1 << 30
 
 
+def is_plain() -> bool:
+    """Return whether the environment asks for a plain process."""
+    return bool(os.environ.get(PLAIN))
+
+
 def prepare() -> None:
     """Prepare this process for a training. Call it before the first optimizer is made."""
-    if not os.environ.get(PLAIN):
+    if not is_plain():
         postpone_compiler()
         keep_freed_memory()
 
@@ -35,7 +41,7 @@ def exit_without_teardown() -> NoReturn:
 
     Unloading its libraries takes 0.4 s of the 5.4 s that a training of the MLP takes.
     """
-    if os.environ.get(PLAIN):
+    if is_plain():
         sys.exit()
     sys.stdout.flush()
     sys.stderr.flush()

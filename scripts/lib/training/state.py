@@ -62,7 +62,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     Whether an optimizer counts its steps on the GPU (`capturable`) is a matter of the device.
     """
     for own, saved in zip(optimizer.param_groups, state["param_groups"], strict=True):
-        saved.update({key: own[key] for key in ("capturable",) if key in own})
+        if "capturable" in own:
+            saved["capturable"] = own["capturable"]
     optimizer.load_state_dict(state)
 
 
