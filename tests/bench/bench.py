@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -31,43 +30,11 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 import gpu_part  # noqa: E402
 import slurm_part  # noqa: E402
 from conftest import BIN  # noqa: E402
+from measure import DATA_DIR, PREPARED, Usage, history_of, in_process, measured  # noqa: E402
 
-DATA_DIR = ROOT / "results" / "data"
-PREPARED = DATA_DIR / "MNIST.safetensors"
 COLUMNS = "part,case,what,unit,plain,ours,ratio,ratio_low,ratio_high,pairs,target".split(",")
 MNIST_STEPS = 938  # of 64 images, an epoch
 TRAINING = ("data", "forward", "backward", "optimizer")  # the phases of a step
-
-
-@dataclass
-class Usage:
-    """What a process took, with all that it waited for: seconds, and MiB at its peak."""
-
-    wall: float
-    cpu: float
-    memory: float
-    output: str
-
-
-def measured(*command, cwd=ROOT) -> Usage:
-    """Run a command to its end; stop the benchmark with what it printed if it fails."""
-    with tempfile.TemporaryFile("w+") as output:
-        clock = time.perf_counter()
-        process = subprocess.Popen(
-            [str(word) for word in command], cwd=cwd, stdout=output, stderr=subprocess.STDOUT
-        )
-        _, status, used = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - clock
-        output.seek(0)
-        text = output.read()
-    if status:
-        sys.exit(f"failed: {' '.join(map(str, command))}\n{text[-3000:]}")
-    return Usage(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, text)
-
-
-def history_of(run) -> list[dict]:
-    """Return the rows of a run's history."""
-    return list(csv.DictReader(Path(run, "history.csv").read_text().splitlines()))
 
 
 class Table:
@@ -146,12 +113,6 @@ def whole_process(table, part, threads, network, epochs, pairs, targets):
     table.single(part, case, "losses and correct counts, epoch by epoch", "", equal, "equal")
 
 
-def in_process(*arguments) -> dict:
-    """Run tests/bench/in_process.py; return what it measured, and its peak memory in MiB."""
-    used = measured(sys.executable, "tests/bench/in_process.py", *arguments)
-    return json.loads(used.output.splitlines()[-1]) | {"memory": used.memory}
-
-
 def total(phases: dict) -> float:
     """Return the milliseconds of a training step, all its phases."""
     return sum(phases[phase] for phase in TRAINING)
@@ -202,7 +163,7 @@ def floor(table, quick):
     table.single("floor", "mlp", "step in the loop, against the bare one", "", loop / bare)
 
 
-NO_GPU = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+HAS_GPU = "import sys, torch; sys.exit(not torch.cuda.is_available())"
 STEP_TRICKS = ("layout", "allocator", "in-place")
 START = """
 import sys
@@ -291,7 +252,7 @@ def growth(table, quick):
 
 def gpu(table, quick):
     """Measure on a GPU, if there is one."""
-    if subprocess.run([sys.executable, "-c", NO_GPU]).returncode:
+    if subprocess.run([sys.executable, "-c", HAS_GPU]).returncode:
         print("gpu: skipped, torch sees none here", flush=True)
         return
     gpu_part.run(table, quick)

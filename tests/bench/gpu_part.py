@@ -1,8 +1,6 @@
 """The benchmark's part on a GPU: the networks, the CUDA graph's floor, packed runs, bf16."""
 
-import csv
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -12,11 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from conftest import ROOT
+from measure import DATA_DIR, PREPARED, history_of, in_process, measured, rows_of
 
 from lib.training.process import PLAIN
 
-DATA_DIR = ROOT / "results" / "data"
-PREPARED = DATA_DIR / "MNIST.safetensors"
 SEEDS = 8
 WANTED = {"mlp": (20, 5), "cnn": (10, 3)}  # times faster: with the DataLoader, without it
 
@@ -35,40 +32,22 @@ def run(table, quick: bool) -> None:
 
 def lesson(network: str, folder: Path, *options) -> tuple[float, list[dict]]:
     """Run the plain script on the GPU; return the seconds, and what it measured of each epoch."""
-    command = ["tests/lesson.py", network, "--root", DATA_DIR, "--output", folder / "weights"]
-    clock = time.perf_counter()
-    printed = python(*command, "--device", "cuda", *options)
-    return time.perf_counter() - clock, [json.loads(line) for line in printed.splitlines()]
+    command = ("tests/lesson.py", network, "--root", DATA_DIR, "--output", folder / "weights")
+    used = measured(sys.executable, *command, "--device", "cuda", *options)
+    lines = used.output.splitlines()  # with the warnings of torch, if any
+    return used.wall, [json.loads(line) for line in lines if line.startswith("{")]
 
 
 def ours(network: str, folder: Path, *options, **environment) -> tuple[float, list[dict], dict]:
     """Run scripts/train.py on the GPU; return seconds, history and record."""
-    clock = time.perf_counter()
-    python(*train(network, folder, *options), **environment)
-    seconds = time.perf_counter() - clock
-    return seconds, read(folder / "history.csv"), json.loads((folder / "run.json").read_text())
-
-
-def read(table: Path) -> list[dict]:
-    """Return the rows of a CSV file."""
-    return list(csv.DictReader(table.read_text().splitlines()))
+    used = measured(*train(network, folder, *options), **environment)
+    return used.wall, history_of(folder), json.loads((folder / "run.json").read_text())
 
 
 def train(network: str, folder: Path, *options) -> list:
-    """Return the arguments of Python that train a network on the GPU."""
+    """Return the command that trains a network on the GPU."""
     data = ("--data", PREPARED, "--output", folder, "--device", "cuda")
-    return ["scripts/train.py", "--model", network.upper(), *data, *options]
-
-
-def python(*arguments, **environment) -> str:
-    """Run Python in the project; return what it prints, or stop with it."""
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment
-    )
-    if done.returncode:
-        sys.exit(f"failed: {' '.join(command)}\n{(done.stdout + done.stderr)[-3000:]}")
-    return done.stdout
+    return [sys.executable, "scripts/train.py", "--model", network.upper(), *data, *options]
 
 
 def epoch(rows: list[dict], *columns: str) -> float:
@@ -106,12 +85,11 @@ def against_the_lesson(table, network: str, pairs: int) -> None:
 
 def floor(table, network: str) -> None:
     """Set a long training against the bare replay of its graph; sample how busy the GPU is."""
-    code = ("tests/bench/in_process.py", "replay", "ours", network, "--data", PREPARED)
-    bare = json.loads(python(*code).splitlines()[-1])["epoch_seconds"]
+    bare = in_process("replay", "ours", network, "--data", PREPARED)["epoch_seconds"]
     table.single("gpu", network, "bare replay of an epoch's full batches", "s", bare)
     with tempfile.TemporaryDirectory() as folder:
         options = ("--epochs", 30 if network == "mlp" else 8)
-        command = [sys.executable, *map(str, train(network, Path(folder), *options))]
+        command = [str(word) for word in train(network, Path(folder), *options)]
         training = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for line in training.stdout:
             if line.startswith("Train Epoch: 2 "):
@@ -122,7 +100,7 @@ def floor(table, network: str) -> None:
         watch.terminate()
         if training.wait():
             sys.exit(f"failed: {' '.join(command)}")
-        seconds = epoch(read(Path(folder, "history.csv")), "train_seconds")
+        seconds = epoch(history_of(folder), "train_seconds")
         samples = [int(word) for word in watch.communicate()[0].split() if word.isdigit()]
     share = bare / seconds
     table.single("gpu", network, "share of an epoch that is bare replay", "", share, ">= 0.9")
@@ -139,13 +117,13 @@ def without(table, network: str) -> None:
         "bf16": (("--precision", "bf16"), {}),
     }
     with tempfile.TemporaryDirectory() as folder:
-        plain, mine, bf16 = (
+        plain, mine, half = (
             [epoch(ours(network, Path(folder, name), "--epochs", 4, *options, **environment)[1],
                    "train_seconds")]
             for name, (options, environment) in variants.items()
         )  # fmt: skip
     table.pairs("gpu", network, "an epoch, train, without and with the graph", "s", plain, mine)
-    table.pairs("gpu", network, "an epoch, train, fp32 and bf16", "s", mine, bf16)
+    table.pairs("gpu", network, "an epoch, train, fp32 and bf16", "s", mine, half)
 
 
 def packed(table) -> None:
@@ -155,7 +133,7 @@ def packed(table) -> None:
         with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
             clock = time.perf_counter()
             runs = [train("mlp", Path(folder, str(seed)), "--seed", seed) for seed in range(SEEDS)]
-            list(pool.map(lambda arguments: python(*arguments), runs))
+            list(pool.map(lambda command: measured(*command), runs))
             seconds.append([time.perf_counter() - clock])
     table.pairs("gpu", "mlp", f"{SEEDS} seeds, in turn or at once", "s", *seconds, ">= 3")
 
@@ -166,15 +144,17 @@ def bf16(table, network: str) -> None:
 
         def do(precision: str, seed: int) -> None:
             folder = Path(results, "runs", precision, f"seed{seed}")
-            python(*train(network, folder, "--seed", seed, "--precision", precision))
-            python("scripts/evaluate.py", "--run", folder, "--data", PREPARED)
+            measured(*train(network, folder, "--seed", seed, "--precision", precision))
+            measured(sys.executable, "scripts/evaluate.py", "--run", folder, "--data", PREPARED)
 
         runs = [(precision, seed) for precision in ("fp32", "bf16") for seed in range(1, 6)]
         list(pool.map(do, *zip(*runs, strict=True)))
-        python("scripts/report.py", "--results", results, "--data", PREPARED)
-        row = read(Path(results, "comparisons.csv"))[0]
+        measured(sys.executable, "scripts/report.py", "--results", results, "--data", PREPARED)
+        row = rows_of(Path(results, "comparisons.csv"))[0]
     low, middle, high = (
         100 * float(row[key]) for key in ("difference_low", "difference", "difference_high")
     )
     found = f"{middle:.3f} ({low:.3f} to {high:.3f}), {row['verdict']}"
-    table.single("gpu", network, f"accuracy, {row['a']} minus {row['b']}", "points", found)
+    table.single(
+        "gpu", network, f"accuracy, {row['a']} minus {row['b']}", "percentage points", found
+    )

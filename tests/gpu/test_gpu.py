@@ -278,13 +278,13 @@ def own(folder: Path, source: str) -> Path:
     return folder
 
 
-def test_a_model_that_promises_nothing_is_not_captured(data, tmp_path):
+def test_a_model_that_does_not_declare_it_is_not_captured(data, tmp_path):
     root = own(tmp_path, net(forward="x = x if x.sum().item() else x"))
     run(data, tmp_path / "run", "--model", "Net", "--loss", "cross_entropy", root=root)
     assert record(tmp_path / "run")["cuda_graph"] is False
 
 
-def test_a_model_that_breaks_its_promise_is_named(data, tmp_path):
+def test_a_model_that_declares_it_wrongly_is_named(data, tmp_path):
     broken = net(forward="x = x if x.sum().item() else x", more="cuda_graph = True")
     root = own(tmp_path, broken)
     options = ("--model", "Net", "--loss", "cross_entropy")

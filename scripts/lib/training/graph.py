@@ -5,9 +5,9 @@ times as long to launch them one by one as the GPU takes to run them; a graph la
 once (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). The kernels and their
 arguments are those of the step in Python, so the results are the same bits.
 
-What Python computes is captured as it was at the capture: so a model must promise that its
+What Python computes is captured as it was at the capture. So a model must declare that its
 `forward` does the same each time, by a class attribute `cuda_graph = True`. A learning rate is
-captured too, which is why each epoch captures anew.
+captured too, which is why there is a new capture in each epoch.
 """
 
 import warnings
@@ -27,7 +27,7 @@ def allowed(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bool:
     capturing is off.
     """
     on_gpu = all(parameter.is_cuda for parameter in model.parameters())
-    if not on_gpu or not vars(type(model)).get("cuda_graph"):  # a derived class promises anew
+    if not on_gpu or not vars(type(model)).get("cuda_graph"):  # not inherited
         return False
     if isinstance(optimizer, torch.optim.SGD):  # it counts nothing
         return True
