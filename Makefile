@@ -55,7 +55,7 @@ test-gpu: venv-dev  ## set up with the test tools, run the tests that need an NV
 fuzz: venv-dev  ## look for inputs that are not handled: make fuzz MINUTES=30 (for each search)
 	@FUZZ_MINUTES=$(call quoted,$(or $(MINUTES),30)) $(PY) -m pytest --numprocesses 2 tests/fuzz
 
-bench: venv-dev  ## measure this project against the lesson's plain script (under an hour)
+bench: venv-dev  ## measure against the lesson's plain script (under an hour), or a part: make bench PARTS=gpu
 	@$(PY) tests/bench/bench.py $(if $(PARTS),--parts $(PARTS))
 
 bench-quick: venv-dev  ## measure only the quick parts (some minutes)
