@@ -58,15 +58,15 @@ def mount(*arguments: str | Path) -> None:
 def cover(folder: Path, without: str = "") -> None:
     """Put an empty folder in memory over a folder, with all that is in it but one name."""
     below = Path("/mnt")  # where the folder stays reachable meanwhile
-    mount("--bind", folder, below)
+    mount("--rbind", folder, below)
     mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", folder)
     for path in below.iterdir():
         if path.is_symlink():
             (folder / path.name).symlink_to(path.readlink())
         elif path.name != without:
             (folder / path.name).mkdir() if path.is_dir() else (folder / path.name).touch()
-            mount("--bind", path, folder / path.name)
-    subprocess.run(["umount", below], check=True)
+            mount("--rbind", path, folder / path.name)
+    subprocess.run(["umount", "--recursive", below], check=True)
 
 
 def wait_for(command: list[str], environment: dict[str, str]) -> int:
