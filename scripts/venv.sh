@@ -6,7 +6,6 @@ set -eu
 
 venv=$1
 requirements=$2
-stamp=$venv/installed-$(basename "$requirements")
 ours=$venv/made-by-make-venv
 
 fail() {
@@ -14,11 +13,20 @@ fail() {
     exit 1
 }
 
+stamp() {
+    echo "$venv/installed-$(basename "$1")"
+}
+
 # The stamp also holds the folder's path: scripts in a virtual environment do not survive a move.
 # It is the path without symbolic links, so that several clones may link to one environment.
 expected() {
     echo "# $(cd "$venv" 2>/dev/null && pwd -P)"
-    cat "$requirements"
+    cat "$1"
+}
+
+# Whether the environment holds what a requirements file names.
+holds() {
+    [ -f "$1" ] && [ -f "$(stamp "$1")" ] && expected "$1" | cmp -s - "$(stamp "$1")"
 }
 
 recent_enough() {
@@ -42,7 +50,9 @@ somebody_elses() {
         ! ls "$venv"/installed-requirements*.txt >/dev/null 2>&1
 }
 
-if expected | cmp -s - "$stamp" && "$venv/bin/python" -c '' 2>/dev/null; then
+# The test tools come with everything else, in the same versions.
+if { holds "$requirements" || holds "${requirements%.txt}-dev.txt"; } &&
+    "$venv/bin/python" -c '' 2>/dev/null; then
     exit 0
 fi
 
@@ -71,7 +81,6 @@ $(cd "$(dirname "$venv")" && pwd). Free some space, or clone into a larger file 
 fi
 
 echo "Setting up $venv with $("$python" --version): some gigabytes to download, some minutes." >&2
-rm -f "$stamp"
 if $is_new; then
     rm -rf "$venv"
     mkdir -p "$venv"
@@ -80,6 +89,7 @@ if $is_new; then
 On Debian and Ubuntu: apt-get install python3-venv"
 fi
 touch "$ours" # also in one that an older version of this script made
+rm -f "$venv"/installed-* # of another version, which is about to be replaced
 
 # --no-deps: the file names every package; the hashes make sure that it is those and no others.
 # pip compiles the bytecode, without which each start of Snakemake or torch takes seconds longer.
@@ -91,4 +101,4 @@ touch "$ours" # also in one that an older version of this script made
 - no space: pip unpacks into TMPDIR (now ${TMPDIR:-/tmp}) and keeps downloads in its cache; set
   TMPDIR to a larger folder, or PIP_NO_CACHE_DIR=1
 Then type the same command again."
-expected >"$stamp"
+expected "$requirements" >"$(stamp "$requirements")"

@@ -195,6 +195,24 @@ def test_setup_of_an_environment_that_exists_needs_no_space_of_its_own(project):
     assert (project.folder / "new" / "installed-other.txt").exists()
 
 
+def test_an_environment_with_the_test_tools_needs_no_set_up(project):
+    """After make test, whoever may only read the environment can type make run."""
+    for name in ("one.txt", "one-dev.txt"):
+        (project.folder / name).write_text("# nothing more\n")
+    assert set_up(project, "one-dev.txt", free=8).returncode == 0
+    before = content(project.folder / "new")
+    done = set_up(project, "one.txt", free=8)
+    assert done.returncode == 0
+    assert done.stdout == ""
+    assert content(project.folder / "new") == before
+    # a set-up with other versions takes away what the test tools had
+    (project.folder / "one.txt").write_text("# another version\n")
+    (project.folder / "one-dev.txt").unlink()
+    assert "Setting up" in set_up(project, "one.txt", free=8).stdout
+    (project.folder / "one-dev.txt").write_text("# nothing more\n")
+    assert "Setting up" in set_up(project, "one-dev.txt", free=8).stdout
+
+
 def test_setup_refuses_another_hash(project):
     """A package whose content is not the one pinned is not installed."""
     (project.folder / "one.txt").write_text(f"six==1.17.0 --hash=sha256:{'0' * 64}\n")
