@@ -1,4 +1,4 @@
-"""Run a function in a network, process and mount space of its own, of which nothing stays behind."""
+"""Run a function in a network, process and mount space of its own, which ends with it."""
 
 import ctypes
 import os
@@ -72,7 +72,8 @@ def cover(folder: Path, without: str = "") -> None:
 def wait_for(command: list[str], environment: dict[str, str]) -> int:
     """Run a command to its end; meanwhile reap the orphans, as a first process must."""
     try:
-        child = os.posix_spawnp(command[0], command, environment)
+        # Python ignores this signal, and what it spawns would too.
+        child = os.posix_spawnp(command[0], command, environment, setsigdef=[signal.SIGPIPE])
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", flush=True)
         return 127

@@ -68,3 +68,36 @@ def test_a_slurm_of_the_machines_own_is_left_alone():
                 assert "this machine has a Slurm of its own (/etc/slurm/slurm.conf" in done.stderr
     finally:
         LINK.unlink()
+
+
+def test_run_leaves_nothing_and_returns_the_exit_status():
+    done = cluster("run", "--", "sh", "-c", "srun --partition=gpu printenv SLURMD_NODENAME; exit 7")
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == "gpu1\n"  # what `up` says goes elsewhere
+    assert left_behind() == set()
+
+
+def test_run_is_apart_from_the_machines_cluster():
+    up = cluster("up", "--site", "department")
+    assert up.returncode == 0, up.stdout + up.stderr
+    subprocess.run(["sbatch", "--output=/dev/null", "--wrap", "sleep 600"], cwd="/", check=True)
+    done = cluster("run", "--", "sh", "-c", "squeue --noheader; sinfo --noheader --format=%R")
+    assert done.stdout.split() == ["cpu", "gpu", "urgent", "spare"], done.stderr
+    here = subprocess.run(["sinfo", "--noheader", "--format=%R"], capture_output=True, text=True)
+    assert here.stdout.split() == ["batch"]
+    jobs = subprocess.run(["squeue", "--noheader"], capture_output=True, text=True)
+    assert len(jobs.stdout.splitlines()) == 1
+    other = cluster("up", "--site", "center")
+    assert other.returncode == 1
+    assert "a cluster as at site 'department' is up" in other.stderr
+
+
+def test_only_users_that_are_named_submit_jobs():
+    submit = "setpriv --reuid=nobody --clear-groups srun id --user --name"
+    refused = cluster("run", "--", "sh", "-c", f"cd /; {submit}")
+    assert refused.returncode != 0
+    assert "Invalid account" in refused.stderr
+    done = cluster("run", "--user", "nobody", "--", "sh", "-c", f"cd /; {submit}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "nobody"
+    assert cluster("run", "--user", "no-such-user", "--", "true").returncode == 2
