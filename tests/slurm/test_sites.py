@@ -1,0 +1,297 @@
+"""The workflow on clusters with other rules: what works on the throw-away one works there too.
+
+Each site of tests/cluster/sites has a cluster of its own, all side by side. There an ordinary user
+adapts the profile as docs/cluster.md says, and types what it says: `make check`, Snakemake, `make
+status`, `make why`. One experiment asks for a GPU that torch does not see, and fails loudly.
+"""
+
+import csv
+import os
+import pwd
+import shlex
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from conftest import IN_CI, ROOT, fresh_project
+from slurm_project import SlurmProject
+
+USER = pwd.getpwnam("nobody")
+CONFIG = "profiles/slurm/config.yaml"
+PARTITIONS = "profiles/slurm/partitions.yaml"
+SIZES = "max_runtime: 1440, max_mem_mb: 12288, max_cpus_per_task: 8"
+MLP = "mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1024, runtime: 2}"
+STUDY = f"{MLP}\ngpu: {{model: {{name: MLP}}, epochs: 1, mem_mb: 1024, runtime: 2, device: cuda}}"
+LOCAL_SEEDS = [1, 5]  # two are enough to compare bytes
+# Columns of the report in which two runs with the same result differ.
+CIRCUMSTANCES = {
+    *("train_seconds", "images_per_second", "peak_memory_mb"),
+    *("slurm_job_id", "partition", "host"),
+}
+# Retries are tested elsewhere, and cost each site two trainings that fail.
+ONCE = {"retries: 2": "retries: 0"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A site, and what its users know of it."""
+
+    profile: dict[str, str] = field(default_factory=dict)  # edits of config.yaml
+    partitions: dict[str, str] = field(default_factory=dict)  # all of partitions.yaml
+    # What to type at the prompt, and what is answered.
+    rules: dict[str, str] = field(default_factory=dict)
+    experiments: str = STUDY
+    seeds: list[int] = field(default_factory=lambda: [1])
+    seconds: int = 300  # how long Snakemake may take
+
+
+SBATCH = "sbatch -o /dev/null --wrap true"
+ACCOUNT = "Please specify one of the following accounts to submit this job: def-prof, rrg-prof"
+SITES = {
+    "alliance": Site(
+        profile={
+            **ONCE,
+            '# slurm_account: "myproject"': 'slurm_account: "def-prof"',
+            "slurm-partition-config:": "# slurm-partition-config:",
+            "  train:\n": "  train:\n    gpu_model: h100\n",
+        },
+        rules={
+            SBATCH: ACCOUNT,
+            f"{SBATCH} --account=rrg-prof --gpus=1": "name the type of the GPU",
+            f"{SBATCH} --account=rrg-prof --gpus=a100:1 --test-only": "gpu1 in partition base",
+            "sacctmgr -nP show assoc user=nobody format=account,maxsubmit": "def-prof|1000",
+        },
+    ),
+    "department": Site(
+        profile={**ONCE, "# slurm-status-command: squeue": "slurm-status-command: squeue"},
+        partitions={"batch": f"{SIZES}, max_gpu: 2"},
+        rules={
+            "sacct": "Slurm accounting storage is disabled",
+            "sinfo -h -o [%P]": "[batch*]",
+            "scontrol show config": "MinJobAge               = 10 sec",
+        },
+        seconds=90,  # it would not end: see NO_ENDS
+    ),
+    "center": Site(
+        profile={**ONCE, '# qos: "normal"': 'qos: "regular"\n  constraint: "cpu|gpu"'},
+        partitions={"nodes": f"{SIZES}, max_gpu: 2"},
+        rules={
+            SBATCH: "--constraint=cpu or --constraint=gpu",
+            f"{SBATCH} --constraint=cpu": "Invalid qos specification",
+            f"{SBATCH} --constraint=gpu --qos=debug --hold": "Submitted batch job 1",
+            "scontrol show job 1": "OverSubscribe=NO",
+            "scancel --me; sinfo -h -o %h": "EXCLUSIVE",
+        },
+    ),
+    "wholenode": Site(
+        profile=ONCE,
+        partitions={"compute": SIZES, "gpu": f"{SIZES}, max_gpu: 2"},
+        rules={f"{SBATCH} --mem=999999 --test-only": "using 8 processors on nodes cpu1"},
+    ),
+    "limits": Site(
+        rules={
+            f"for n in 1 2 3 4 5; do {SBATCH} --hold; done; scancel --me": "AssocMaxSubmitJobLimit",
+            "sacctmgr -nP show assoc user=nobody format=maxjobs,maxsubmit": "1|4",
+        },
+        experiments=MLP,
+        seeds=[1, 2, 3, 4, 5],
+    ),
+    "broken": Site(
+        rules={
+            f"srun --nodelist=noenv ls {sys.prefix}/bin": "No such file or directory",
+            f"srun --nodelist=cpu1 ls {sys.prefix}/bin": "snakemake",
+            f"{SBATCH} --nodelist=noprolog; sleep 3; sinfo -R; scancel --me": "Prolog error",
+            "sinfo -h -n gpu1 -o %G": "gpu:2",
+        },
+    ),
+}
+
+
+class Visit(SlurmProject):
+    """What a user has typed on a site, and what was answered."""
+
+    def __init__(self, folder: Path, name: str):
+        super().__init__(folder)
+        self.name, self.site = name, SITES[name]
+        self.configure(self.site.experiments, seeds=self.site.seeds)
+
+    def adapt(self) -> None:
+        """Edit the profile as a user of the site would."""
+        for old, new in self.site.profile.items():
+            self.edit(CONFIG, old, new)
+        if self.site.partitions:
+            lines = (f"  {name}: {{{sizes}}}\n" for name, sizes in self.site.partitions.items())
+            (self.folder / PARTITIONS).write_text("partitions:\n" + "".join(lines))
+
+    def go(self) -> None:
+        """Start the cluster, and type everything there."""
+        make = f"make VENV={sys.prefix} CONFIGFILE=slurm.yaml"
+        last = self.site.experiments.splitlines()[-1].partition(":")[0]
+        steps = {
+            **{f"rule{number}": rule for number, rule in enumerate(self.site.rules)},
+            "check": f"{make} check",
+            "run": shlex.join(["timeout", str(self.site.seconds), *self.command()]),
+            "status": f"{make} status",
+            "why": f"{make} why RUN={last}/seed1",
+        }
+        script = self.folder / "type.sh"
+        script.write_text(
+            "".join(
+                f"({command}) > {step}.txt 2>&1; echo $? > {step}.code\n"
+                for step, command in steps.items()
+            )
+        )
+        for path in (self.folder, *self.folder.rglob("*")):
+            os.chown(path, USER.pw_uid, USER.pw_gid)
+        home = f"HOME={self.folder}"
+        become = "setpriv --reuid=nobody --regid=nogroup --clear-groups --inh-caps=-all".split()
+        typed = ["env", "-u", "XDG_CACHE_HOME", home, *become, "bash", "type.sh"]
+        inside = f"{open_to_others()} cd {self.folder}; exec {shlex.join(typed)}"
+        options = ["--site", self.name, "--user", "nobody", "--hide", sys.prefix]
+        command = [ROOT / "tests/cluster/slurm", "run", *options, "--", "bash", "-ec", inside]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def answer(self, step: str) -> str:
+        return (self.folder / f"{step}.txt").read_text()
+
+    def code(self, step: str) -> int:
+        return int((self.folder / f"{step}.code").read_text())
+
+    def files(self, seed: int) -> list[bytes]:
+        """Return the weights, the predictions and the accuracy of a run."""
+        names = ("model.safetensors", "predictions.csv.gz", "accuracy.csv")
+        return [(self.run_folder("mlp", seed) / name).read_bytes() for name in names]
+
+    def report(self) -> dict[int, dict[str, str]]:
+        """Return the rows of the report by seed."""
+        with (self.results / "report.csv").open() as file:
+            return {int(row["seed"]): row for row in csv.DictReader(file)}
+
+
+def result(row: dict[str, str]) -> dict[str, str]:
+    """Return what two runs with the same result have in common."""
+    return {key: value for key, value in row.items() if key not in CIRCUMSTANCES}
+
+
+def open_to_others() -> str:
+    """Return shell commands that let others see the Python of the tests, if root's home has it."""
+    home, hidden = Path(pwd.getpwuid(0).pw_dir), []
+    for folder in {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}:
+        if folder.is_relative_to(home):
+            hidden.append(str(folder))
+    lines = [
+        f"mkdir -p /var/lib/shown/{n}; mount --bind {f} /var/lib/shown/{n};"
+        for n, f in enumerate(hidden)
+    ]
+    lines += [f"mount -t tmpfs -o mode=755 tmpfs {home};"] if hidden else []
+    lines += [f"mkdir -p {f}; mount --bind /var/lib/shown/{n} {f};" for n, f in enumerate(hidden)]
+    return " ".join(lines)
+
+
+@pytest.fixture(scope="module")
+def visits(slurm_machine):
+    """Return all visits, made side by side, and the same runs without Slurm."""
+    apart = ["unshare", "--net", "--mount", "--pid", "--fork", "true"]
+    if subprocess.run(apart, check=False).returncode:
+        reason = "the tests of sites need namespaces; in a container: docker run --privileged"
+        pytest.fail(reason) if IN_CI else pytest.skip(reason)
+    # Not below pytest's own folder, which only root may enter.
+    with tempfile.TemporaryDirectory(prefix="sites-") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        made = {name: Visit(fresh_project(root / name).folder, name) for name in SITES}
+        local = Visit(fresh_project(root / "local").folder, "limits")
+        local.configure(MLP, seeds=LOCAL_SEEDS)
+        with ThreadPoolExecutor(len(made)) as pool:
+            ends = {}
+            for name, visit in made.items():
+                visit.adapt()
+                ends[name] = pool.submit(visit.go)
+            local.snakemake(config="slurm.yaml")
+            yield ends, made, local
+
+
+@pytest.fixture
+def visit(visits, name) -> Visit:
+    """The visit of one site; the test waits for its end."""
+    ends, made, _ = visits
+    ends[name].result()
+    return made[name]
+
+
+@pytest.fixture
+def local(visits) -> Visit:
+    """The runs without Slurm."""
+    return visits[2]
+
+
+def sites(*names: str, **known: str):
+    """Run a test for sites, or for all; at some it is known to fail, each for a reason."""
+    marks = {name: [pytest.mark.xfail(strict=True, reason=known[name])] for name in known}
+    chosen = [pytest.param(name, marks=marks.get(name, [])) for name in names or SITES]
+    return pytest.mark.parametrize("name", chosen)
+
+
+PARTITIONS_NEEDED = (
+    "make check names a partition of partitions.yaml also where the profile does not"
+)
+NO_ENDS = "a job that squeue no longer shows is taken for one that still runs"
+LOST_AT_LIMIT = "a job that sbatch refuses for now (AssocMaxSubmitJobLimit) costs an attempt"
+LOST_ON_NODES = "a job goes back to the broken node three times, and then its run is given up"
+WITH_GPU = [name for name, site in SITES.items() if "cuda" in site.experiments]
+
+
+@sites()
+def test_the_site_has_its_rules(visit):
+    for number, (rule, answer) in enumerate(visit.site.rules.items()):
+        assert answer in visit.answer(f"rule{number}"), rule
+
+
+@sites(alliance=PARTITIONS_NEEDED)
+def test_check_says_that_slurm_would_take_the_jobs(visit):
+    assert "Slurm would take the jobs" in visit.answer("check")
+    assert visit.code("check") == 0
+
+
+@sites(department=NO_ENDS, limits=LOST_AT_LIMIT, broken=LOST_ON_NODES)
+def test_the_results_are_those_of_a_local_run(visit, local):
+    here, there = local.report(), visit.report()
+    assert set(there) == set(visit.site.seeds)
+    assert all(row["slurm_job_id"] for row in there.values())
+    for seed in set(there) & set(here):
+        assert visit.files(seed) == local.files(seed)
+        assert result(there[seed]) == result(here[seed])
+
+
+@sites(*WITH_GPU, department=NO_ENDS)
+def test_a_gpu_that_torch_does_not_see_is_a_loud_failure(visit):
+    assert visit.code("run") == 1
+    assert "device cuda: torch sees no GPU" in visit.answer("run")
+    assert not (visit.run_folder("gpu") / "model.safetensors").exists()
+
+
+@sites("limits", limits=LOST_AT_LIMIT)
+def test_without_a_failure_the_exit_status_is_0(visit):
+    assert visit.code("run") == 0
+
+
+@sites(department=NO_ENDS, limits=LOST_AT_LIMIT, broken=LOST_ON_NODES)
+def test_status_shows_each_run(visit):
+    lines = [line.split() for line in visit.answer("status").splitlines()]
+    states = {tuple(line[:2]): " ".join(line[2:]) for line in lines}
+    for seed in visit.site.seeds:
+        assert states["mlp", str(seed)].startswith("done")
+    if "gpu" in visit.site.experiments:
+        assert "fail" in states["gpu", "1"].lower()
+
+
+@sites()
+def test_why_explains(visit):
+    text = "torch sees no GPU" if "gpu" in visit.site.experiments else "This run is done"
+    assert text in visit.answer("why")
+    assert visit.code("why") == 0
