@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL_CONFIG = "tests/data/config.yaml"
+# Where `slurm up` says why its cluster has no accounting, on a release of Debian that cannot.
+NO_ACCOUNTING = Path("/var/lib/slurm-throwaway/no-accounting")
 IN_CI = os.environ.get("CI") == "true"
 # The suite may run below `make test`: a make that a test starts is not a part of that one.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
@@ -168,6 +170,13 @@ def slurm(slurm_machine):
     yield
     if not was_up:
         assert cluster("down").returncode == 0
+
+
+@pytest.fixture(scope="session")
+def accounting(slurm):
+    """The cluster's accounting, which that of one release of Debian does without, and says why."""
+    if NO_ACCOUNTING.exists():
+        pytest.skip(NO_ACCOUNTING.read_text())
 
 
 @pytest.fixture(scope="session")

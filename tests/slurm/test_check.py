@@ -56,14 +56,16 @@ def configure(project, asked, edit=None):
 
 
 @pytest.mark.parametrize(("asked", "edit", "message"), WRONG.values(), ids=WRONG.keys())
-def test_a_request_that_cannot_be_met(project, asked, edit, message):
+def test_a_request_that_cannot_be_met(project, asked, edit, message, request):
+    if edit and edit[0] == CONFIG:  # accounts and QoS
+        request.getfixturevalue("accounting")
     configure(project, asked, edit)
     check = project.script("check", "--configfile", "slurm.yaml", check=False)
     assert check.returncode == 1
     assert message in check.stdout
 
 
-def test_a_run_checks_before_it_queues(project):
+def test_a_run_checks_before_it_queues(project, accounting):
     asked, edit, message = WRONG["no such account"]
     configure(project, asked, edit)
     done = project.slurm_run(check=False)

@@ -39,7 +39,7 @@ partitions:
 
 
 @pytest.fixture(scope="module")
-def injected(slurm, undisturbed, tmp_path_factory):
+def injected(accounting, undisturbed, tmp_path_factory):
     """The project after all faults."""
     project = SlurmProject(fresh_project(tmp_path_factory.mktemp("faults") / "project").folder)
     (project.folder / "profiles/slurm/partitions.yaml").write_text(PARTITIONS)

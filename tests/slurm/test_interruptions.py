@@ -142,7 +142,7 @@ INTERRUPTIONS = (ctrl_c, killed, useless, full, broken, diverging, no_gpu, lesso
 
 
 @pytest.fixture(scope="module")
-def stage(slurm, undisturbed, tmp_path_factory):
+def stage(accounting, undisturbed, tmp_path_factory):
     """Return what gives the project of an interruption and what it returned."""
     with ThreadPoolExecutor(len(INTERRUPTIONS)) as pool:
         started = {}

@@ -47,7 +47,7 @@ def test_a_waiting_job_and_its_reason(project):
     assert "it is pending (JobHeldUser)" in project.show("status", "--why", "cnn/seed1")
 
 
-def test_without_accounting_squeue_is_asked(project):
+def test_without_accounting_squeue_is_asked(project, accounting):
     assert cluster("stop", "slurmdbd").returncode == 0
     try:
         words = shown(project)

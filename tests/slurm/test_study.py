@@ -1,0 +1,59 @@
+"""A whole study as a user types it, on a cluster with accounting or without: check, run, status."""
+
+import csv
+import shutil
+
+import pytest
+from conftest import NO_ACCOUNTING, SMALL_CONFIG, fresh_project
+from slurm_project import SlurmProject
+
+EXPERIMENTS = ("mlp", "cnn")
+
+
+@pytest.fixture(scope="module")
+def study(slurm, tmp_path_factory):
+    """The project after the study of the small data set, and what was printed."""
+    project = SlurmProject(fresh_project(tmp_path_factory.mktemp("study") / "project").folder)
+    shutil.copy(project.folder / SMALL_CONFIG, project.folder / "slurm.yaml")
+    if NO_ACCOUNTING.exists():
+        key = "slurm-status-command: squeue"
+        project.edit("profiles/slurm/config.yaml", f"# {key}", key)
+    project.checked = project.show("check")
+    project.printed = project.slurm_run().stdout
+    return project
+
+
+def test_check_says_that_slurm_would_take_the_jobs(study):
+    assert "Slurm would take the jobs of all 2 experiments" in study.checked
+
+
+def test_the_results_are_those_of_a_run_without_slurm(study, finished_once):
+    for experiment in EXPERIMENTS:
+        for file in ("model.safetensors", "predictions.csv.gz", "accuracy.csv"):
+            ours, others = (each.run_folder(experiment) / file for each in (study, finished_once))
+            assert ours.read_bytes() == others.read_bytes()
+
+
+def test_the_report_names_the_jobs(study):
+    with (study.results / "report.csv").open() as file:
+        rows = {row["experiment"]: row for row in csv.DictReader(file)}
+    assert set(rows) == set(EXPERIMENTS)
+    for experiment, row in rows.items():
+        assert row["partition"] == "cpu"
+        assert row["slurm_job_id"] == study.record(experiment)["slurm"]["job_id"]
+
+
+def test_status_and_why_afterwards(study):
+    lines = [line.split() for line in study.show("status").splitlines()]
+    assert {tuple(line[:3]) for line in lines[1:]} >= {(each, "1", "done") for each in EXPERIMENTS}
+    assert "This run is done" in study.show("status", "--why", "cnn/seed1")
+
+
+def test_resources_are_those_of_the_trainings(study):
+    with (study.results / "resources.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["rule"] == "train"]
+    assert {row["experiment"] for row in rows} == set(EXPERIMENTS)
+    for row in rows:
+        assert row["slurm_job_id"] == study.record(row["experiment"])["slurm"]["job_id"]
+        assert row["cpus_asked"] == "1"
+        assert 200 < float(row["mem_used_mb"]) < 1536
