@@ -1,6 +1,7 @@
 """The throw-away cluster itself: what it leaves behind, and what it leaves alone."""
 
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -53,6 +54,17 @@ def test_down_after_a_crash_half_way_leaves_nothing(step):
     assert left_behind()
     assert cluster("down").returncode == 0
     assert left_behind() == set()
+
+
+def test_accounting_that_does_not_start_is_an_error(tmp_path):
+    """On a release that has to go without accounting, too: there may be another cause."""
+    folder = shutil.copytree(ROOT / "tests" / "cluster", tmp_path / "cluster")
+    with (folder / "slurmdbd.conf").open("a") as file:
+        file.write("NoSuchKey=1\n")
+    done = subprocess.run([folder / "slurm", "up"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "slurmdbd does not start" in done.stderr
+    assert "NoSuchKey" in done.stderr
 
 
 def test_a_slurm_of_the_machines_own_is_left_alone():
