@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run watch check status why predict cluster cluster-down test test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run watch check status why predict cluster cluster-down test test-slurm test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -48,6 +48,10 @@ cluster-down:  ## stop it and remove its files
 
 test: venv-dev  ## set up with the test tools, run all tests (as root: on a throw-away Slurm too)
 	@$(PY) -m pytest
+
+test-slurm: $(if $(RELEASE),,venv-dev)  ## run the Slurm tests; on another Debian: make test-slurm RELEASE=trixie
+	@$(if $(RELEASE),tests/cluster/debian $(if $(KEEP),--keep $(call quoted,$(KEEP))) \
+	    $(call quoted,$(RELEASE)),$(PY) -m pytest tests/slurm)
 
 test-gpu: venv-dev  ## set up with the test tools, run the tests that need an NVIDIA GPU
 	@$(PY) -m pytest --numprocesses 0 tests/gpu
