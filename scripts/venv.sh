@@ -69,9 +69,11 @@ python=$(find_python)
 python3.12, python3.11}). Install one, load your cluster's module (module avail python), or name it:
 make run PYTHON=/path/to/python3.12"
 
-# Only a new one is sure to need the space: one that is updated has most of it already.
+# Only a new one is sure to need the space: one that is updated has most of it already. Where Python
+# could not make it, since Debian's python3-venv was missing, it may have a python and no pip.
 is_new=false
-recent_enough "$venv/bin/python" || is_new=true
+{ recent_enough "$venv/bin/python" && "$venv/bin/python" -m pip --version >/dev/null 2>&1; } ||
+    is_new=true
 if $is_new; then
     # The number before the percentage: names of file systems and folders may have spaces.
     free=$(df -Pk "$(dirname "$venv")" |
