@@ -67,5 +67,6 @@ def slurm_job() -> dict | None:
 
 def _output(*command: str) -> str | None:
     """Return what a command prints, or None where it cannot run or fails."""
-    done = subprocesses.run(command, timeout=30, cwd=SCRIPTS.parent)
+    plain = {"LC_ALL": "C", "SLURM_TIME_FORMAT": "standard"}  # a user may have set others
+    done = subprocesses.run(command, timeout=30, cwd=SCRIPTS.parent, env=os.environ | plain)
     return done.stdout.strip() if done.ok else None

@@ -1,7 +1,7 @@
 """Run another program: always with a time limit, and with its own words where it fails."""
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +41,11 @@ class Finished:
 
 
 def run(
-    command: Sequence[str | Path], *, timeout: float = TIMEOUT, cwd: Path | None = None
+    command: Sequence[str | Path],
+    *,
+    timeout: float = TIMEOUT,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> Finished:
     """Run a program without standard input; a failure is a value, not an exception.
 
@@ -49,12 +53,14 @@ def run(
         command: the program, found on the PATH, and its arguments.
         timeout: seconds after which it is killed.
         cwd: the folder in which it runs; by default this process's own.
+        env: its environment; by default this process's own.
     """
     words = tuple(str(word) for word in command)
     try:
         done = subprocess.run(
             words,
             cwd=cwd,
+            env=env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
