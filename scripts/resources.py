@@ -14,7 +14,9 @@ def main() -> None:
     parser = command_line.parser(__doc__)
     add_argument(parser)
     args = parser.parse_args()
-    print(usage.write(read_study(args.configfile, {})))
+    study = read_study(args.configfile, {})
+    missing = usage.write(study)
+    print(study.layout.resources, missing, sep="\n" if missing else "")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ It reads what Slurm and the runs' own files say, while jobs run and after. With 
 cnn/seed1, it explains one run: how its jobs ended, the end of its log, and what to type next.
 """
 
+import math
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import pandas as pd
 
-from lib.cluster.jobs import Job, jobs
+from lib.cluster.jobs import ACTIVE, COMPLETED, UNKNOWN, Job, ask
 from lib.cluster.summary import known_failure
 from lib.core.errors import UserError
 from lib.study.config import add_argument, read_study
@@ -33,11 +34,16 @@ def main() -> None:
     args = parser.parse_args()
 
     study = read_study(args.configfile, {})
-    known = jobs(study.layout)
+    answer = ask(study.layout)
     if args.why is None:
-        print(table(study, known))
+        print(table(study, answer.jobs))
     else:
-        print(explain(study, known, args.why, args.configfile))
+        print(explain(study, answer.jobs, args.why, args.configfile))
+    if answer.no_accounting:
+        print(
+            f"\nNo accounting ({answer.no_accounting}). Of a job that squeue has forgotten, "
+            "only what its own files say is shown; partition, node, elapsed, and limit are empty."
+        )
 
 
 def table(study: Study, jobs: list[Job]) -> str:
@@ -54,8 +60,10 @@ def row(check: RunCheck, jobs: list[Job], experiment: str, seed: int) -> dict[st
     latest = mine[-1] if mine else None
     if run.stage == "done":
         state = "done"
-    elif latest:
+    elif latest and latest.state != UNKNOWN:
         state = f"{latest.rule} {latest.state}"
+    elif latest and (run.stage, latest.rule) in (("waiting", "train"), ("trained", "evaluate")):
+        state = f"{latest.rule} not finished"
     else:
         state = "not started" if run.stage == "waiting" else run.stage
     pending = latest and latest.state == "PENDING" and state != "done"
@@ -100,23 +108,28 @@ def explain(study: Study, jobs: list[Job], name: str, configs: Sequence[Path] = 
     problem = check.problem(*run)
     if problem:
         lines.append(f"  to {problem[0]} again: {problem[1]}")
-    for job in mine:
-        lines.append(
-            f"Slurm job {job.job_id} ({job.rule}, {job.partition} {job.node}): {job.state}"
-        )
-        lines.append(f"  exit code {job.exit_code}; {job.cause}")
-        lines.append(f"  {used(job)}")
+    lines += [line for job in mine for line in described(job)]
     trained = run_state(check, *run).stage in ("trained", "done")
-    log = study.layout.log("evaluate" if trained else "train", *run)
-    if log.is_file():
+    logs = [study.layout.log("evaluate" if trained else "train", *run)]
+    if mine and mine[-1].state not in (*ACTIVE, COMPLETED):
+        # Slurm says there why it has ended a job. The logs of successful jobs are removed.
+        logs += study.layout.slurm_logs.rglob(f"{mine[-1].job_id}.log")
+    for log in filter(Path.is_file, logs):
         text = log.read_text(encoding="utf-8", errors="replace").splitlines()
         lines += ["", f"The end of {log}:", *(f"  {line}" for line in text[-LOG_LINES:])]
-    return "\n".join([*lines, "", advice(check, mine, *run, command(bool(jobs), configs))])
+    return "\n".join([*lines, "", advice(check, mine, *run, configs)])
 
 
-def command(on_slurm: bool, configs: Sequence[Path]) -> str:
+def described(job: Job) -> list[str]:
+    """Return the lines on one job: how it ended, what it asked for and used."""
+    where = f", {job.partition} {job.node}" if job.partition else ""
+    title = f"Slurm job {job.job_id} ({job.rule}{where}): {job.state}"
+    return [title, f"  {job.cause}", *([] if job.state == UNKNOWN else [f"  {used(job)}"])]
+
+
+def command(configs: Sequence[Path]) -> str:
     """Return the command that goes on with the study."""
-    profile = "slurm" if on_slurm or shutil.which("sbatch") else "local"
+    profile = "slurm" if shutil.which("sbatch") else "local"
     options = ["--configfile", *map(str, configs)] if configs else []
     return shlex.join(["snakemake", "--profile", f"profiles/{profile}", *options])
 
@@ -125,30 +138,36 @@ def used(job: Job) -> str:
     """Say what a job asked for and used."""
     limit = f"of {_clock(60 * job.limit_minutes)}" if job.limit_minutes else "without a limit"
     memory = f"{job.mem_used_mb:.0f}" if job.mem_used_mb else "unknown"
-    return (
-        f"time {_clock(job.elapsed_seconds)} {limit}, memory {memory} of "
-        f"{job.mem_asked_mb or 0:.0f} MB, {job.cpus} cores"
-    )
+    asked = f"of {job.mem_asked_mb:.0f} MB" if job.mem_asked_mb else "without a limit"
+    cores = f"{job.cpus or 'unknown'} cores"
+    if (job.cpus_allocated or 0) > (job.cpus or math.inf):
+        cores += f" ({job.cpus_allocated} allocated)"
+    return f"time {_clock(job.elapsed_seconds)} {limit}, memory {memory} {asked}, {cores}"
 
 
-def advice(check: RunCheck, jobs: list[Job], experiment: str, seed: int, again: str) -> str:
-    """Say what to type next; `again` is the command that goes on with the study."""
+def advice(
+    check: RunCheck, jobs: list[Job], experiment: str, seed: int, configs: Sequence[Path]
+) -> str:
+    """Say what to type next; `configs` are the config files that were named."""
     stage = run_state(check, experiment, seed).stage
     if stage == "done":
         return "This run is done. Nothing is left to do."
-    last = jobs[-1].state if jobs else ""
-    if last in ("PENDING", "RUNNING"):
+    jobs = [job for job in jobs if job.state != UNKNOWN]
+    if jobs and jobs[-1].state in ACTIVE:
         return (
             f"Wait, or stop it: scancel {jobs[-1].job_id}\n"
             "(While Snakemake is running, it submits the job again. Press Ctrl-C there instead.)"
         )
     if stage == "training" and not jobs:
         return "It is training. To see how far it is: make watch"
-    return f"{cure(check.study, jobs, experiment, seed, stage)}\n  {again}"
+    return f"{cure(check.study, jobs, experiment, seed, stage)}\n  {command(configs)}"
 
 
 def cure(study: Study, jobs: list[Job], experiment: str, seed: int, stage: str) -> str:
-    """Say what to do about a run that is not done, and that nothing works on."""
+    """Say what to do about a run that is not done, and that nothing works on.
+
+    `jobs` are those that Slurm knows.
+    """
     key = f"experiments.{experiment}"
     trained = stage == "trained"
     failure = None if trained else known_failure(study, experiment, seed)
@@ -168,7 +187,9 @@ def cure(study: Study, jobs: list[Job], experiment: str, seed: int, stage: str) 
     return "It was not started. To start it:"
 
 
-def _clock(seconds: float) -> str:
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
 

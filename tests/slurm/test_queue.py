@@ -36,7 +36,7 @@ def submit(project, *options) -> str:
 
 
 def shown(project) -> list[str]:
-    header, line = project.show("status").splitlines()
+    header, line, *_ = project.show("status").splitlines()
     assert header.split()[:4] == ["experiment", "seed", "state", "job"]
     return line.split()
 
@@ -52,11 +52,14 @@ def test_without_accounting_squeue_is_asked(project, accounting):
     try:
         words = shown(project)
         why = project.show("status", "--why", "cnn/seed1")
+        resources = project.show("resources")
     finally:
         assert cluster("start", "slurmdbd").returncode == 0
     assert {"PENDING", "cpu", "0:15:00", "0/3", "JobHeldUser"} <= set(words)
     assert "time 0:00:00 of 0:15:00, memory unknown of 3072 MB, 1 cores" in why
     assert "Wait, or stop it: scancel " in why
+    assert "\nNo accounting (sacct: error: Problem talking to the database: " in why
+    assert "resources.csv: no accounting (sacct: error: " in resources
 
 
 def test_a_job_that_a_broken_node_could_not_start_is_released(project):

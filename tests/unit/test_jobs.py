@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lib.cluster import jobs
+from lib.cluster import jobs, slurm
 from lib.cluster.jobs import Job
 from lib.core.layout import Layout
 
@@ -23,6 +23,7 @@ KILLED = Job(
     elapsed_seconds=100,
     limit_minutes=15,
     cpus=2,
+    cpus_allocated=2,
     mem_asked_mb=800.0,
     mem_used_mb=801.5,
     cpu_seconds=50.0,
@@ -87,6 +88,7 @@ def test_efficiency_and_wait():
     assert KILLED.queue_seconds == 30
     assert dataclasses.replace(KILLED, start="Unknown").queue_seconds is None
     assert dataclasses.replace(KILLED, elapsed_seconds=0).cpu_efficiency is None
+    assert dataclasses.replace(KILLED, cpus_allocated=8).cpu_efficiency == 0.0625
 
 
 GARBAGE = {
@@ -115,10 +117,60 @@ def test_a_row_that_is_none_is_left_out(tmp_path, line, first):
     jobs.jobs(files)
 
 
-def test_a_line_of_slurm_that_is_no_row_is_left_out(monkeypatch):
-    row = "8|RUNNING|0:0|cpu|n1|t|t|5|15|1|800M|0||None"
-    monkeypatch.setattr(jobs, "_output", lambda *_: f"sacct: warning\n\n||||\n{row}\n")
-    found = jobs._from_sacct(
-        "a-run", "now", {"8": {"rule": "train", "experiment": "cnn", "seed": ""}}
-    )
-    assert [job.state for job in found.values()] == ["RUNNING"]
+# Printed by Slurm 22.05 on a cluster that gives whole nodes, whatever is asked for.
+WHOLE_NODES = """\
+1|COMPLETED|0:0|compute|cpu1|2026-11-26T00:44:44|2026-11-26T00:44:45|1|15|1|8|12288M|00:00.505||None
+1.batch|COMPLETED|0:0||cpu1|2026-11-26T00:44:45|2026-11-26T00:44:45|1||8|8||00:00.505|125.82M|
+2|RUNNING|0:0|compute|cpu2|2026-11-26T00:44:44|2026-11-26T00:44:45|12|15|1|8|12288M|00:00:00||None
+2.batch|RUNNING|0:0||cpu2|2026-11-26T00:44:45|2026-11-26T00:44:45|12||8|8||00:00:00||
+"""
+WHOLE_NODES_QUEUE = """\
+1|COMPLETED|compute|cpu1|2026-11-26T00:44:44|2026-11-26T00:44:45|0:01|15:00|1|8|0|None
+2|RUNNING|compute|cpu2|2026-11-26T00:44:44|2026-11-26T00:44:45|0:12|15:00|1|8|0|None
+"""
+PENDING = "2|PENDING|cpu||2026-11-26T00:43:29|N/A|0:00|15:00|1|1|3G|JobHeldUser\n"
+SUBMITTED = {
+    number: {"slurm_job_id": number, "rule": "train", "experiment": "cnn", "seed": "1"}
+    for number in ("1", "2")
+}
+
+
+def test_whole_nodes():
+    """The cores that were allocated were paid for, not those that were asked for."""
+    done, running = jobs._from_sacct(WHOLE_NODES, SUBMITTED).values()
+    assert (done.cpus, done.cpus_allocated, done.mem_used_mb) == (1, 8, 125.82)
+    assert done.cpu_efficiency == pytest.approx(0.505 / 8)
+    assert (running.cpus_allocated, running.cpu_efficiency) == (8, None)
+    queue = jobs._from_squeue(WHOLE_NODES_QUEUE, SUBMITTED)
+    assert (queue["2"].cpus, queue["2"].cpus_allocated, queue["2"].mem_asked_mb) == (1, 8, None)
+    assert (queue["2"].elapsed_seconds, queue["2"].limit_minutes) == (12, 15)
+
+
+def test_a_job_that_waits_has_no_cores_and_no_start():
+    waiting = jobs._from_squeue(PENDING, SUBMITTED)["2"]
+    assert (waiting.cpus, waiting.cpus_allocated, waiting.queue_seconds) == (1, None, None)
+    assert waiting.cause == "it is pending (JobHeldUser)"
+
+
+def test_slurm_before_21_08_asks_for_memory_per_node_or_core():
+    row = "1|FAILED|1:0|cpu|n1|t|t|5|15|4|4|{}|0|1|None\n"
+    for text, megabytes in (("1000Mc", 4000), ("1000Mn", 1000), ("0n", None), ("16?", None)):
+        (job,) = jobs._from_sacct(row.format(text), SUBMITTED).values()
+        assert job.mem_asked_mb == megabytes
+
+
+def test_a_line_of_slurm_that_is_no_row_is_left_out():
+    text = f"sacct: warning\n\n||||\n{'|' * 14}\n{WHOLE_NODES}"
+    assert jobs._from_sacct(text, SUBMITTED) == jobs._from_sacct(WHOLE_NODES, SUBMITTED)
+
+
+def test_the_environment_of_slurms_commands(monkeypatch):
+    """What chooses the cluster stays; what changes the output does not."""
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm/other.conf")
+    monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+    monkeypatch.setenv("SQUEUE_PARTITION", "gpu")
+    monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
+    found = slurm.environment()
+    assert (found["SLURM_CONF"], found["SBATCH_ACCOUNT"]) == ("/etc/slurm/other.conf", "mine")
+    assert found["SLURM_TIME_FORMAT"] == "standard"
+    assert "SQUEUE_PARTITION" not in found

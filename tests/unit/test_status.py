@@ -12,6 +12,7 @@ from test_download import read_only
 
 import status
 from lib.cluster import summary
+from lib.cluster.jobs import UNKNOWN, Job
 from lib.core import records
 from lib.core.failure_file import Failure
 from lib.core.progress_file import RunProgress
@@ -85,6 +86,48 @@ def test_a_run_that_trains(study, mlp):
     RunProgress(2, 32).write(mlp.progress)
     mlp.lease.touch()
     assert "It is training." in status.explain(study, [], "mlp/seed1")
+
+
+def test_a_job_that_slurm_has_forgotten(study, mlp):
+    """What a job asked for and used is not known; that it was submitted is."""
+    job = Job("7", "train", "mlp", 1, UNKNOWN)
+    (line,) = (each for each in status.table(study, [job]).splitlines() if "mlp" in each)
+    assert line.split() == "mlp 1 train not finished 7 0/2".split()
+    said = status.explain(study, [job], "mlp/seed1")
+    assert "\nSlurm job 7 (train): UNKNOWN\n  Slurm does not know it any more\n\n" in said
+    assert "It was not started" in said
+    study.layout.log("train", "mlp", 1).write_text("error: something\n")
+    assert "Fix what the log says, then" in status.explain(study, [job], "mlp/seed1")
+    trained(study, mlp)
+    assert " trained " in status.table(study, [job])
+
+
+def test_a_run_that_trains_after_a_job_that_slurm_has_forgotten(study, mlp):
+    RunProgress(2, 32).write(mlp.progress)
+    mlp.lease.touch()
+    job = Job("7", "train", "mlp", 1, UNKNOWN)
+    assert "It is training." in status.explain(study, [job], "mlp/seed1")
+    trained(study, mlp, epochs=99)
+    mlp.lease.unlink()
+    mlp.progress.unlink()
+    assert "It will be trained again." in status.explain(study, [job], "mlp/seed1")
+
+
+def test_a_job_of_a_whole_node(study, mlp):
+    job = Job("7", "train", "mlp", 1, "RUNNING", elapsed_seconds=5, cpus=1, cpus_allocated=64)
+    said = status.explain(study, [job], "mlp/seed1")
+    assert "  time 0:00:05 without a limit, memory unknown without a limit, 1 cores (64 al" in said
+
+
+def test_slurms_own_log_of_a_job_that_failed(study, mlp):
+    """Slurm says there why it has ended a job."""
+    folder = study.layout.slurm_logs / "rule_train" / "mlp_1"
+    folder.mkdir(parents=True)
+    (folder / "7.log").write_text("slurmstepd: error: exceeded memory limit\n")
+    job = Job("7", "train", "mlp", 1, "FAILED", exit_code="1:0")
+    assert "exceeded memory limit" in status.explain(study, [job], "mlp/seed1")
+    running = dataclasses.replace(job, state="RUNNING")
+    assert "exceeded memory limit" not in status.explain(study, [running], "mlp/seed1")
 
 
 def test_a_run_that_is_out_of_date(study, mlp):

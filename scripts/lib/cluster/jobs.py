@@ -2,7 +2,7 @@
 
 The executor writes down each job that it submits. So one query of sacct, bounded by the names of
 the study's runs and by the time of the first one, is enough; a second one, of squeue, adds why a
-job is pending, where there are any that have not ended.
+job is pending, where there are any that have not ended. Two studies in one clone have two lists.
 """
 
 import csv
@@ -13,57 +13,74 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from lib.cluster import slurm
 from lib.core import subprocesses
 from lib.core.layout import Layout
 
 SUBMISSION = "slurm_job_id,rule,experiment,seed,submitted,slurm_job_name".split(",")
 FIELDS = (
-    "JobID,State,ExitCode,Partition,NodeList,Submit,Start,ElapsedRaw,TimelimitRaw,ReqCPUS,ReqMem,"
-    "TotalCPU,MaxRSS,Reason"
+    "JobID,State,ExitCode,Partition,NodeList,Submit,Start,ElapsedRaw,TimelimitRaw,ReqCPUS,AllocCPUS,"
+    "ReqMem,TotalCPU,MaxRSS,Reason"
 ).split(",")
+# Of squeue. For `%C`, a job that runs has the cores that it got; `%c` is what it asked for.
+COLUMNS = {
+    "JobID": "%i", "State": "%T", "Partition": "%P", "NodeList": "%N", "Submit": "%V",
+    "Start": "%S", "Elapsed": "%M", "Limit": "%l", "ReqCPUS": "%c", "AllocCPUS": "%C",
+    "ReqMem": "%m", "Reason": "%r",
+}  # fmt: skip
 COMPLETED = "COMPLETED"
-ACTIVE = "PENDING RUNNING CONFIGURING COMPLETING SUSPENDED REQUEUED PREEMPTED RESIZING".split()
+UNKNOWN = "UNKNOWN"  # of a job that Slurm does not know any more
+WAITING = "PENDING CONFIGURING REQUEUED REQUEUE_FED REQUEUE_HOLD".split()
+ACTIVE = [*WAITING, *"RUNNING COMPLETING SUSPENDED STOPPED SIGNALING STAGE_OUT RESIZING".split()]
 
 
 _APPENDING = threading.Lock()  # submissions run in several threads
 CLOCK_SKEW = timedelta(minutes=10)  # between this machine and Slurm's
+LARGEST_MB = 2**40  # slurmdbd has 2**64 for what it does not know yet
 
 
 @dataclass
 class Job:
-    """One Slurm job of a study. Times are as Slurm prints them, local; memory is in MiB."""
+    """One Slurm job of a study. Times are as Slurm prints them, local; memory is in MiB.
+
+    What is not known is None, or empty.
+    """
 
     job_id: str
     rule: str
     experiment: str
     seed: int
     state: str
-    exit_code: str
-    partition: str
-    node: str
-    submit: str
-    start: str
-    elapsed_seconds: int
-    limit_minutes: int | None
-    cpus: int
-    mem_asked_mb: float | None
-    mem_used_mb: float | None
-    cpu_seconds: float
-    reason: str
+    exit_code: str = ""
+    partition: str = ""
+    node: str = ""
+    submit: str = ""
+    start: str = ""
+    elapsed_seconds: int | None = None
+    limit_minutes: int | None = None
+    cpus: int | None = None
+    cpus_allocated: int | None = None
+    mem_asked_mb: float | None = None
+    mem_used_mb: float | None = None
+    cpu_seconds: float | None = None
+    reason: str = ""
+    peak_mb: float | None = None  # of the training or evaluation, by its own record
 
     @property
     def queue_seconds(self) -> float | None:
-        """Seconds between the last submission and the start, or None if it never started."""
+        """Seconds between the last submission and the start, or None if it has not started."""
+        if self.state in WAITING:
+            return None  # squeue says when it may start
         try:
             return (_time(self.start) - _time(self.submit)).total_seconds()
-        except ValueError:
+        except (ValueError, TypeError):
             return None
 
     @property
     def cpu_efficiency(self) -> float | None:
-        """Share of the cores' time that was used, 0 to 1."""
-        available = self.elapsed_seconds * self.cpus
-        return self.cpu_seconds / available if available else None
+        """Share of the allocated cores' time that was used, 0 to 1."""
+        available = (self.elapsed_seconds or 0) * (self.cpus_allocated or 0)
+        return self.cpu_seconds / available if self.cpu_seconds and available else None
 
     @property
     def out_of_memory(self) -> bool:
@@ -80,15 +97,17 @@ class Job:
         """Say in words how the job ended, or what it is doing."""
         if self.out_of_memory:
             return "it used more memory than it asked for"
+        code = f" with exit code {self.exit_code}" if self.exit_code else ""
         return {
             "TIMEOUT": "it reached its time limit",
             "CANCELLED": "it was canceled (scancel, or Ctrl-C in Snakemake)",
             "PREEMPTED": "a job of higher priority took its place",
             "NODE_FAIL": "its node failed",
-            "FAILED": f"it ended with exit code {self.exit_code}; its log says why",
+            "FAILED": f"it failed{code}; its log says why",
             "PENDING": f"it is pending ({self.reason})",
             "RUNNING": "it is running",
             COMPLETED: "it succeeded",
+            UNKNOWN: "Slurm does not know it any more",
         }.get(self.state, self.state)
 
 
@@ -114,22 +133,38 @@ def record_submission(files: Layout, job_id: str, name: str, job) -> None:
         writer.writerow([*row, datetime.now().isoformat(timespec="seconds"), name])
 
 
-def jobs(files: Layout) -> list[Job]:
-    """Return the study's jobs, in the order in which they were submitted.
+@dataclass
+class Answer:
+    """The jobs of a study, and why accounting could not be asked about them, if so."""
 
-    Without accounting, only those that squeue still knows; without Slurm, none.
+    jobs: list[Job]
+    no_accounting: str = ""
+
+
+def ask(files: Layout) -> Answer:
+    """Ask Slurm about the study's jobs, which come in the order in which they were submitted.
+
+    Without accounting, Slurm soon forgets a job that has ended.
     """
     submitted = _submissions(files)
     if not submitted:
-        return []
+        return Answer([])
     names = ",".join(dict.fromkeys(each["slurm_job_name"] for each in submitted.values()))
     first = min(each["submitted"] for each in submitted.values())
-    since = (_time(first) - CLOCK_SKEW).isoformat()
-    found = _from_sacct(names, since, submitted)
-    if any(job_id not in found or found[job_id].state in ACTIVE for job_id in submitted):
+    accounting = _sacct(names, (_time(first) - CLOCK_SKEW).isoformat())
+    found = _from_sacct(accounting.stdout if accounting.ok else "", submitted)
+    ended = {job for job, each in found.items() if each.state not in (*ACTIVE, "PREEMPTED")}
+    if submitted.keys() - ended:
         # sacct is some seconds behind, and does not know why a job is pending.
-        found |= _from_squeue(names, submitted)
-    return [found[job_id] for job_id in submitted if job_id in found]
+        queue = _from_squeue(_squeue(names), submitted)
+        found |= {job: each for job, each in queue.items() if job not in ended}
+    jobs = [found.get(job) or _unknown(row) for job, row in submitted.items()]
+    return Answer(jobs, "" if accounting.ok else accounting.message.splitlines()[-1])
+
+
+def jobs(files: Layout) -> list[Job]:
+    """Return the study's jobs, in the order in which they were submitted."""
+    return ask(files).jobs
 
 
 def _submissions(files: Layout) -> dict[str, dict[str, str]]:
@@ -155,22 +190,26 @@ def _is_submission(row: dict[str, str]) -> bool:
         after_slurm_began = _time(row["submitted"]) > datetime(2000, 1, 1)
     except (ValueError, TypeError):
         return False
-    numbers = re.fullmatch(r"[0-9]{1,18},[0-9]{0,19}", f"{row['slurm_job_id']},{row['seed']}")
+    numbers = f"{row['slurm_job_id']},{row['seed']}"
+    numbers = re.fullmatch(r"[0-9]{1,18}(_[0-9]{1,9})?,[0-9]{0,19}", numbers)  # 7_3: of an array
     name = row["slurm_job_name"]
     return bool(after_slurm_began and numbers and name and name.isprintable())
 
 
-def _from_sacct(names: str, since: str, submitted: dict) -> dict[str, Job]:
-    text = _output(
-        "sacct",
-        "--noheader",
-        "--parsable2",
-        "--duplicates",
-        f"--name={names}",
-        f"--starttime={since}",
-        f"--format={','.join(FIELDS)}",
-        "--units=M",
-    )
+def _sacct(names: str, since: str) -> subprocesses.Finished:
+    options = ("--noheader", "--parsable2", "--duplicates", "--units=M")
+    choice = (f"--name={names}", f"--starttime={since}", f"--format={','.join(FIELDS)}")
+    return slurm.run(["sacct", *options, *choice])
+
+
+def _squeue(names: str) -> str:
+    """Return all jobs that squeue knows, also those that ended lately or are in a hidden part."""
+    options = ("--noheader", "--all", "--states=all", f"--format={'|'.join(COLUMNS.values())}")
+    done = slurm.run(["squeue", *options, f"--name={names}"])
+    return done.stdout if done.ok else ""
+
+
+def _from_sacct(text: str, submitted: dict) -> dict[str, Job]:
     found: dict[str, Job] = {}
     for row in _rows(text, FIELDS):
         job_id, _, step = row["JobID"].partition(".")
@@ -183,23 +222,20 @@ def _from_sacct(names: str, since: str, submitted: dict) -> dict[str, Job]:
     return found
 
 
-def _from_squeue(names: str, submitted: dict) -> dict[str, Job]:
-    columns = {
-        "JobID": "%i", "State": "%T", "Partition": "%P", "NodeList": "%N", "Submit": "%V",
-        "Start": "%S", "Elapsed": "%M", "Limit": "%l", "ReqCPUS": "%C", "ReqMem": "%m",
-        "Reason": "%r",
-    }  # fmt: skip
-    text = _output(
-        "squeue", f"--name={names}", "--noheader", f"--format={'|'.join(columns.values())}"
-    )
+def _from_squeue(text: str, submitted: dict) -> dict[str, Job]:
     found = {}
-    for row in _rows(text, list(columns)):
+    for row in _rows(text, list(COLUMNS)):
         if row["JobID"] in submitted:
-            limit = round(slurm_seconds(row["Limit"]) / 60)
-            row |= {"ElapsedRaw": int(slurm_seconds(row["Elapsed"])), "TimelimitRaw": str(limit)}
+            row |= {"ElapsedRaw": str(int(slurm_seconds(row["Elapsed"])))}
+            row |= {"TimelimitRaw": str(round(slurm_seconds(row["Limit"]) / 60))}
             row |= {"ExitCode": "", "TotalCPU": ""}
             found[row["JobID"]] = _job(row, submitted[row["JobID"]])
     return found
+
+
+def _unknown(submission: dict[str, str]) -> Job:
+    row = dict.fromkeys(FIELDS, "") | {"JobID": submission["slurm_job_id"], "State": UNKNOWN}
+    return _job(row | {"Submit": submission["submitted"]}, submission)
 
 
 def _rows(text: str, columns: list[str]) -> Iterator[dict[str, str]]:
@@ -211,51 +247,58 @@ def _rows(text: str, columns: list[str]) -> Iterator[dict[str, str]]:
 
 
 def _job(row: dict[str, str], submission: dict[str, str]) -> Job:
+    state = row["State"].split()[0]  # CANCELLED by 1000
+    cpus = _number(row["ReqCPUS"])
     return Job(
         job_id=row["JobID"],
         rule=submission["rule"],
         experiment=submission["experiment"],
         seed=int(submission["seed"] or 0),
-        state=row["State"].split()[0],  # CANCELLED by 1000
+        state=state,
         exit_code=row["ExitCode"],
         partition=row["Partition"],
         node=row["NodeList"],
         submit=row["Submit"],
         start=row["Start"],
-        elapsed_seconds=int(row["ElapsedRaw"] or 0),
-        limit_minutes=int(row["TimelimitRaw"]) if row["TimelimitRaw"].isdigit() else None,
-        cpus=int(row["ReqCPUS"] or 1),
-        mem_asked_mb=_megabytes(row["ReqMem"]),
-        mem_used_mb=None,
+        elapsed_seconds=_number(row["ElapsedRaw"], zero=True),
+        limit_minutes=_number(row["TimelimitRaw"]),
+        cpus=cpus,
+        cpus_allocated=None if state in WAITING else _number(row["AllocCPUS"]),
+        mem_asked_mb=_megabytes(row["ReqMem"], cpus),
         cpu_seconds=slurm_seconds(row["TotalCPU"]),
         reason=row["Reason"],
     )
 
 
-def _megabytes(text: str) -> float | None:
-    """Read Slurm's `3072M`, `1.5G`, `900K`, with a trailing `n` or `c` in old versions."""
-    match = re.fullmatch(r"([\d.]+)([KMGT]?)[nc]?", text or "")
-    scale = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2}
-    return float(match[1]) * scale[match[2]] if match else None
+def _number(text: str, zero: bool = False) -> int | None:
+    """Read a whole number; None for what is none, such as `UNLIMITED`, and for an unset 0."""
+    number = int(text) if re.fullmatch("[0-9]{1,9}", text) else None
+    return number if number or zero else None
+
+
+def _megabytes(text: str, cpus: int | None = 1) -> float | None:
+    """Read Slurm's `3072M`, `1.5G`, `900K`; None for what is no memory, and for 0.
+
+    Before Slurm 21.08, memory that was asked for ends in `n` (per node) or `c` (per core).
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)([KMGTP]?)([nc]?)", text)
+    if not match:
+        return None
+    scale = {"K": 1 / 1024, "": 1, "M": 1, "G": 1024, "T": 1024**2, "P": 1024**3}
+    amount = float(match[1]) * scale[match[2]] * ((cpus or 1) if match[3] == "c" else 1)
+    return amount if 0 < amount < LARGEST_MB else None
 
 
 def slurm_seconds(text: str) -> float:
     """Read Slurm's `[days-][hours:]minutes:seconds[.fraction]`; what is not a time is 0."""
-    days, _, rest = (text or "").rpartition("-")
-    try:
-        total = 0.0
-        for part in rest.split(":"):
-            total = total * 60 + float(part)
-        return total + 86400 * int(days or 0)
-    except ValueError:
+    match = re.fullmatch(r"(?:(\d{1,9})-)?((?:\d{1,9}:){0,2})(\d{1,9}(?:\.\d+)?)", text, re.ASCII)
+    if not match:
         return 0.0
+    minutes = 0
+    for part in match[2].split(":")[:-1]:
+        minutes = 60 * minutes + int(part)
+    return 86400 * int(match[1] or 0) + 60 * minutes + float(match[3])
 
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
-
-
-def _output(*command: str) -> str:
-    """Return what a command prints; nothing where it cannot run or fails."""
-    done = subprocesses.run(command)
-    return done.stdout if done.ok else ""

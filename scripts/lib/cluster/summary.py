@@ -79,6 +79,8 @@ def report_what_is_done(study: Study, command: str) -> str:
 def write_resources(study: Study) -> None:
     """Write `resources.csv`; a study of which nothing has run has none."""
     try:
-        usage.write(study)
+        missing = usage.write(study)
     except UserError as error:
         print(f"no resources.csv: {error}")
+    else:
+        print(missing, end="\n" if missing else "")

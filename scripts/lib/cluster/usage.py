@@ -4,33 +4,83 @@ The figures are those of `sacct` where there is accounting, else of the runs' ow
 column names a request that is enough: a fifth more than was used, rounded up.
 """
 
+import dataclasses
 import math
-from pathlib import Path
 
-from lib.cluster.jobs import COMPLETED, Job, jobs
+from lib.cluster.jobs import COMPLETED, UNKNOWN, Job, ask
 from lib.core import records
+from lib.core.errors import UserError
 from lib.core.files import write_csv
 from lib.study.study import Study
 
 COLUMNS = (
-    "rule,experiment,seed,slurm_job_id,state,partition,cpus_asked,cpu_efficiency,mem_asked_mb,"
-    "mem_used_mb,time_asked_minutes,elapsed_seconds,queue_seconds,suggestion"
+    "rule,experiment,seed,slurm_job_id,state,partition,cpus_asked,cpus_allocated,cpu_efficiency,"
+    "mem_asked_mb,mem_used_mb,time_asked_minutes,elapsed_seconds,queue_seconds,suggestion"
 ).split(",")
 
 
-def write(study: Study) -> Path:
-    """Write `resources.csv` and return its path."""
-    runs = set(study.runs)
-    known = [job for job in jobs(study.layout) if (job.experiment, job.seed) in runs]
-    rows = [job_row(job) for job in known]
-    trained = {(job.experiment, job.seed) for job in known if job.rule == "train"}
-    rows += [row for run in study.runs if run not in trained and (row := record_row(study, *run))]
+def write(study: Study) -> str:
+    """Write `resources.csv`; return a line on what is missing in it, or nothing.
+
+    Raises:
+        UserError: it cannot be written, or a record is not as it was written.
+    """
+    answer, runs = ask(study.layout), set(study.runs)
+    jobs = [completed(study, job) for job in answer.jobs if (job.experiment, job.seed) in runs]
+    trained = {(job.experiment, job.seed) for job in jobs if job.rule == "train"}
+    recorded = [recorded_job(study, "train", *run) for run in study.runs if run not in trained]
+    rows = [job_row(job) for job in (*jobs, *recorded) if job]
     write_csv(study.layout.resources, COLUMNS, rows)
-    return study.layout.resources
+    return answer.no_accounting and (
+        f"{study.layout.resources}: no accounting ({answer.no_accounting}). Of jobs that "
+        "squeue has forgotten, cpus_allocated and cpu_efficiency are empty, and of those without "
+        "results also what they asked for and used."
+    )
+
+
+def completed(study: Study, job: Job) -> Job:
+    """Return what the record of a job adds to what Slurm knows of it."""
+    try:
+        recorded = recorded_job(study, job.rule, job.experiment, job.seed)
+    except UserError:
+        recorded = None  # what Slurm has counted is there all the same
+    if recorded and job.state == UNKNOWN and job.job_id == recorded.job_id:
+        return recorded
+    return dataclasses.replace(job, peak_mb=recorded.peak_mb) if recorded else job
+
+
+def recorded_job(study: Study, rule: str, experiment: str, seed: int) -> Job | None:
+    """Return what the record of a training or evaluation says, and what the config asks for.
+
+    Raises:
+        UserError: the record is not as it was written; the message names it.
+    """
+    files, asked = study.layout.run(experiment, seed), study.experiments[experiment]
+    path = files.record if rule == "train" else files.evaluation
+    if not path.is_file():
+        return None
+    record = records.read(path)
+    slurm, seconds = record.get("slurm") or {}, record.get("seconds")
+    return Job(
+        slurm.get("job_id") or "",
+        rule,
+        experiment,
+        seed,
+        COMPLETED,
+        partition=slurm.get("partition") or "",
+        submit=slurm.get("submit_time") or "",
+        start=slurm.get("start_time") or "",
+        elapsed_seconds=seconds,
+        limit_minutes=asked.runtime if rule == "train" else None,
+        cpus=asked.cpus,
+        mem_asked_mb=asked.mem_mb,
+        mem_used_mb=record.get("peak_memory_mb"),
+        peak_mb=record.get("peak_memory_mb"),
+    )
 
 
 def job_row(job: Job) -> dict:
-    """Return the row of a Slurm job."""
+    """Return the row of a job."""
     return {
         "rule": job.rule,
         "experiment": job.experiment,
@@ -39,6 +89,7 @@ def job_row(job: Job) -> dict:
         "state": job.state,
         "partition": job.partition,
         "cpus_asked": job.cpus,
+        "cpus_allocated": job.cpus_allocated,
         "cpu_efficiency": job.cpu_efficiency,
         "mem_asked_mb": job.mem_asked_mb,
         "mem_used_mb": job.mem_used_mb,
@@ -49,44 +100,21 @@ def job_row(job: Job) -> dict:
     }
 
 
-def record_row(study: Study, experiment: str, seed: int) -> dict | None:
-    """Return the row of a training without Slurm's accounting, from its own record.
-
-    Raises:
-        UserError: the record is not as it was written; the message names it.
-    """
-    path = study.layout.run(experiment, seed).record
-    if not path.is_file():
-        return None
-    record, asked = records.read(path), study.experiments[experiment]
-    slurm = record["slurm"] or {}
-    used = record["peak_memory_mb"]
-    return {
-        "rule": "train",
-        "experiment": experiment,
-        "seed": seed,
-        "slurm_job_id": slurm.get("job_id"),
-        "state": COMPLETED,
-        "partition": slurm.get("partition"),
-        "cpus_asked": asked.cpus,
-        "mem_asked_mb": asked.mem_mb,
-        "mem_used_mb": used,
-        "time_asked_minutes": asked.runtime,
-        "elapsed_seconds": record["seconds"],
-        "suggestion": memory_suggestion(asked.mem_mb, used),
-    }
-
-
 def suggestion(job: Job) -> str:
-    """Name a fitting request for memory and time of a job that succeeded."""
+    """Name a fitting request for cores, memory and time of a job that succeeded."""
     if job.out_of_memory:
-        return f"asked {job.mem_asked_mb:.0f} MB, needs more"
+        asked = f"{job.mem_asked_mb:.0f} MB" if job.mem_asked_mb else "all memory of the node"
+        return f"asked {asked}, needs more"
     if job.state != COMPLETED:
         return ""
     parts = []
-    if job.mem_asked_mb and job.mem_used_mb:
-        parts.append(memory_suggestion(job.mem_asked_mb, job.mem_used_mb))
-    if job.limit_minutes:
+    if job.cpus and (job.cpus_allocated or 0) > job.cpus:
+        parts.append(f"asked {job.cpus} cores, got {job.cpus_allocated}: Slurm gives whole nodes")
+    # sacct looks only now and then, and misses the peak of a short job.
+    used_mb = max(job.mem_used_mb or 0, job.peak_mb or 0)
+    if job.mem_asked_mb and used_mb:
+        parts.append(memory_suggestion(job.mem_asked_mb, used_mb))
+    if job.limit_minutes and job.elapsed_seconds is not None:
         enough = max(1, math.ceil(1.2 * job.elapsed_seconds / 60))
         verb = "would do" if enough < job.limit_minutes else "is a fitting request"
         used = f"asked {job.limit_minutes} min, used {job.elapsed_seconds / 60:.1f} min"
