@@ -23,6 +23,8 @@ from lib.study.run_states import run_state
 from lib.study.study import Study
 
 LOG_LINES = 15
+# How a job ends that has done nothing wrong.
+BLAMELESS = ("BOOT_FAIL", "CANCELLED", "NODE_FAIL", "PREEMPTED")
 
 
 def main() -> None:
@@ -134,6 +136,12 @@ def command(configs: Sequence[Path]) -> str:
     return shlex.join(["snakemake", "--profile", f"profiles/{profile}", *options])
 
 
+def watch_command(configs: Sequence[Path]) -> str:
+    """Return the command that shows how far the runs are."""
+    option = [f"CONFIGFILE={' '.join(map(str, configs))}"] if configs else []
+    return shlex.join(["make", "watch", *option])
+
+
 def used(job: Job) -> str:
     """Say what a job asked for and used."""
     limit = f"of {_clock(60 * job.limit_minutes)}" if job.limit_minutes else "without a limit"
@@ -159,7 +167,7 @@ def advice(
             "(While Snakemake is running, it submits the job again. Press Ctrl-C there instead.)"
         )
     if stage == "training" and not jobs:
-        return "It is training. To see how far it is: make watch"
+        return f"It is training. To see how far it is: {watch_command(configs)}"
     return f"{cure(check.study, jobs, experiment, seed, stage)}\n  {command(configs)}"
 
 
@@ -177,6 +185,8 @@ def cure(study: Study, jobs: list[Job], experiment: str, seed: int, stage: str) 
         return f"Raise {key}.mem_mb in the config, then"
     if jobs and jobs[-1].state == "TIMEOUT":
         return f"Raise {key}.runtime in the config, then"
+    if jobs and jobs[-1].state in BLAMELESS:
+        return "Nothing has to be changed. To go on:"
     if stage == "out of date" and not jobs:
         return "It will be trained again. If the log ends with an error, fix that first:"
     stage = "evaluate" if trained else "train"

@@ -85,7 +85,21 @@ def test_what_failed_before_the_config_was_changed(study, mlp):
 def test_a_run_that_trains(study, mlp):
     RunProgress(2, 32).write(mlp.progress)
     mlp.lease.touch()
-    assert "It is training." in status.explain(study, [], "mlp/seed1")
+    assert status.explain(study, [], "mlp/seed1").endswith("how far it is: make watch")
+    said = status.explain(study, [], "mlp/seed1", [Path("my config.yaml")])
+    assert said.endswith("make watch 'CONFIGFILE=my config.yaml'")
+
+
+@pytest.mark.parametrize("state", status.BLAMELESS)
+def test_a_run_whose_job_was_canceled(study, mlp, state):
+    """After Ctrl-C, say: the same command goes on, with the same config."""
+    study.layout.log("train", "mlp", 1).write_text("stopped by SIGTERM\n")
+    job = Job("7", "train", "mlp", 1, state, partition="cpu")
+    said = status.explain(study, [job], "mlp/seed1", [Path("a.yaml"), Path("b.yaml")])
+    assert said.endswith(
+        "Nothing has to be changed. To go on:\n"
+        "  snakemake --profile profiles/local --configfile a.yaml b.yaml"
+    )
 
 
 def test_a_job_that_slurm_has_forgotten(study, mlp):
