@@ -79,7 +79,8 @@ def main() -> None:
         checkpoints = Checkpoints(files.checkpoint, outcome.identity, interval, lease.ensure_held)
         checkpoints.install_signal_handlers()
         try:
-            train_and_write(settings, args, device, outcome, checkpoints, origin)
+            with devices.errors_of_the_gpu():
+                train_and_write(settings, args, device, outcome, checkpoints, origin)
         except Diverged as error:
             lease.ensure_held()
             outcome.remember_failure(str(error))

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# The exit status of a command that fails: for good, or because of an operating system error.
+FAILED = (1, os.EX_TEMPFAIL)
 SMALL_CONFIG = "tests/data/config.yaml"
 # Where `slurm up` says why its cluster has no accounting, on a release of Debian that cannot.
 NO_ACCOUNTING = Path("/var/lib/slurm-throwaway/no-accounting")
@@ -192,3 +194,23 @@ def undisturbed(tmp_path_factory):
         # minutes on two free cores, and much longer beside the jobs of the Slurm tests.
         run = pool.submit(project.snakemake, config="slurm.yaml", timeout=1800)
         yield lambda epochs: run.result() and project.outcome(lengths[epochs])
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Put shell scripts on the PATH, before the system's programs or alone; each logs its call.
+
+    Calling the fixture returns what was called.
+    """
+    folder, log = tmp_path / "bin", tmp_path / "calls"
+    folder.mkdir()
+    log.touch()
+
+    def put(path: bool = True, **scripts):
+        for name, script in scripts.items():
+            (folder / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {log}\n{script}\n')
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin" if path else str(folder))
+        return lambda: log.read_text().splitlines()
+
+    return put

@@ -45,7 +45,7 @@ def test_a_name_that_the_locale_lacks():
 
 def test_a_full_disk_behind_the_output():
     done = run("print('x' * 100_000)", redirect="> /dev/full")
-    assert done.returncode == 1
+    assert done.returncode == os.EX_TEMPFAIL
     assert done.stderr == "error: standard output: No space left on device\n"
     done = run("print('x')", redirect="> /dev/full")
     assert done.stderr == "error: standard output: No space left on device\n"
@@ -59,7 +59,7 @@ def test_closed_output(redirect):
 
 def test_an_error_of_the_operating_system_names_the_file(tmp_path):
     done = run(f"open({str(tmp_path / 'nowhere' / 'file')!r})")
-    assert done.returncode == 1
+    assert done.returncode == os.EX_TEMPFAIL
     assert done.stderr == f"error: {tmp_path}/nowhere/file: No such file or directory\n"
     assert run(f"open({str(tmp_path)!r})").stderr == f"error: {tmp_path}: Is a directory\n"
 

@@ -6,7 +6,9 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from lib.core.errors import UserError
 
@@ -27,18 +29,21 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main`; turn a `UserError` into `error: ...` on standard error and exit status 1.
+    """Call `main`; turn a `UserError` into `error: ...` on standard error and its exit status.
 
-    An error of the operating system that nobody has turned into a `UserError` ends in the same way:
-    it names the file. A reader that stops reading, such as `head`, ends the command quietly, as
-    recommended in https://docs.python.org/3/library/signal.html#note-on-sigpipe
+    An error of the operating system ends in the same way, also where nobody has turned it into a
+    `UserError`: it names the file, and the exit status says that it may be temporary. A reader that
+    stops reading, such as `head`, ends the command quietly, as recommended in
+    https://docs.python.org/3/library/signal.html#note-on-sigpipe
     """
     never_fail_on_characters()
     try:
         main()
         sys.stdout.flush()
     except UserError as error:
-        sys.exit(f"error: {error}")
+        # A file system may be away for a moment.
+        temporary = isinstance(error.__cause__, OSError)
+        _fail(f"error: {error}", os.EX_TEMPFAIL if temporary else error.status)
     except BrokenPipeError:
         _discard_output()
         sys.exit(1)
@@ -48,9 +53,15 @@ def run(main: Callable[[], None]) -> None:
             "set LC_ALL=C.UTF-8, or choose a name without special characters"
         )
     except OSError as error:
-        sys.exit(f"error: {_place(error)}{error.strerror or error}")
+        _fail(f"error: {_place(error)}{error.strerror or error}", os.EX_TEMPFAIL)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    with suppress(OSError):  # nobody reads it
+        print(message, file=sys.stderr, flush=True)
+    sys.exit(status)
 
 
 def never_fail_on_characters() -> None:

@@ -46,14 +46,16 @@ def run(
     timeout: float = TIMEOUT,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    stdin: str = "",
 ) -> Finished:
-    """Run a program without standard input; a failure is a value, not an exception.
+    """Run a program; a failure is a value, not an exception.
 
     Args:
         command: the program, found on the PATH, and its arguments.
         timeout: seconds after which it is killed.
         cwd: the folder in which it runs; by default this process's own.
         env: its environment; by default this process's own.
+        stdin: what it reads.
     """
     words = tuple(str(word) for word in command)
     try:
@@ -61,7 +63,7 @@ def run(
             words,
             cwd=cwd,
             env=env,
-            stdin=subprocess.DEVNULL,
+            input=stdin,
             capture_output=True,
             text=True,
             errors="replace",

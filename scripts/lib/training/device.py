@@ -1,10 +1,12 @@
 """Choose the device and make its results repeatable."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from lib.core.errors import UserError
+from lib.core.errors import NodeError
 
 
 def choose(asked: str) -> torch.device:
@@ -14,27 +16,37 @@ def choose(asked: str) -> torch.device:
     (https://docs.pytorch.org/docs/stable/notes/randomness.html).
 
     Raises:
-        UserError: `cuda` is asked for and torch sees no GPU.
+        NodeError: `cuda` is asked for and torch sees no GPU, or one that does not work.
     """
     available = torch.cuda.is_available()
     if asked == "cuda" and not available:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
-        raise UserError(
+        raise NodeError(
             "device cuda: torch sees no GPU here. Check `nvidia-smi` on this node, that the job "
             f"asked for a GPU (CUDA_VISIBLE_DEVICES is {visible}), and that the driver is new "
             f"enough for CUDA {torch.version.cuda}; or set device to cpu or auto"
         )
     if asked == "cpu" or not available:
         return torch.device("cpu")
+    with errors_of_the_gpu():
+        torch.zeros(1, device="cuda")  # starts CUDA: the seed and `random_state` know of it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Filling memory that is about to be written takes a kernel each time.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    torch.cuda.init()  # now, so that the seed and `random_state` know of it
     torch.cuda.set_stream(torch.cuda.Stream())  # the default one cannot be captured
     return torch.device("cuda")
+
+
+@contextmanager
+def errors_of_the_gpu() -> Iterator[None]:
+    """Turn a failure of the GPU itself, within the `with` block, into a `NodeError`."""
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        raise NodeError(f"the GPU of this node fails: {str(error).splitlines()[0]}") from error
 
 
 def describe(asked: str, device: torch.device, cuda_graph: bool) -> dict:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import psutil
 
-from lib.core.errors import UserError
+from lib.core.errors import TemporaryError, UserError
 from lib.core.files import read_object
 from lib.core.layout import RunFiles
 
@@ -75,11 +75,11 @@ class Lease:
         """Make sure that the lease is still ours. Call it before writing.
 
         Raises:
-            UserError: another process has taken it, because this one gave no sign of life.
+            TemporaryError: another process has taken it, because this one gave no sign of life.
         """
         holder = self._read()
         if holder != self.holder:
-            raise UserError(
+            raise TemporaryError(
                 f"{_name(holder)} has taken over {self.path.parent}, because this process did not "
                 "renew its lease in time. It stops without writing"
             )
