@@ -1,17 +1,20 @@
 """Check each model and each job of a config before anything is queued. It submits nothing.
 
-Each experiment's model takes one training step on random images, here, on the CPU. The job of each
-experiment is passed to `sbatch --test-only`, and the partitions and the free disk space are
-checked. Each error names the key to change, or the line of the model.
+Each experiment's model takes one training step on random images, here, on the CPU. Then Snakemake
+passes the `sbatch` line of each kind of job to `sbatch --test-only`, as it does before each run.
+Each error names the key to change, or the line of the model.
 """
 
+import subprocess
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import torch
 
-from lib.cluster import preflight
+from lib.cluster import slurm
 from lib.core.errors import UserError
 from lib.core.settings import Settings
 from lib.study.config import add_argument, read_study
@@ -35,15 +38,26 @@ def main() -> None:
     )
     args = parser.parse_args()
     study = read_study(args.configfile, {})
-    problems = model_problems(study)
-    try:
-        preflight.check(study, args.profile)
-    except UserError as error:
-        problems.append(str(error))
+    problems, out_of_reach = model_problems(study), slurm.problems()
+    asked = 0 if out_of_reach else ask_slurm(args.profile, args.configfile)
+    problems += out_of_reach
     if problems:
         raise UserError("\n".join(problems))
-    print(where_the_data_is(study))
-    print(f"Slurm would take the jobs of all {len(study.experiments)} experiments")
+    print(where_the_data_is(study), flush=True)
+    sys.exit(asked)
+
+
+def ask_slurm(profile: Path, configs: Sequence[Path]) -> int:
+    """Let Snakemake ask Slurm about the jobs of all runs, also those that are done.
+
+    It says what is wrong on standard error, and its exit status is returned.
+    """
+    command = [sys.executable, "-m", "snakemake", "--profile", str(profile)]
+    command += ["--configfile", *map(str, configs)] if configs else []
+    # Nothing is run: the lock of a run that is going on does not matter.
+    command += ["--forceall", "--nolock", "--config", "check=only"]
+    command += ["--quiet", "host", "progress", "rules", "reason"]
+    return subprocess.run(command, check=False).returncode
 
 
 def model_problems(study: Study) -> list[str]:

@@ -14,6 +14,7 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import pandas as pd
 
+from lib.cluster import causes
 from lib.cluster.jobs import ACTIVE, COMPLETED, UNKNOWN, Job, ask
 from lib.cluster.summary import known_failure
 from lib.core.errors import UserError
@@ -65,7 +66,8 @@ def row(check: RunCheck, jobs: list[Job], experiment: str, seed: int) -> dict[st
     elif latest and latest.state != UNKNOWN:
         state = f"{latest.rule} {latest.state}"
     elif latest and (run.stage, latest.rule) in (("waiting", "train"), ("trained", "evaluate")):
-        state = f"{latest.rule} not finished"
+        failed = causes.exit_status(check.study.layout.log(latest.rule, experiment, seed))
+        state = f"{latest.rule} {'failed' if failed else 'not finished'}"
     else:
         state = "not started" if run.stage == "waiting" else run.stage
     pending = latest and latest.state == "PENDING" and state != "done"

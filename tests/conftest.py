@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# The exit status of a command that fails: for good, or because of an operating system error.
-FAILED = (1, os.EX_TEMPFAIL)
 SMALL_CONFIG = "tests/data/config.yaml"
 # Where `slurm up` says why its cluster has no accounting, on a release of Debian that cannot.
 NO_ACCOUNTING = Path("/var/lib/slurm-throwaway/no-accounting")

@@ -1,5 +1,6 @@
 """A job that waits: what `status` shows of it, and what a run does about one that is stuck."""
 
+import logging
 import os
 import re
 import uuid
@@ -11,7 +12,9 @@ import pytest
 from conftest import cluster, fresh_project
 from slurm_project import SlurmProject, counting_wrappers, wait_for
 
-from lib.cluster import executor, jobs
+from lib.cluster import jobs, queue_watch
+from lib.cluster.bad_nodes import BadNodes
+from lib.cluster.queue_watch import QueueWatch
 from lib.core.layout import Layout
 
 
@@ -72,12 +75,15 @@ def test_a_job_that_a_broken_node_could_not_start_is_released(project):
     finally:
         starter.chmod(0o755)
         project.run("scontrol", "update", "nodename=cpu2", "state=resume", check=False)
-    assert executor.release_held(project.run_id) == [job]  # the other is held by its owner
+    watch = QueueWatch(project.run_id, BadNodes(), logging.getLogger("test"))
+    assert watch.look_at_pending({project.job, job}) == {}
+    assert watch.releases == {job: 1}  # the other is held by its owner
     found = {each.job_id: each for each in jobs.jobs(Layout(project.results))}
     assert found[project.job].reason == "JobHeldUser"
-    assert found[job].reason != executor.HELD
+    assert found[job].reason != queue_watch.HELD
     wait_for(lambda: "RUNNING" in project.run("squeue", f"--jobs={job}", "--format=%T").stdout, 60)
-    assert executor.release_held(project.run_id) == []
+    watch.look_at_pending({project.job, job})
+    assert watch.releases == {job: 1}
 
 
 def test_slurm_is_asked_twice_at_the_most(project, tmp_path):

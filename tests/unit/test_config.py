@@ -118,14 +118,6 @@ def test_only_cuda_asks_for_a_gpu(study):
     assert [each.gpus for each in requests] == [0, 1, 0]
 
 
-def test_a_retry_asks_for_more_memory_and_time(study):
-    experiment = study(one("mem_mb: 1000, runtime: 7, cpus: 2")).experiments["a"]
-    requests = [job_request(experiment, attempt) for attempt in (1, 2, 3, 4)]
-    assert [each.mem_mb for each in requests] == [1000, 2000, 3000, 3000]
-    assert [each.runtime for each in requests] == [7, 14, 21, 21]
-    assert {each.cpus for each in requests} == {2}
-
-
 def one(line):
     return f"experiments: {{a: {{model: {{name: MLP}}, {line}}}}}"
 

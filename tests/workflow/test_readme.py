@@ -43,8 +43,8 @@ COMMANDS = [
     for command in block_commands(block)
 ]
 
-# Not run here: these would set up an environment, run this suite inside itself, take long, or need
-# a Slurm cluster.
+# Not run here: these would set up an environment, run this suite inside itself, take long, need a
+# Slurm cluster, or start one beside that of the suite (tests/slurm/test_sites.py does).
 ONLY_CHECKED = (
     "source ",
     "sinfo ",
@@ -53,6 +53,8 @@ ONLY_CHECKED = (
     "make check",
     "make cluster",
     "make run VENV=",
+    "tests/cluster/slurm up",
+    "tests/cluster/slurm run",
 )
 SILENT = ("make venv",)  # there is nothing left to do for it
 

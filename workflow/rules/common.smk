@@ -18,6 +18,7 @@ from lib.study.job_requests import job_request
 # piped into tee would count as a success.
 shell.prefix(
     f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+    ". workflow/log_to.sh; "
 )
 
 FILES = STUDY.layout
@@ -103,6 +104,6 @@ def experiment_of(wildcards):
     return STUDY.experiments[wildcards.experiment]
 
 
-def request_of(wildcards, attempt=1):
-    """Return what a job asks for; a retry asks for more."""
-    return job_request(experiment_of(wildcards), attempt)
+def request_of(wildcards):
+    """Return what a job asks for. A retry on Slurm may ask for more: see lib/cluster/sbatch.py."""
+    return job_request(experiment_of(wildcards))

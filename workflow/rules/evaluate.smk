@@ -11,7 +11,7 @@ rule evaluate:
         FILES.log("evaluate", "{experiment}", "{seed}").as_posix(),
     threads: lambda wildcards: request_of(wildcards).cpus
     resources:
-        mem_mb=lambda wildcards, attempt: request_of(wildcards, attempt).mem_mb,
+        mem_mb=lambda wildcards: request_of(wildcards).mem_mb,
         runtime=5,
     params:
         data=lambda wildcards, output: PREPARED,
@@ -29,9 +29,8 @@ rule evaluate:
     shell:
         # The files from which a training resumes are removed only now: Slurm may start a job again
         # that has just ended, if slurmctld was away or the node was taken for lost. The training's
-        # log takes the place of the link to it. The first line: as in train.
-        'echo "$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
-        " > {log:q} && python scripts/evaluate.py --run {params.run:q} --data {params.data:q}"
+        # log takes the place of the link to it.
+        "log_to {log:q} && python scripts/evaluate.py --run {params.run:q} --data {params.data:q}"
         " --settings {params.settings:q} --threads {threads} >> {log:q} 2>&1"
         " && rm -f {params.leftovers:q}"
         " && if [ -e {params.train_text:q} ]; then"

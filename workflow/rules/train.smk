@@ -11,9 +11,8 @@ rule train:
         FILES.log("train", "{experiment}", "{seed}").as_posix(),
     threads: lambda wildcards: request_of(wildcards).cpus
     resources:
-        # A job that was killed for lack of memory or time is submitted again with more of both.
-        mem_mb=lambda wildcards, attempt: request_of(wildcards, attempt).mem_mb,
-        runtime=lambda wildcards, attempt: request_of(wildcards, attempt).runtime,
+        mem_mb=lambda wildcards: request_of(wildcards).mem_mb,
+        runtime=lambda wildcards: request_of(wildcards).runtime,
         gpu=lambda wildcards: request_of(wildcards).gpus,
     params:
         data=lambda wildcards, output: PREPARED,
@@ -27,10 +26,7 @@ rule train:
     shell:
         # Snakemake removes the log when the job starts, also when it starts again. So the text is
         # in the run's folder, where what the job said before a requeue stays, and the log is a link
-        # to it until the run is evaluated. The first line is written before Python starts: if a
-        # job dies with an empty log, Snakemake does not show Slurm's own either, which says why.
-        "mkdir -p {params.run:q} && echo "
-        '"$(date -Iseconds) on $HOSTNAME${{SLURM_JOB_ID:+, Slurm job $SLURM_JOB_ID}}"'
-        " >> {params.text:q} && ln -sf {params.link:q} {log:q}"
+        # to it until the run is evaluated.
+        "mkdir -p {params.run:q} && log_to {params.text:q} && ln -sf {params.link:q} {log:q}"
         " && python scripts/train.py --data {params.data:q} --output {params.run:q}"
         " --seed {wildcards.seed} --threads {threads} {params.options:q} >> {params.text:q} 2>&1"

@@ -1,13 +1,13 @@
 """How jobs are submitted to Slurm and watched: one subclass of the plugin's own executor.
 
-The plugin submits well. What this subclass does differently:
+What this subclass does differently from the plugin:
 
-- One status query per interval, however many jobs there are, and nothing else. The plugin asks
-  ever more rarely, so that a failed run would end long after its cause, and starts several other
-  programs with each query. Where the queries fail for too long, the run ends and says so.
-- A job that Slurm would never start again by itself is put back into the queue: one that its
-  partition canceled to preempt it, or one that is held because a broken node could not start it.
-- A submission waits while slurmctld is being restarted; a failed one would cost the job a retry.
+- Before the first job, Slurm is asked whether it would take each kind of job: see `preflight`.
+- Slurm is asked rarely, and soon after a job's own files say that it has ended: see `polling`.
+- What follows the end of a job depends on why it has ended (see `causes`): more memory or more
+  time, another node, the same again, or no second submission at all.
+- A submission waits where the queue is full, or slurmctld away; a failed one would cost a retry.
+- What would wait forever is put back into the queue, or told: see `queue_watch`.
 - Ctrl-C cancels all jobs of the run by their name, also those that are being asked about.
 - What was there before a training that fails stays there.
 - Slurm's own logs are below `results_dir`, and so is the list of the jobs that were submitted.
@@ -16,23 +16,28 @@ It was written for the versions in `WRITTEN_FOR`, and ends a run on Slurm at onc
 it needs is missing or has changed.
 """
 
+import asyncio
 import dataclasses
 import importlib
 import inspect
-import shutil
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import datetime
-from pathlib import Path
+from dataclasses import dataclass
 from typing import ClassVar
 
 from snakemake_interface_common.exceptions import WorkflowError
 
-from lib.cluster import jobs, preflight
+from lib.cluster import causes, jobs, polling, preflight, slurm
+from lib.cluster.bad_nodes import BadNodes
+from lib.cluster.causes import Cause
+from lib.cluster.polling import Polling, Status
+from lib.cluster.queue_watch import QueueWatch
 from lib.core import subprocesses
 from lib.core.errors import UserError
+from lib.study.outdated import RunCheck
 from lib.study.study import Study
 
 WRITTEN_FOR = "snakemake 9.27.1 with snakemake-executor-plugin-slurm 2.8.0"
@@ -43,9 +48,11 @@ ADVICE = (
 
 try:
     from snakemake_executor_plugin_slurm import Executor as PluginExecutor
-    from snakemake_executor_plugin_slurm import job_status_query
+    from snakemake_executor_plugin_slurm.validation import validate_or_get_slurm_job_id
     from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
     from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
+
+    from lib.cluster import sbatch
 except ImportError as error:
     raise WorkflowError(ADVICE.format(error)) from error
 
@@ -56,25 +63,36 @@ EXPECTED = {
     (_PLUGIN, "Executor.cancel_jobs"): "self active_jobs",
     (_PLUGIN, "Executor.check_active_jobs"): "self active_jobs",
     (_PLUGIN, "Executor.report_job_submission"): "self job_info register_job",
-    (f"{_PLUGIN}.job_status_query", "query_job_status"): "command logger",
-    (f"{_PLUGIN}.job_status_query", "query_job_status_squeue"): "runid",
-    (f"{_PLUGIN}.job_status_query", "get_min_job_age"): "",
+    (_PLUGIN, "Executor._report_job_submission_threadsafe"): "self job_info",
+    (_PLUGIN, "Executor._report_job_error_threadsafe"): "self job_info msg",
+    (f"{_PLUGIN}.partitions", "get_best_partition"): "candidate_partitions job logger",
+    (f"{_PLUGIN}.submit_string", "get_submit_command"): (
+        "job params settings failed_nodes array_job"
+    ),
+    (f"{_PLUGIN}.utils", "set_gres_string"): "job",
+    (f"{_PLUGIN}.utils", "get_job_wildcards"): "job",
+    (f"{_PLUGIN}.validation", "validate_slurm_extra"): "job",
+    (f"{_PLUGIN}.validation", "validate_or_get_slurm_job_id"): "job_id output",
 }
-SETTINGS = "init_seconds_before_status_checks keep_successful_logs logdir partition_config requeue"
+SETTINGS = "keep_successful_logs logdir partition_config qos reservation requeue no_requeue"
 SETTINGS = [*SETTINGS.split(), "status_attempts", "status_command"]
 
 # What the plugin and Snakemake set before the first job is submitted.
-ATTRIBUTES = "logger run_uuid slurm_logdir status_rate_limiter workflow".split()
+ATTRIBUTES = (
+    "logger run_uuid slurm_logdir workflow dag _failed_nodes _job_submission_executor _partitions"
+).split()
 
 FAILED = (
-    "BOOT_FAIL CANCELLED DEADLINE ERROR FAILED NODE_FAIL OUT_OF_MEMORY REVOKED TIMEOUT"
+    "BOOT_FAIL CANCELLED DEADLINE ERROR FAILED OUT_OF_MEMORY REVOKED TIMEOUT FORGOTTEN"
 ).split()
-HELD = "launch failed requeued held"
+FORGOTTEN = "FORGOTTEN"  # of a job that squeue does not know any more, and that left no results
+MOST_AGAIN = 10  # submissions of a job that do not count as retries
+MOST_NODES = 3  # nodes on which a job is tried that could not run on others
+MOST_ABSENT = 2  # answers of squeue without a job, until it is taken to have ended
 
-SUBMISSION_PATIENCE = 300.0  # seconds that a submission waits for slurmctld
-PING_INTERVAL = 5.0  # seconds for which an answer of slurmctld counts
-# After so many seconds in the queue, the reason is asked for; then after twice as many, and so on.
-PENDING_PATIENCE = 300.0
+SUBMISSION_PATIENCE = 300.0  # seconds that submissions wait for slurmctld
+SUBMISSION_INTERVAL = 30.0  # seconds between tries while the queue is full
+AWAY_INTERVAL = 5.0  # seconds between tries while slurmctld is away
 
 
 def register(study: Study) -> None:
@@ -87,6 +105,15 @@ def register(study: Study) -> None:
     ExecutorPluginRegistry().get_plugin("slurm").executor = StudyExecutor
 
 
+@dataclass
+class Attempts:
+    """What earlier submissions of a job have shown."""
+
+    growth: sbatch.Growth = dataclasses.field(default_factory=sbatch.Growth)
+    again: int = 0
+    nodes: int = 0
+
+
 class StudyExecutor(PluginExecutor):
     """The executor of a study's jobs."""
 
@@ -97,19 +124,14 @@ class StudyExecutor(PluginExecutor):
         super().__init__(workflow, logger)
 
     def __post_init__(self, test_mode: bool = False) -> None:
-        """Check that the cluster would take the jobs, then set up.
+        """Set up, and check that the cluster would take the jobs.
 
         Raises:
-            WorkflowError: it would not; the message names the keys to change.
+            SystemExit: it would not; the message names the keys to change.
         """
         settings = self.workflow.executor_settings
-        if settings.partition_config:
-            try:
-                preflight.check(self.study, Path(settings.partition_config).parent)
-            except UserError as error:
-                raise WorkflowError(str(error)) from error
-        else:
-            self.logger.warning("no slurm-partition-config in the profile: jobs are not checked")
+        if self.study.check is not False:
+            self.stop_for(slurm.problems())
         # The node has brought back what was there before a job that failed; Snakemake here would
         # remove it. No script of this project leaves half a file.
         self.workflow.execution_settings.keep_incomplete = True
@@ -119,17 +141,110 @@ class StudyExecutor(PluginExecutor):
             raise WorkflowError(ADVICE.format(", ".join(missing)))
         if not settings.logdir:
             self.slurm_logdir = self.study.layout.slurm_logs.resolve()
-        self.status_command = status_command(settings, self.run_uuid)
-        self.failed_queries = 0
-        self.canceled = threading.Event()
-        self.queue = QueueWatch(self.run_uuid, self.logger)
-        self.slurmctld = Slurmctld(self.logger, self.canceled)
+        self.sbatch = sbatch.Sbatch(settings, self._partitions or [], self.workflow.workdir_init)
+        self.check()
+        self.bad_nodes = BadNodes()
+        self.attempts: dict[object, Attempts] = defaultdict(Attempts)
+        self.query = polling.choose(settings.status_command, self.run_uuid, self.logger)
+        self.failed_queries, self.absent = 0, Counter()
+        self.polling = Polling(1 / self.max_status_checks_per_second)
+        self.queue = QueueWatch(self.run_uuid, self.bad_nodes, self.logger)
+        self.canceled, self.room = threading.Event(), threading.Event()
+        self.told: set[str] = set()
+
+    def check(self) -> None:
+        """Ask Slurm whether it would take the jobs that are to run, unless the config says not to.
+
+        Raises:
+            SystemExit: it would not, or the config says to do no more.
+        """
+        if self.study.check is False:
+            return
+        planned = [job for job in self.dag.needrun_jobs() if not job.is_local]
+        profile = preflight.Profile.of(self.workflow.executor_settings)
+        problems, remarks = preflight.check(self.study, planned, self.sbatch, profile)
+        self.stop_for(problems)
+        for remark in remarks:
+            self.logger.warning(remark)
+        if self.study.check == "only":
+            print(f"Slurm would take the jobs of all {len(self.study.experiments)} experiments")
+            raise SystemExit(0)
+
+    def stop_for(self, problems: list[str]) -> None:
+        """End the run where something is wrong.
+
+        Raises:
+            SystemExit: something is. Of an exception of its own, Snakemake shows lines of code.
+        """
+        if problems:
+            lines = ["the cluster would not accept these jobs:", *problems]
+            self.logger.error("\n  ".join(lines))
+            self.logger.error("To start without this check: --config check=false")
+            raise SystemExit(1)
+
+    # --- submitting
 
     def run_job(self, job) -> None:
-        """Submit a job, once slurmctld answers; after Ctrl-C, submit none."""
-        self.slurmctld.wait_for_answer()
-        if not self.canceled.is_set():
-            super().run_job(job)
+        """Submit a job; wait while Slurm takes none. After Ctrl-C, submit none."""
+        attempts, (rule, wildcards) = self.attempts[job], sbatch.rule_and_wildcards(job)
+        log = self.slurm_logdir / rule / wildcards / "%j.log"
+        comment = f"{rule}_wildcards_{wildcards}" if wildcards else rule
+        try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            line = self.line(job, name=self.run_uuid, log=log, comment=comment)
+            files = polling.Files.of(job)
+            done = self.submit(line, self.format_job_exec(job))
+            job_id = done and validate_or_get_slurm_job_id(done.split(";")[0].strip(), done)
+        except (UserError, WorkflowError, OSError) as error:
+            self.never_again(job)
+            self._report_job_error_threadsafe(SubmittedJobInfo(job), f"{error}\n")
+            return
+        if not job_id:
+            return
+        log = log.with_name(f"{job_id}.log")
+        grown = "" if attempts.growth == sbatch.Growth() else ", which asks for more than before"
+        self.logger.info(f"Job {job.jobid} is Slurm job {job_id}{grown} (log: {log}).")
+        aux = {"slurm_logfile": log, polling.BEFORE: files}
+        self._report_job_submission_threadsafe(SubmittedJobInfo(job, job_id, aux))
+
+    def line(self, job, **how) -> str:
+        """Return the `sbatch` line of a job as it is to be submitted now."""
+        exclude = {*self._failed_nodes, *self.bad_nodes}
+        return self.sbatch.line(job, growth=self.attempts[job].growth, exclude=exclude, **how)
+
+    def submit(self, line: str, script: str) -> str:
+        """Submit a job; return what sbatch says of success, or nothing after Ctrl-C.
+
+        Raises:
+            UserError: Slurm refuses it, or slurmctld has not answered for too long.
+        """
+        away_since = None
+        while not self.canceled.is_set():
+            self.room.clear()
+            done = sbatch.submit(line, script)
+            if done.ok:
+                return done.stdout
+            said = sbatch.reason(done.message)
+            if sbatch.QUEUE_IS_FULL.search(done.message):
+                self.tell(f"the queue takes no more jobs now ({said}): waiting for room")
+                self.room.wait(SUBMISSION_INTERVAL)
+                continue
+            away_since = away_since or time.monotonic()
+            waited = time.monotonic() - away_since
+            if not sbatch.CONTROLLER_IS_AWAY.search(done.message) or waited > SUBMISSION_PATIENCE:
+                raise UserError(f"sbatch failed: {said}\n    {line}")
+            self.tell(
+                f"slurmctld does not answer ({said}): submissions wait for it, up to "
+                f"{SUBMISSION_PATIENCE:.0f} s"
+            )
+            self.canceled.wait(AWAY_INTERVAL)
+        return ""
+
+    def tell(self, warning: str) -> None:
+        """Warn of something, once."""
+        if warning not in self.told:
+            self.told.add(warning)
+            self.logger.warning(warning)
 
     def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
         """Also write down which job of Slurm it is."""
@@ -142,63 +257,149 @@ class StudyExecutor(PluginExecutor):
             except OSError as error:
                 self.logger.warning(f"cannot write {self.study.layout.submissions}: {error}")
 
+    # --- watching
+
     async def check_active_jobs(
         self, active_jobs: list[SubmittedJobInfo]
     ) -> AsyncIterator[SubmittedJobInfo]:
-        """Ask Slurm once about all jobs; report those that have ended, yield the others.
+        """Ask Slurm about all jobs, if it is time to; report what has ended, yield the others.
 
         Raises:
             WorkflowError: too many queries in a row have failed.
         """
         if not active_jobs:
             return
-        async with self.status_rate_limiter:
-            states, _ = await job_status_query.query_job_status(self.status_command, self.logger)
-        if states is None:
-            self.count_failed_query()
+        found = None
+        if self.polling.is_due(active_jobs):
+            found = await asyncio.to_thread(polling.query, self.query)
+            self.count_query(found is not None)
+        if found is None:
             for job in active_jobs:
                 yield job
             return
-        self.failed_queries = 0
-        found = {job.external_jobid: state_of(job.external_jobid, states) for job in active_jobs}
-        self.queue.restart_stuck_jobs({job: state for job, state in found.items() if state})
+        states = {
+            job.external_jobid: polling.status_of(job.external_jobid, found) for job in active_jobs
+        }
+        given_up = self.queue.look({job: status for job, status in states.items() if status})
         for job in active_jobs:
-            if not self.has_ended(job, found[job.external_jobid]):
+            status = states[job.external_jobid] or self.status_of_absent(job)
+            if job.external_jobid in given_up:
+                self.give_up(job, status, given_up[job.external_jobid])
+            elif not self.has_ended(job, status):
                 yield job
 
-    def count_failed_query(self) -> None:
-        """Count a status query that failed; end the run after too many in a row."""
-        self.failed_queries += 1
+    def count_query(self, succeeded: bool) -> None:
+        """Count the status queries that fail; end the run after too many in a row."""
+        self.failed_queries = 0 if succeeded else self.failed_queries + 1
         attempts = self.workflow.executor_settings.status_attempts
         if self.failed_queries >= attempts:
             raise WorkflowError(
-                f"the last {attempts} status queries have failed: {self.status_command}\n"
+                f"the last {attempts} status queries have failed: {' '.join(self.query)}\n"
                 "The jobs in Slurm go on without this run; the same command uses their results. "
                 "To wait longer, raise slurm-status-attempts in the profile; on a cluster "
                 "without accounting, set slurm-status-command: squeue"
             )
 
-    def has_ended(self, job: SubmittedJobInfo, state: str | None) -> bool:
-        """Return whether a job has ended, and report it if so. A state of None is not known yet."""
-        settings = self.workflow.executor_settings
-        if state in ("COMPLETED", "UNKNOWN"):  # whether its files exist is checked anyway
+    def status_of_absent(self, job: SubmittedJobInfo) -> Status | None:
+        """Return the status of a job that a query does not know: by its files, if it has ended.
+
+        Accounting comes to know each job sooner or later. squeue forgets those that have ended.
+        """
+        self.absent[job.external_jobid] += 1
+        if self.query[0] != "squeue" or self.absent[job.external_jobid] < MOST_ABSENT:
+            return None
+        before = job.aux.get(polling.BEFORE)
+        succeeded = before and polling.has_succeeded(job.job, before)
+        return Status("COMPLETED" if succeeded or self.is_complete(job.job) else FORGOTTEN, "")
+
+    def is_complete(self, job) -> bool:
+        """Return whether a run's stage is done: a training that is started again writes nothing."""
+        run = str(job.wildcards.experiment), int(job.wildcards.seed)
+        check = RunCheck(self.study)
+        problem = check.problem(*run)
+        done = self.study.layout.run(*run).is_complete(job.name)
+        return done and (problem is None or problem[0] != job.name)
+
+    def has_ended(self, job: SubmittedJobInfo, status: Status | None) -> bool:
+        """Return whether a job has ended, and act on it if so. None is not known yet."""
+        if status is None or status.state not in ("COMPLETED", *FAILED):
+            return False
+        self.room.set()
+        if status.state == "COMPLETED":  # whether its files exist is checked anyway
             self.report_job_success(job)
-            if not settings.keep_successful_logs:
+            if not self.workflow.executor_settings.keep_successful_logs:
                 with suppress(OSError):  # a log that stays must not end the run
                     job.aux["slurm_logfile"].unlink()
             return True
-        if state not in FAILED or (state == "NODE_FAIL" and settings.requeue):
-            return False
-        self.report_job_error(
-            job,
-            msg=f"Slurm job {job.external_jobid} has failed, its state is {state}. ",
-            aux_logs=[str(job.aux["slurm_logfile"])],
-        )
+        end = self.end_of(job, status)
+        self.act_on(job, status, causes.cause_of(end), causes.last_words(end))
         return True
+
+    def end_of(self, job: SubmittedJobInfo, status: Status) -> causes.End:
+        """Return how a job has ended."""
+        asked = sbatch.resources(job.job, self.attempts[job.job].growth)
+        return causes.End(
+            job_id=job.external_jobid,
+            state="" if status.state == FORGOTTEN else status.state,
+            exit_code=status.exit_code,
+            limit_minutes=asked.get("runtime") or float("inf"),
+            log=polling.log_of(job.job),
+            slurm_log=job.aux.get("slurm_logfile"),
+        )
+
+    def act_on(self, job: SubmittedJobInfo, status: Status, cause: Cause, why: str) -> None:
+        """Do what follows the end of a job: try it again in one way or another, or do not."""
+        attempts = self.attempts[job.job]
+        what = f"Slurm job {job.external_jobid} has ended ({status.state}): {cause.value}."
+        if cause in (Cause.MEMORY, Cause.TIME):
+            attempts.growth = attempts.growth.more("memory" if cause is Cause.MEMORY else "time")
+        elif cause is Cause.OUTSIDE and attempts.again < MOST_AGAIN:
+            attempts.again += 1
+            self.submit_again(job, f"{what} It is submitted again.")
+            return
+        elif cause is Cause.NODE:
+            what = f"{what} {status.node}: {why}"
+            if self.can_run_elsewhere(job, status.node, why):
+                self.submit_again(job, f"{what}\nIt is submitted again, for other nodes.")
+                return
+            what += "\nThere is no other node for it."
+            self.never_again(job.job)
+        elif cause is Cause.ALWAYS:
+            self.never_again(job.job)
+        self.report_job_error(job, msg=f"{what} ", aux_logs=[str(job.aux["slurm_logfile"])])
+
+    def give_up(self, job: SubmittedJobInfo, status: Status, why: str) -> None:
+        """Do what follows where Slurm will not start a job any more."""
+        self.room.set()
+        if why:
+            subprocesses.run(["scancel", job.external_jobid])
+        self.act_on(job, status, Cause.NODE if why else Cause.OUTSIDE, why)
+
+    def submit_again(self, job: SubmittedJobInfo, why: str) -> None:
+        """Submit a job again in a way that does not count as a retry."""
+        self.logger.warning(why)
+        self._job_submission_executor.submit(self.run_job, job.job)
+
+    def can_run_elsewhere(self, job: SubmittedJobInfo, node: str, why: str) -> bool:
+        """Exclude a node; return whether there are others for a job, and it may be tried there."""
+        attempts = self.attempts[job.job]
+        attempts.nodes += 1
+        self.bad_nodes.add(node, job.external_jobid, why)
+        if attempts.nodes >= MOST_NODES:
+            return False
+        return preflight.would_be_accepted(self.line(job.job))
+
+    @staticmethod
+    def never_again(job) -> None:
+        """Let Snakemake take the attempt that has failed for the last one."""
+        job.attempt = job.restart_times + 1
+
+    # --- ending
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         """Cancel all jobs of this run on Ctrl-C: each has the run's id for its name."""
         self.canceled.set()
+        self.room.set()
         cancel(self.run_uuid, self.logger)
 
     def shutdown(self) -> None:
@@ -206,134 +407,8 @@ class StudyExecutor(PluginExecutor):
         super().shutdown()
         if self.canceled.is_set():
             cancel(self.run_uuid, self.logger)
-
-
-class QueueWatch:
-    """Puts the jobs of a run back into the queue that would wait there forever.
-
-    It looks closer only at what the status query has just seen: a job that was preempted, one that
-    is back in the queue, or one that has waited there for long.
-    """
-
-    def __init__(self, run_id: str, logger):
-        self.run_id, self.logger = run_id, logger
-        self.last_states: dict[str, str] = {}
-        self.patience = PENDING_PATIENCE
-        self.pending_since = time.monotonic()
-
-    def restart_stuck_jobs(self, states: dict[str, str]) -> None:
-        """Act on the states, by job id, that a status query has just returned."""
-        for job, state in states.items():
-            if state == "PREEMPTED" and requeue_preempted(job):
-                self.logger.info(f"Slurm job {job} was preempted: it is requeued")
-        if any(self._is_back(job, state) for job, state in states.items()) or self._is_overdue(
-            states
-        ):
-            for job in release_held(self.run_id):
-                self.logger.info(f"Slurm job {job} was held after a failed start: releasing it")
-        self.last_states = states
-
-    def _is_back(self, job: str, state: str) -> bool:
-        last = self.last_states.get(job, "PENDING")
-        return state == "REQUEUED" or (state == "PENDING" and last != "PENDING")
-
-    def _is_overdue(self, states: dict[str, str]) -> bool:
-        """Return whether jobs have been pending for so long that one should ask why."""
-        if "PENDING" not in states.values():
-            self.pending_since, self.patience = time.monotonic(), PENDING_PATIENCE
-            return False
-        if time.monotonic() - self.pending_since < self.patience:
-            return False
-        self.patience *= 2
-        return True
-
-
-class Slurmctld:
-    """Slurm's controller, which may be away for a moment."""
-
-    def __init__(self, logger, canceled: threading.Event):
-        self.logger, self.canceled = logger, canceled
-        self.lock = threading.Lock()  # submissions run in several threads
-        self.answered = -PING_INTERVAL
-        self.away_since: float | None = None
-
-    def wait_for_answer(self) -> None:
-        """Return when it answers, or when it has not for too long: sbatch then says why.
-
-        The time counts from the first question that was not answered, for all submissions
-        together. After Ctrl-C nothing waits.
-        """
-        with self.lock:
-            while time.monotonic() - self.answered >= PING_INTERVAL:
-                if " UP" in subprocesses.run(["scontrol", "ping"]).stdout:
-                    self.answered, self.away_since = time.monotonic(), None
-                    return
-                if self.away_since is None:
-                    self.away_since = time.monotonic()
-                    self.logger.warning(
-                        "slurmctld does not answer: submissions wait for it, up to "
-                        f"{SUBMISSION_PATIENCE:.0f} s"
-                    )
-                waited = time.monotonic() - self.away_since
-                if waited > SUBMISSION_PATIENCE:
-                    self.logger.error(f"slurmctld has not answered for {waited:.0f} s")
-                    return
-                if self.canceled.wait(PING_INTERVAL):
-                    return
-
-
-def status_command(settings, run_id: str) -> str:
-    """Return the command that asks about the jobs of a run: sacct where it is installed.
-
-    `slurm-status-command: squeue` in the profile is followed, unless slurmctld would forget a job
-    before it is asked about.
-    """
-    accounting = shutil.which("sacct") is not None
-    if settings.status_command == "squeue" and accounting:
-        remembered = job_status_query.get_min_job_age() or 0
-        accounting = remembered < 3 * settings.init_seconds_before_status_checks
-    if not accounting:
-        return job_status_query.query_job_status_squeue(run_id)
-    # As the plugin asks, but not about the two days before the run.
-    began = (datetime.now() - jobs.CLOCK_SKEW).isoformat(timespec="seconds")
-    return (
-        "sacct -X --parsable2 --noheader --clusters all --format=JobIdRaw,State "
-        f"--starttime {began} --endtime now --name {run_id}"
-    )
-
-
-def state_of(job_id: str, states: dict[str, str]) -> str | None:
-    """Return the state of a job in the answer to a status query; None if it is not known yet.
-
-    A state can have more words, such as `CANCELLED by 1000`. A task of an array, such as 7_3, may
-    be known by the number of the array only.
-    """
-    state = states.get(job_id) or states.get(job_id.partition("_")[0])
-    return state.split()[0] if state else None
-
-
-def requeue_preempted(job_id: str) -> bool:
-    """Put a job back into the queue that was canceled to preempt it; return whether it was done.
-
-    Accounting may be behind: a job that is in the queue by now, or runs again, is left alone.
-    """
-    known = subprocesses.run(["squeue", f"--jobs={job_id}", "--noheader", "--format=%T"])
-    if known.ok and known.stdout.strip():
-        return False
-    return subprocesses.run(["scontrol", "requeue", job_id]).ok
-
-
-def release_held(run_id: str) -> list[str]:
-    """Release the jobs of a run that Slurm holds since they could not be started; return them.
-
-    Slurm drains a node that cannot start a job. A job that its owner holds is left alone.
-    """
-    query = ["squeue", f"--name={run_id}", "--states=PENDING", "--noheader", "--format=%i|%r"]
-    rows = [line.split("|") for line in subprocesses.run(query).stdout.splitlines()]
-    held = [job for job, reason in rows if reason == HELD]
-    for job in held:
-        subprocesses.run(["scontrol", "release", job])
-    return held
+        if self.bad_nodes.report():
+            self.logger.error(self.bad_nodes.report())
 
 
 def cancel(run_id: str, logger) -> None:

@@ -1,148 +1,201 @@
-"""Check before submission whether the cluster would accept the jobs of a study.
+"""Check before the first submission whether the cluster would take the jobs of a run.
 
-The job of each experiment is passed to `sbatch --test-only`, and the partitions and the free disk
-space are checked. Each error names the key to change.
+The very `sbatch` line of each kind of job is passed to `sbatch --test-only`. What Slurm can never
+accept stops the run, and names the key to change. What it cannot start now, but will later, since
+nodes are drained or reserved, is a remark.
 """
 
-import logging
+import itertools
+import os
 import re
 import shutil
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lib.core import strict_yaml, subprocesses
+from snakemake_interface_common.exceptions import WorkflowError
+
+from lib.cluster import sbatch, slurm
+from lib.core import strict_yaml
 from lib.core.errors import UserError
-from lib.study.job_requests import job_request
 from lib.study.study import Study
 
-# What sbatch says, and the key that is wrong. {profile} and {experiment} are filled in.
-CURES = {
-    r"[Ii]nvalid partition": "{profile}/partitions.yaml: the partition {partition} is not there",
-    r"[Ii]nvalid account": "{profile}/config.yaml: default-resources: slurm_account",
-    r"[Ii]nvalid qos": "{profile}/config.yaml: default-resources: qos",
-    r"[Tt]ime limit": "config: experiments.{experiment}.runtime",
-    r"[Mm]emory (specification|required)": "config: experiments.{experiment}.mem_mb",
-    r"generic resource|gres": "{profile}/config.yaml: the GPU request of set-resources",
-    r"node configuration is not available|More processors": (
-        "config: experiments.{experiment}.mem_mb and cpus, or {profile}/partitions.yaml"
-    ),
-}
 MB_A_RUN = 20
 
+GPU_KEYS = ["gpu_model", "gres", "gpu"]
+# What sbatch says, and the keys that may be wrong, by their names as resources.
+CURES = {
+    r"[Ii]nvalid partition|not permitted to use this partition": ["slurm_partition"],
+    r"[Ii]nvalid account": ["slurm_account"],
+    r"[Ii]nvalid qos": ["qos"],
+    r"[Rr]eservation": ["reservation", "slurm_extra"],
+    r"[Ll]icense|[Ff]eature": ["constraint", "slurm_extra"],
+    r"[Tt]ime limit|MaxWall|Wall\w*Limit": ["runtime"],
+    r"[Mm]emory (specification|required)": ["mem_mb"],
+    r"generic resource|gres|GRES": GPU_KEYS,
+    r"node configuration is not available|More processors": ["mem_mb", "cpus"],
+}  # fmt: skip
+NO_NODE_NOW = re.compile(r"node configuration is not available|Required node not available")
+IN_CONFIG = ("runtime", "mem_mb", "cpus")  # of an experiment
+OPTIONS = ("qos", "reservation")  # of the plugin, for all jobs
 
-class Resources(dict):
-    """Resources of a job as Snakemake gives them: items that are attributes too."""
-
-    def __getattr__(self, name):
-        """Return the item."""
-        try:
-            return self[name]
-        except KeyError as error:
-            raise AttributeError(name) from error
-
-
-@dataclass
-class PlannedJob:
-    """As much of a Snakemake job as its Slurm plugin looks at."""
-
-    name: str
-    threads: int
-    resources: Resources = field(default_factory=Resources)
-
-    def is_group(self) -> bool:
-        """Return False: no group jobs here."""
-        return False
+# Of sinfo, of each node in each partition; that of the default one ends in `*`.
+NODE = ("partition", "node", "state", "cpus", "memory", "gres")
 
 
-def check(study: Study, profile: Path) -> None:
-    """Check that the cluster would take the study's jobs.
+@dataclass(frozen=True)
+class Profile:
+    """The profile of a run, as far as it is known: to name the key that is wrong."""
 
-    Raises:
-        UserError: it would not; a line for each thing that is wrong, with the key to change.
+    settings: object  # of the plugin
+    folder: Path | None = None
+    content: dict = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings) -> "Profile":
+        """Find the profile on the command line of Snakemake, or beside its partitions."""
+        words = sys.argv[1:]
+        named = [after for word, after in itertools.pairwise(words) if word == "--profile"]
+        named += [word.partition("=")[2] for word in words if word.startswith("--profile=")]
+        named += filter(None, [os.environ.get("SNAKEMAKE_PROFILE")])
+        if settings.partition_config:
+            named.append(Path(settings.partition_config).parent)
+        for folder in map(Path, named):
+            for name in ("config.yaml", "config.v8+.yaml", "config.v9+.yaml"):
+                if (folder / name).is_file():
+                    return cls(settings, folder, strict_yaml.load(folder / name) or {})
+        return cls(settings)
+
+    def key(self, job, names: Iterable[str]) -> str:
+        """Say where the value of one of the resources of a job comes from."""
+        of_rule = (self.content.get("set-resources") or {}).get(job.name) or {}
+        of_all = self.content.get("default-resources") or {}
+        experiment = job.wildcards.get("experiment", "")
+        file = f"{self.folder or 'the profile'}/config.yaml"
+        own = []
+        for name in names:
+            if name in OPTIONS and getattr(self.settings, name, None):
+                return f"{file}: slurm-{name}"
+            if name in of_rule:
+                return f"{file}: set-resources: {job.name}: {name}"
+            if name in IN_CONFIG and experiment:
+                own.append(name)
+            elif name in of_all or job.resources.get(name):
+                return f"{file}: default-resources: {name}"
+        if own:
+            return f"config: experiments.{experiment}.{' and '.join(own)}"
+        if "slurm_partition" in names:
+            return f"{self.folder or 'the profile'}/partitions.yaml"
+        return f"{file}: {' or '.join(names)}"
+
+
+def check(
+    study: Study, planned: Iterable, maker: sbatch.Sbatch, profile: Profile
+) -> tuple[list[str], list[str]]:
+    """Ask Slurm about each kind of job.
+
+    Args:
+        study: what the jobs are of.
+        planned: jobs of Snakemake that are to be submitted.
+        maker: of their lines.
+        profile: to name a key in.
+
+    Returns:
+        What is wrong, and what will only make the jobs wait: a line for each.
     """
-    problems = slurm_problems() or [
-        *partition_problems(profile),
-        *(line for name in study.experiments for line in experiment_problems(study, profile, name)),
-        *space_problems(study),
-    ]
-    if problems:
-        raise UserError("the cluster would not accept these jobs:\n  " + "\n  ".join(problems))
+    problems, remarks, kinds = space_problems(study), [], {}
+    for job in planned:
+        try:
+            kinds.setdefault(maker.line(job), job)
+        except UserError as error:  # of a job that no partition takes
+            problems.append(f"{_place(job)}: {error}")
+        except WorkflowError as error:  # of the plugin's, with a resource at fault
+            problems.append(f"{profile.folder or 'the profile'}/config.yaml: {error}")
+    for line, job in kinds.items():
+        refused = refusal(line)
+        if refused and (NO_NODE_NOW.search(refused) and fits_a_node(line, job)):
+            remarks.append(f"{_place(job)}: no node can start it now, so it will wait: {refused}")
+        elif refused and sbatch.QUEUE_IS_FULL.search(refused):
+            remarks.append(f"the queue is full now, so the jobs will wait: {refused}")
+        elif refused:
+            where = ",".join(partitions_in(line))
+            where = f" (partition {where})" if where else ""
+            problems.append(f"{culprit(refused, line, job, profile)}: {refused}{where}")
+    remarks += partition_remarks(kinds)
+    return list(dict.fromkeys(problems)), list(dict.fromkeys(remarks))
 
 
-def slurm_problems() -> list[str]:
-    """Return why Slurm cannot be asked at all."""
-    if not shutil.which("sbatch"):
-        return ["sbatch is not on the PATH: log in to the cluster, or load its Slurm module"]
-    done = subprocesses.run(["sinfo", "--noheader", "--format=%R"])
-    failed = not done.ok or "error" in done.stderr
-    return [f"Slurm does not answer: {done.message}"] if failed else []
+def would_be_accepted(line: str) -> bool:
+    """Return whether Slurm would accept a job, on whatever node and whenever."""
+    return not NO_NODE_NOW.search(refusal(line))
 
 
-def partition_problems(profile: Path) -> list[str]:
-    """Return which partitions of the profile the cluster does not have."""
-    named = set(strict_yaml.load(profile / "partitions.yaml")["partitions"])
-    there = set(subprocesses.run(["sinfo", "--noheader", "--format=%R"]).stdout.split())
-    return [
-        f"{profile}/partitions.yaml: there is no partition {name!r} on this cluster; there are: "
-        f"{', '.join(sorted(there))}"
-        for name in sorted(named - there)
-    ]
+def refusal(line: str) -> str:
+    """Return why Slurm would refuse a job now; nothing where it would not."""
+    done = sbatch.submit(line, "true", test=True)
+    return "" if done.ok else sbatch.reason(done.message)
 
 
-def experiment_problems(study: Study, profile: Path, name: str) -> list[str]:
-    """Return why Slurm would reject the training job of an experiment."""
-    # The plugin's own functions, so that what is tested is what will be submitted. Slow to import.
-    from snakemake_executor_plugin_slurm.partitions import get_best_partition, read_partition_file
-    from snakemake_executor_plugin_slurm.submit_string import get_submit_command
-    from snakemake_executor_plugin_slurm.utils import set_gres_string
-
-    job = planned_job(study, profile, name)
-    quiet = logging.getLogger("check")
-    quiet.setLevel(logging.ERROR)
-    partition = get_best_partition(read_partition_file(profile / "partitions.yaml"), job, quiet)
-    if not partition:
-        asked = f"runtime {job.resources.runtime} min, mem_mb {job.resources.mem_mb}"
-        asked += f", cpus {job.threads}, GPUs {job.resources.get('gpu', 0)}"
-        return [
-            f"config: experiments.{name}: no partition of {profile}/partitions.yaml takes {asked}"
-        ]
-    account = job.resources.get("slurm_account")
-    call = get_submit_command(
-        job,
-        {
-            "run_uuid": "check",
-            "slurm_logfile": "/dev/null",
-            "comment_str": "check",
-            "account": f"-A {account}" if account else "",
-            "partition": f"-p {partition}",
-            "workdir": str(Path.cwd()),
-        },
+def fits_a_node(line: str, job) -> bool:
+    """Return whether the partition of a job has a node that is large enough, in whatever state."""
+    asked = sbatch.resources(job)
+    return any(
+        int(node["cpus"]) >= job.threads and int(node["memory"]) >= int(asked.get("mem_mb") or 0)
+        for node in nodes_with_gpus(line, job)
     )
-    command = f"{call}{set_gres_string(job)} --test-only --wrap true"
-    done = subprocesses.run(["bash", "-c", command])
-    if done.ok:
-        return []
-    said = done.message
-    message = " ".join(re.findall(r"error: (.*)", said)) or said
-    cure = next((cure for pattern, cure in CURES.items() if re.search(pattern, said)), "")
-    cure = cure.format(profile=profile, partition=partition, experiment=name)
-    return [f"{cure or 'config: experiments.' + name}: {message}"]
 
 
-def planned_job(study: Study, profile: Path, name: str) -> PlannedJob:
-    """Return the training job of an experiment, with the resources that the profile adds."""
-    asked = job_request(study.experiments[name])
-    settings = strict_yaml.load(profile / "config.yaml")
-    resources = Resources(settings.get("default-resources") or {})
-    resources |= (settings.get("set-resources") or {}).get("train") or {}
-    resources |= {"mem_mb": asked.mem_mb, "runtime": asked.runtime}
-    if asked.gpus:
-        resources["gpu"] = asked.gpus
-    # Snakemake evaluates such values: the profile quotes a string within a string.
-    for key, value in resources.items():
-        if isinstance(value, str) and len(value) > 1 and value[0] == value[-1] in "'\"":
-            resources[key] = value[1:-1]
-    return PlannedJob("train", asked.cpus, Resources(resources))
+def nodes_with_gpus(line: str, job) -> list[dict[str, str]]:
+    """Return the nodes of a job's partition that have the GPUs that it asks for, if it does."""
+    asked = sbatch.resources(job)
+    wanted = [str(asked.get("gpu_model") or ""), str(asked.get("gres") or "").partition(":")[0]]
+    wanted += ["gpu"] if asked.get("gpu") else []
+    nodes = nodes_of(partitions_in(line))
+    return [node for node in nodes if all(word in node["gres"] for word in wanted)]
+
+
+def nodes_of(partitions: list[str]) -> list[dict[str, str]]:
+    """Return the nodes of partitions; of the default one, where none is named."""
+    query = ["sinfo", "--all", "--Node", "--noheader", "--format=%P|%N|%T|%c|%m|%G"]
+    rows = (line.split("|") for line in slurm.run(query).stdout.splitlines())
+    nodes = [dict(zip(NODE, row, strict=True)) for row in rows if len(row) == len(NODE)]
+    return [
+        node
+        for node in nodes
+        if (node["partition"].rstrip("*") in partitions if partitions else "*" in node["partition"])
+    ]
+
+
+def partition_remarks(lines: Iterable[str]) -> list[str]:
+    """Return which partitions of the jobs start none now."""
+    query = ["sinfo", "--all", "--noheader", "--format=%R|%a"]
+    states = dict(line.split("|") for line in slurm.run(query).stdout.splitlines() if "|" in line)
+    used = sorted({name for line in lines for name in partitions_in(line)})
+    return [
+        f"the partition {name} is {states[name]}, so its jobs will wait"
+        for name in used
+        if states.get(name, "up") != "up"
+    ]
+
+
+def partitions_in(line: str) -> list[str]:
+    """Return the partitions that a line names."""
+    match = re.search(r" -p '?([^' ]+)", line)
+    return match[1].split(",") if match else []
+
+
+def culprit(refused: str, line: str, job, profile: Profile) -> str:
+    """Return the key that Slurm means with a refusal."""
+    names = next((keys for words, keys in CURES.items() if re.search(words, refused)), [])
+    if NO_NODE_NOW.search(refused) and not nodes_with_gpus(line, job):
+        names = GPU_KEYS
+    return profile.key(job, names) if names else _place(job)
+
+
+def _place(job) -> str:
+    experiment = job.wildcards.get("experiment")
+    return f"config: experiments.{experiment}" if experiment else f"rule {job.name}"
 
 
 def space_problems(study: Study) -> list[str]:

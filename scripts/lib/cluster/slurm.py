@@ -6,6 +6,7 @@ is written. What chooses the cluster stays (SLURM_CONF, SLURM_CLUSTERS), and so 
 """
 
 import os
+import shutil
 from collections.abc import Sequence
 
 from lib.core import subprocesses
@@ -26,3 +27,12 @@ def environment() -> dict[str, str]:
     """Return the environment of this process without defaults of Slurm's commands."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(DEFAULTS)}
     return kept | FIXED
+
+
+def problems() -> list[str]:
+    """Return why Slurm cannot be asked at all; nothing where it can."""
+    if not shutil.which("sbatch"):
+        return ["sbatch is not on the PATH: log in to the cluster, or load its Slurm module"]
+    done = run(["sinfo", "--noheader", "--format=%R"])
+    failed = not done.ok or "error" in done.stderr
+    return [f"Slurm does not answer: {done.message}"] if failed else []

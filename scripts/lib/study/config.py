@@ -227,6 +227,7 @@ def make_study(config: dict, dataset_entry: dict) -> Study:
         data_dir=config["data_dir"],
         mirrors=config["mirrors"],
         experiments=experiments,
+        check=config["check"],
     )
 
 

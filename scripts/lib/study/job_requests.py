@@ -1,11 +1,8 @@
-"""What the job of a run asks Slurm for: cores, memory, time, GPUs, and more on a retry."""
+"""What the job of a run asks Slurm for: cores, memory, time, GPUs."""
 
 from dataclasses import dataclass
 
 from lib.study.study import Experiment
-
-# A job that is retried asks for so many times its memory and time at the most.
-MOST_GROWTH = 3
 
 
 @dataclass(frozen=True)
@@ -18,16 +15,14 @@ class JobRequest:
     gpus: int
 
 
-def job_request(experiment: Experiment, attempt: int = 1) -> JobRequest:
-    """Return what a training asks for on its first attempt, its second, and so on.
+def job_request(experiment: Experiment) -> JobRequest:
+    """Return what a training asks for.
 
-    A job may have been killed for lack of memory or time: each retry asks for as much more as the
-    first attempt did. A device of `auto` uses a GPU if there is one, but asks for none.
+    A device of `auto` uses a GPU if there is one, but asks for none.
     """
-    factor = min(attempt, MOST_GROWTH)
     return JobRequest(
         cpus=experiment.cpus,
-        mem_mb=experiment.mem_mb * factor,
-        runtime=experiment.runtime * factor,
+        mem_mb=experiment.mem_mb,
+        runtime=experiment.runtime,
         gpus=1 if experiment.device == "cuda" else 0,
     )

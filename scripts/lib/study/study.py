@@ -56,6 +56,7 @@ class Study:
     data_dir: str
     mirrors: list[str]
     experiments: dict[str, Experiment]
+    check: bool | str = True  # whether to ask Slurm before a run, or `only` that
 
     @property
     def layout(self) -> Layout:

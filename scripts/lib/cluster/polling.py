@@ -1,0 +1,158 @@
+"""When Slurm is asked about the jobs of a run, and how: rarely, with one query for all of them.
+
+The runs' own files cost Slurm nothing. So they are looked at often, and Slurm is asked at a long
+interval, and soon after a file says that a job has ended.
+"""
+
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from lib.cluster import causes, jobs, slurm
+
+GAP = 10.0  # seconds between queries because of a file, at the least
+FRESH = 60.0  # seconds for which a file is a reason to ask
+
+# What a job's files looked like when it was submitted, and when it was seen that it has ended.
+BEFORE, ENDED = "files", "ended"
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a query says of one job. Without accounting, the exit code is empty."""
+
+    state: str
+    node: str
+    exit_code: str = ""
+
+
+class Polling:
+    """When to ask.
+
+    Args:
+        interval: seconds between queries while no file changes.
+    """
+
+    def __init__(self, interval: float):
+        self.interval = interval
+        self.asked = time.monotonic()
+
+    def is_due(self, active: Iterable) -> bool:
+        """Return whether to ask now, and count that as asked."""
+        now = time.monotonic()
+        fresh = False
+        for job in active:
+            if ENDED not in job.aux and BEFORE in job.aux and has_ended(job.job, job.aux[BEFORE]):
+                job.aux[ENDED] = now
+            fresh = fresh or now - job.aux.get(ENDED, -FRESH) < FRESH
+        wait = min(GAP, self.interval) if fresh else self.interval
+        if now - self.asked < wait:
+            return False
+        self.asked = now
+        return True
+
+
+def has_ended(job, before: "Files") -> bool:
+    """Return whether a job's own files say that it has ended: new results, or an exit status."""
+    return has_succeeded(job, before) or has_failed(job, before)
+
+
+def has_succeeded(job, before: "Files") -> bool:
+    """Return whether all of a job's outputs are there, and others than before it."""
+    now = Files.of(job).outputs
+    return bool(now) and all(
+        after and after != earlier for after, earlier in zip(now, before.outputs, strict=True)
+    )
+
+
+def has_failed(job, before: "Files") -> bool:
+    """Return whether the end of a job's own log is an exit status, other than before it."""
+    log = log_of(job)
+    return _signature(log) != before.log and causes.exit_status(log) is not None
+
+
+@dataclass(frozen=True)
+class Files:
+    """Time and size of each of a job's outputs, and of its log; None for what does not exist."""
+
+    outputs: list[tuple[int, int] | None]
+    log: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, job) -> Self:
+        """Return those of now."""
+        return cls([_signature(Path(str(file))) for file in job.output], _signature(log_of(job)))
+
+
+def _signature(path: Path | None) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, AttributeError):
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def log_of(job) -> Path | None:
+    """Return a job's own log, if its rule has one."""
+    return Path(str(job.log[0])) if job.log else None
+
+
+def query(command: list[str]) -> dict[str, Status] | None:
+    """Ask Slurm; return what it says by job id, or None if it does not answer."""
+    done = slurm.run(command)
+    if not done.ok:
+        return None
+    rows = [line.split("|") for line in done.stdout.splitlines()]
+    # A state can have more words, such as `CANCELLED by 1000`.
+    return {
+        row[0]: Status(row[1].split()[0], *row[2:])
+        for row in rows
+        if len(row) >= 3 and row[1].strip()
+    }
+
+
+def status_of(job_id: str, found: dict[str, Status]) -> Status | None:
+    """Return what a query says of a job; None if it is not known.
+
+    A task of an array, such as 7_3, may be known by the number of the array only.
+    """
+    return found.get(job_id) or found.get(job_id.partition("_")[0])
+
+
+def sacct(run_id: str) -> list[str]:
+    """Return the query of accounting, which knows each job of a run, also long after its end."""
+    began = (datetime.now() - jobs.CLOCK_SKEW).isoformat(timespec="seconds")
+    return [
+        *("sacct", "-X", "--parsable2", "--noheader", "--clusters", "all"),
+        *("--format", "JobIdRaw,State,NodeList,ExitCode"),
+        *("--starttime", began, "--endtime", "now", "--name", run_id),
+    ]
+
+
+def squeue(run_id: str) -> list[str]:
+    """Return the query of the queue, which soon forgets a job that has ended."""
+    return ["squeue", "--all", "--states=all", "--noheader", "--format=%i|%T|%N", "--name", run_id]
+
+
+def choose(wish: str, run_id: str, logger) -> list[str]:
+    """Return the query to use: that of the profile, if it works.
+
+    Args:
+        wish: `slurm-status-command`.
+        run_id: the name of the jobs.
+        logger: is told where accounting does not answer.
+    """
+    if wish == "squeue":
+        return squeue(run_id)
+    problem = "it is not on the PATH"
+    if shutil.which("sacct"):
+        done = slurm.run(sacct(run_id))
+        if done.ok:
+            return sacct(run_id)
+        problem = done.message.splitlines()[-1]
+    logger.warning(f"no accounting here (sacct: {problem}): the jobs are looked for in squeue")
+    return squeue(run_id)

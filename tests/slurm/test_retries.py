@@ -1,0 +1,114 @@
+"""A job that has ended is tried again in a way that fits the cause, or not at all."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from conftest import fresh_project
+from slurm_project import SlurmProject, counting_wrappers, wait_for
+
+LIMITS = "epochs: 1, runtime: 3"
+STUDY = f"""
+memory: {{model: {{name: MLP}}, mem_mb: 300, {LIMITS}}}
+canceled: {{model: {{name: CNN}}, shuffle: true, epochs: 12, mem_mb: 1600, runtime: 10}}
+bad: {{model: {{name: MLP}}, optimizer: {{name: SGD, lr: 1e30}}, mem_mb: 1500, {LIMITS}}}
+wrong: {{model: {{name: MLP}}, mem_mb: 1500, {LIMITS}}}
+"""
+FIELDS = "JobID,State,ReqMem,Timelimit"
+
+
+@pytest.fixture(scope="module")
+def project(accounting, tmp_path_factory):
+    """A study after a run in which each job failed in a way of its own."""
+    project = SlurmProject(fresh_project(tmp_path_factory.mktemp("retries") / "project").folder)
+    project.configure(STUDY)
+    # A run whose folder cannot be made fails like a wrong config: in its first second, for good.
+    (project.results / "runs" / "wrong").mkdir(parents=True)
+    (project.results / "runs" / "wrong" / "seed1" / "lease.json").mkdir(parents=True)
+    process = project.start("--retries", "2")
+    job = project.trained("canceled")
+    project.run("scancel", job)
+    assert process.wait(400) == 1
+    return project
+
+
+def attempts(project, experiment) -> list[list[str]]:
+    """Return state, memory and time of the trainings of an experiment, in their order."""
+    rows = project.accounting(FIELDS)
+    return [row[2:] for row in rows if row[0] == f"rule_train_wildcards_{experiment}_1"]
+
+
+def test_more_memory_and_the_same_time(project):
+    states, memory, time = zip(*attempts(project, "memory"), strict=True)
+    assert states[-1] == "COMPLETED"
+    assert list(memory) == ["300M", "600M", "900M"][: len(memory)]
+    assert len(memory) > 1
+    assert set(time) == {"00:03:00"}
+    assert "it was killed for using more memory than it asked for" in project.printed()
+
+
+def test_what_was_canceled_is_submitted_as_it_was_and_does_not_count(project):
+    first, second = attempts(project, "canceled")
+    assert first[0].startswith("CANCELLED")
+    assert second[0] == "COMPLETED"
+    assert first[1:] == second[1:]
+    said = [line for line in project.printed().splitlines() if "preempted or canceled" in line]
+    assert len(said) == 1
+    assert "It is submitted again." in said[0]
+    assert project.record("canceled")["resumes"] == 1
+
+
+@pytest.mark.parametrize("experiment", ["bad", "wrong"])
+def test_what_always_fails_is_submitted_once(project, experiment):
+    assert [row[0] for row in attempts(project, experiment)] == ["FAILED"]
+    assert "exit status 1" in project.train_log(experiment)
+
+
+def test_a_node_that_cannot_start_a_job_is_left_out(slurm, accounting, tmp_path):
+    """Slurm holds a job that its daemon cannot start, and would start it there again."""
+    starter = Path("/var/lib/slurm-throwaway/slurmstepd")
+    project = SlurmProject(fresh_project(tmp_path / "project").folder)
+    project.configure("mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}")
+    starter.chmod(0o644)
+    try:
+        process = project.start()
+        told = "was held after a failed start: releasing it"
+        wait_for(lambda: told in project.printed(), 150, told)
+    finally:
+        starter.chmod(0o755)
+        for node in ("cpu1", "cpu2"):
+            state = "state=resume"
+            project.run("scontrol", "update", f"nodename={node}", state, check=False)
+    assert process.wait(200) == 0, project.printed()[-3000:]
+    assert "Jobs could not run on the node cpu" in project.printed()
+    assert "Tell the support of the cluster" in project.printed()
+
+
+def test_slurm_is_asked_rarely(slurm, tmp_path):
+    """By the profile's own values; jobs that wait for a time cost no processor."""
+    project = SlurmProject(fresh_project(tmp_path / "project").folder)
+    extra = "--signal=TERM@60 --open-mode=append"
+    project.edit("profiles/slurm/config.yaml", extra, f"{extra} --begin=now+1hour")
+    project.configure(
+        "mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}", seeds=list(range(20))
+    )
+    log = tmp_path / "asked"
+    log.touch()
+    wrappers = counting_wrappers(tmp_path / "bin", log, ("sacct", "squeue", "scontrol", "sinfo"))
+    path = f"{wrappers}{os.pathsep}{os.environ['PATH']}"
+    process = project.start("--max-status-checks-per-second", "0.0333", PATH=path)
+    try:
+        wait_for(lambda: project.printed().count(" is Slurm job ") == 20, 150, "20 submissions")
+        before = len(log.read_text().splitlines())
+        time.sleep(65)
+        asked = log.read_text().splitlines()[before:]
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+    assert len([line for line in asked if line.startswith("sacct")]) in (2, 3)
+    # Why jobs wait is asked after a minute, then after two, and so on.
+    others = [line for line in asked if not line.startswith("sacct")]
+    assert len(others) <= 1
+    assert all(line.startswith("squeue") for line in others)
