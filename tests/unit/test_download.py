@@ -212,7 +212,7 @@ def test_a_full_folder_without_the_data(tmp_path):
     (tmp_path / "data").mkdir()
     namespace = mount(tmp_path / "data", "-t", "tmpfs", "-o", "size=1m", "tmpfs")
     done = download_in(namespace, tmp_path, DATA)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_TEMPFAIL
     assert "cannot write" in done.stderr
     assert "No space left on device" in done.stderr
     assert "data_dir" in done.stderr
@@ -227,7 +227,7 @@ def read_only(folder):
 def test_a_read_only_folder_without_the_data(tmp_path):
     (tmp_path / "data").mkdir()
     done = download_in(read_only(tmp_path / "data"), tmp_path, DATA)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_TEMPFAIL
     assert "does not hold the data and cannot be written: Read-only file system" in done.stderr
     assert "data_dir" in done.stderr
 
@@ -337,7 +337,7 @@ def test_a_folder_in_the_place_of_the_data_dir_or_a_file(tmp_path):
     (tmp_path / "data").unlink()
     (raw(tmp_path) / NAMES[-1]).mkdir(parents=True)
     done = download(tmp_path, DATA, check=False)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_TEMPFAIL
     assert f"{raw(tmp_path) / NAMES[-1]} is a folder" in done.stderr
 
 

@@ -1,6 +1,7 @@
 """A training that is stopped and resumed gives the bits of one that was not."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -316,7 +317,7 @@ def test_a_frozen_writer_stops_when_another_has_taken_over(small_data, tmp_path,
     lease = tmp_path / "lease.json"
     lease.write_text(json.dumps(json.loads(lease.read_text()) | {"id": "another"}))
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 1
+    assert process.returncode == os.EX_TEMPFAIL
     assert "has taken over" in errors
     assert not (tmp_path / "model.safetensors").exists()
     assert lease.exists()  # it is the other's
@@ -331,7 +332,7 @@ def test_a_full_disk_at_the_end_leaves_no_partial_file(finished_once, small_data
     full = subprocess.run(
         [*small, *command(small_data, tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
-    assert full.returncode == 1
+    assert full.returncode == os.EX_TEMPFAIL
     assert "the previous checkpoint stays" in full.stderr
     assert f"error: cannot write {tmp_path / 'model.safetensors'}: " in full.stderr
     assert {path.name for path in tmp_path.iterdir()} == {CHECKPOINT, PROGRESS}

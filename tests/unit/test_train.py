@@ -287,7 +287,7 @@ def test_bad_options(small_data, tmp_path, options, words):
 def test_an_output_that_cannot_be(small_data, tmp_path):
     (tmp_path / "file").write_text("")
     done = run(small_data, tmp_path / "file" / "out", "--model", "MLP", check=False)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_TEMPFAIL
     assert (
         f"error: cannot write {tmp_path / 'file' / 'out' / 'lease.json'}: Not a dir" in done.stderr
     )
@@ -421,7 +421,7 @@ def test_cuda_without_a_gpu_fails_and_auto_falls_back(small_data, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     done = run(small_data, tmp_path / "out", "--model", "MLP", "--device", "cuda", check=False)
-    assert done.returncode == 1
+    assert done.returncode == os.EX_UNAVAILABLE
     assert "device cuda: torch sees no GPU here" in done.stderr
     assert "nvidia-smi" in done.stderr
     run(small_data, tmp_path / "auto", "--model", "MLP", "--device", "auto", "--epochs", "1")
