@@ -199,7 +199,7 @@ def run_and_watch(command: list[str], display: Display, interval: float) -> int:
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace"
         )
     except OSError as error:
-        raise UserError(f"cannot start {command[0]}: {error.strerror}") from error
+        raise UserError(f"cannot start {command[0]}: {error.strerror}") from None
     # Ctrl-C reaches the command too, which needs time to end. (A handler, as it would inherit
     # that a signal is ignored.)
     signal.signal(signal.SIGINT, lambda *_: None)

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -11,11 +12,13 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import psutil
 from conftest import BIN, ROOT, cluster, fresh_project
 
 from lib.cluster.jobs import slurm_seconds
 
 NETWORKS = ("mlp", "cnn")
+WAITING = 100  # jobs
 
 
 def run(table, quick: bool) -> None:
@@ -27,6 +30,7 @@ def run(table, quick: bool) -> None:
     try:
         with tempfile.TemporaryDirectory(dir=ROOT / "results") as folder:
             overhead(table, fresh_project(Path(folder, "overhead")).folder, 1 if quick else 5)
+            waiting(table, fresh_project(Path(folder, "waiting")).folder, 2 if quick else 10)
             if not quick:
                 studies(table, fresh_project(Path(folder, "study")).folder)
     finally:
@@ -108,6 +112,49 @@ def overhead(table, folder: Path, seeds: int) -> None:
     after = [end - seconds(record["end"]) for record, end in zip(records, ends, strict=True)]
     value = statistics.median(after)
     table.single("slurm", "a job of the MLP", "end of training to end seen", "s", value)
+
+
+def waiting(table, folder: Path, minutes: int) -> None:
+    """Measure the Snakemake that looks after 100 jobs in the queue, and what it asks of Slurm."""
+    experiments = {"mlp": {"model": {"name": "MLP"}, "mem_mb": 100}}
+    command = prepare(folder, experiments=experiments, seeds=list(range(1, WAITING + 1)))
+    begin = ("--set-resources", "train:slurm_extra='--begin=now+5hours'")
+    with (folder / "log").open("w") as log:
+        driver = subprocess.Popen([*command, *begin], cwd=folder, stdout=log, stderr=log)
+    try:
+        while (folder / "log").read_text().count("has been submitted with") < WAITING:
+            if driver.poll() is not None:
+                sys.exit((folder / "log").read_text()[-3000:])
+            time.sleep(1)
+        time.sleep(120)  # until the steady state
+        process, before = psutil.Process(driver.pid), questions()
+        used, peak, clock = sum(process.cpu_times()), 0, time.perf_counter()
+        while time.perf_counter() - clock < 60 * minutes:
+            peak = max(peak, process.memory_info().rss)
+            time.sleep(1)
+        elapsed = time.perf_counter() - clock
+        share = (sum(process.cpu_times()) - used) / elapsed
+        asked = {name: count - before.get(name, 0) for name, count in questions().items()}
+    finally:
+        driver.send_signal(signal.SIGINT)
+        driver.wait()
+    case = f"{WAITING} jobs in the queue"
+    table.single("slurm", case, "Snakemake: share of a core", "%", 100 * share, "<= 2")
+    table.single("slurm", case, "Snakemake: memory", "MB", peak / 2**20, "<= 300")
+    for name, count in asked.items():
+        if count:
+            table.single("slurm", case, f"{name} a minute", "", 60 * count / elapsed)
+
+
+def questions() -> dict[str, int]:
+    """Return how often slurmctld (`sdiag`) and slurmdbd have been asked, by kind of question."""
+    counts = {}
+    for command in (["sdiag"], ["sacctmgr", "show", "stats"]):
+        text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        of_kinds = text.split("by message type")[1].split("by user")[0]
+        for name, count in re.findall(r"^\s*([A-Z]+_\w+)\s+\(.*?\)\s*count:(\d+)", of_kinds, re.M):
+            counts[name] = int(count)
+    return counts
 
 
 def seconds(iso: str) -> float:

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 
 import models
-from lib.core.errors import UserError
+from lib.core.errors import TemporaryError, UserError
 from lib.core.settings import Settings
 from lib.data.prepared import Dataset
 from lib.training.loop import take, train_step
@@ -61,7 +61,7 @@ def advice(settings: Settings, dataset: Dataset, device: torch.device) -> UserEr
             trial.settings = replace(trial.settings, **{key: fitting})
             changes.append(f"{key}: {fitting} (now {asked})")
     if not changes:
-        return UserError(
+        return TemporaryError(
             f"the GPU had no memory left, and now it has enough: {has}. Other programs may use it "
             "too; the same command resumes from the last checkpoint"
         )
