@@ -69,19 +69,24 @@ def test_a_job_that_a_broken_node_could_not_start_is_released(project):
     starter = Path("/var/lib/slurm-throwaway/slurmstepd")
     starter.chmod(0o644)
     try:
-        job = submit(project, "--nodelist=cpu2")
+        job = submit(project)
         command = ("squeue", "--noheader", f"--jobs={job}", "--format=%r")
         wait_for(lambda: "held" in project.run(*command).stdout, 30, "the start to fail")
     finally:
         starter.chmod(0o755)
-        project.run("scontrol", "update", "nodename=cpu2", "state=resume", check=False)
-    watch = QueueWatch(project.run_id, BadNodes(), logging.getLogger("test"))
+        for node in ("cpu1", "cpu2"):
+            project.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+    bad_nodes = BadNodes()
+    watch = QueueWatch(project.run_id, bad_nodes, logging.getLogger("test"))
     assert watch.look_at_pending({project.job, job}) == {}
     assert watch.releases == {job: 1}  # the other is held by its owner
     found = {each.job_id: each for each in jobs.jobs(Layout(project.results))}
     assert found[project.job].reason == "JobHeldUser"
     assert found[job].reason != queue_watch.HELD
-    wait_for(lambda: "RUNNING" in project.run("squeue", f"--jobs={job}", "--format=%T").stdout, 60)
+    (bad,) = bad_nodes
+    good = {"cpu1": "cpu2", "cpu2": "cpu1"}[bad]
+    command = ("squeue", f"--jobs={job}", "--format=%T %N")
+    wait_for(lambda: f"RUNNING {good}" in project.run(*command).stdout, 60)
     watch.look_at_pending({project.job, job})
     assert watch.releases == {job: 1}
 

@@ -10,7 +10,7 @@ from lib.cluster.bad_nodes import BadNodes
 from lib.cluster.polling import Status
 from lib.cluster.queue_watch import QueueWatch
 
-HELD = 'echo "7|launch failed requeued held"; echo "8|JobHeldUser"; echo "9|Priority"'
+HELD = 'echo "7|launch failed requeued held|gpu1"; echo "8|JobHeldUser|"; echo "9|Priority|(null)"'
 GONE = "echo slurm_load_jobs error: Invalid job id specified >&2; exit 1"
 FAILED_ON = 'printf "cpu1\\nNone assigned\\n"'
 
@@ -41,7 +41,7 @@ def test_a_job_that_is_back_in_the_queue_is_looked_at_once(queue, before):
     asked = [call for call in called() if call.startswith("squeue")]
     assert "--name=a-run --states=PENDING" in asked[-1]
     assert len(asked) == 1 + (before == "REQUEUED")
-    assert "scontrol update JobId=7 ExcNodeList=cpu1" in called()
+    assert "scontrol update JobId=7 ExcNodeList=cpu1,gpu1" in called()
     assert "scontrol release 7" in called()
     assert not any("release 8" in call or "release 9" in call for call in called())
     assert "Slurm job 7" in watch.bad_nodes.report()
@@ -102,7 +102,7 @@ def test_a_long_wait_is_looked_at_ever_more_rarely(queue, monkeypatch):
 
 def test_each_reason_that_does_not_pass_is_told_once(programs, caplog):
     reasons = "Priority Resources QOSMaxWallDurationPerJobLimit PartitionDown JobHeldUser None"
-    lines = "; ".join(f"echo '{job}|{reason}'" for job, reason in enumerate(reasons.split() * 2))
+    lines = "; ".join(f"echo '{job}|{reason}|'" for job, reason in enumerate(reasons.split() * 2))
     programs(squeue=lines)
     watch = QueueWatch("a-run", BadNodes(), logging.getLogger("test"))
     for _ in range(2):

@@ -95,27 +95,30 @@ class QueueWatch:
         """
         query = [*("squeue", "--all", f"--name={self.run_id}"), "--states=PENDING", "--noheader"]
         given_up = {}
-        for line in slurm.run([*query, "--format=%i|%r"]).stdout.splitlines():
-            job, _, reason = line.partition("|")
+        for line in slurm.run([*query, "--format=%i|%r|%x"]).stdout.splitlines():
+            job, reason, excluded = line.split("|")
             if reason == HELD and job in ours:
-                why = self.start_again(job)
+                why = self.start_again(job, excluded)
                 given_up |= {job: why} if why else {}
             elif not ORDINARY.fullmatch(reason) and reason not in self.told:
                 self.told.add(reason)
                 self.logger.warning(f"Slurm job {job} waits: {reason}{advice(reason)}")
         return given_up
 
-    def start_again(self, job: str) -> str:
-        """Release a job that a node could not start, for other nodes; return why not, if so."""
+    def start_again(self, job: str, excluded: str) -> str:
+        """Release a job that a node could not start, for other nodes; return why not, if so.
+
+        `excluded` are the nodes that the job excludes already, as squeue says it.
+        """
         node = last_node(job)
         why = "Slurm could not start it there (a Prolog, or Slurm's own daemon, failed)"
-        excluded = self.bad_nodes.add(node, job, why)
+        is_node = self.bad_nodes.add(node, job, why)
         self.releases[job] += 1
         if self.releases[job] > MOST_RELEASES:
             return f"{why}: it was released {MOST_RELEASES} times"
-        if excluded:
-            nodes = ",".join(sorted(self.bad_nodes))
-            slurm.run(["scontrol", "update", f"JobId={job}", f"ExcNodeList={nodes}"])
+        if is_node:
+            nodes = [*sorted(self.bad_nodes), *([excluded] if excluded[:1].isalnum() else [])]
+            slurm.run(["scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(nodes)}"])
         self.logger.info(f"Slurm job {job} was held after a failed start: releasing it")
         slurm.run(["scontrol", "release", job])
         return ""

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from lib.core.errors import UserError
+from lib.core.errors import TemporaryError, UserError
 
 # After so many seconds, a temporary file is taken for a leftover: of this machine if its process is
 # dead (which may only be out of sight, in another container), of another machine in any case.
@@ -30,7 +30,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     has left of an earlier attempt. Missing parent folders are made.
 
     Raises:
-        UserError: the folder cannot be written, or is full.
+        TemporaryError: the folder cannot be written, or is full.
     """
     temporary = temporary_path(path)
     try:
@@ -44,7 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot write {path}: {reason}") from error
+        raise TemporaryError(f"cannot write {path}: {reason}") from error
     finally:
         # Where the folder cannot be written there is nothing to remove.
         with suppress(OSError):
