@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run watch check status why predict cluster cluster-down test test-slurm test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run submit cancel watch check status why predict cluster cluster-down test test-slurm test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -29,6 +29,12 @@ watch: venv  ## show the progress of the runs while they train, here or on Slurm
 
 check: venv  ## try the models of config/, ask Slurm whether it would take the jobs
 	@$(call study,check)
+
+submit: venv  ## run on Slurm, Snakemake too: make submit PROFILE=profiles/slurm
+	@$(call study,submit) --profile $(call quoted,$(or $(PROFILE),profiles/slurm))
+
+cancel: venv  ## end what make submit has started, and cancel the study's jobs
+	@$(call study,cancel)
 
 status: venv  ## show the runs by experiment and seed: Slurm state, epoch, accuracy
 	@$(call study,status)

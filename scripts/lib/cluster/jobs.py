@@ -167,6 +167,19 @@ def jobs(files: Layout) -> list[Job]:
     return ask(files).jobs
 
 
+def in_queue(files: Layout) -> list[str]:
+    """Return the ids of the study's jobs that are in the queue.
+
+    Raises:
+        UserError: Slurm does not answer.
+    """
+    names = ",".join({each["slurm_job_name"]: None for each in _submissions(files).values()})
+    if not names:
+        return []
+    query = ["squeue", f"--name={names}", "--noheader", "--format=%i"]
+    return [word for word in subprocesses.run(query).checked().split() if word[0].isdigit()]
+
+
 def _submissions(files: Layout) -> dict[str, dict[str, str]]:
     """Return the rows of the list by job id; none if nothing was submitted yet."""
     try:

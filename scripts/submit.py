@@ -1,0 +1,64 @@
+"""Run a study on Slurm without a process on the login node: Snakemake itself becomes a Slurm job.
+
+The jobs are checked and the data is prepared here, since nodes often have no internet. Then
+Snakemake is submitted as a small job, the driver, which submits all others. When the driver's time
+is nearly up, it cancels them and goes back into the queue, and they resume from their checkpoints.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import lib.core.command_line as command_line  # first, for Ctrl-C
+
+from lib.cluster import driver, preflight
+from lib.core.errors import UserError
+from lib.study.config import add_argument, read_study
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = command_line.parser(__doc__)
+    add_argument(parser)
+    add = parser.add_argument
+    add(
+        "--profile",
+        type=Path,
+        default=Path("profiles/slurm"),
+        metavar="DIR",
+        help="the profile (default: %(default)s)",
+    )
+    add(
+        "--runtime",
+        type=command_line.at_least(4),
+        default=1440,
+        metavar="MINUTES",
+        help="the driver's time, up to the partition's limit (default: %(default)s)",
+    )
+    add("--drive", action="store_true", help="be the driver: only for the job that is submitted")
+    args = parser.parse_args()
+    study = read_study(args.configfile, {})
+    files = study.layout
+    if args.drive:
+        sys.exit(driver.drive(files, driver.snakemake(args.profile, args.configfile)))
+    if not shutil.which("sbatch"):
+        raise UserError("there is no Slurm on this machine; to train here: make run")
+    known = driver.find(files)
+    if known:
+        raise UserError(f"the study has a driver already, Slurm job {known.job_id}: {known.state}")
+    preflight.check(study, args.profile)
+    driver.clear_after_dead_driver(files)
+    data = files.prepared(study.dataset).as_posix()
+    prepare = driver.snakemake(Path("profiles/local"), args.configfile, data)
+    if subprocess.run(prepare, check=False).returncode:
+        raise UserError("the data could not be prepared; nothing was submitted")
+    command = [sys.executable, "scripts/submit.py", "--drive", "--profile", str(args.profile)]
+    command += ["--configfile", *map(str, args.configfile)] if args.configfile else []
+    job = driver.submit(files, command, driver.request(args.profile, args.runtime))
+    print(f"The driver is Slurm job {job}. Its log: {driver.log_folder(files)}/{job}.log")
+    print("Next: make watch, make status, make cancel")
+
+
+if __name__ == "__main__":
+    command_line.run(main)
