@@ -14,7 +14,7 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import pandas as pd
 
-from lib.cluster import causes
+from lib.cluster import causes, driver
 from lib.cluster.jobs import ACTIVE, COMPLETED, UNKNOWN, Job, ask
 from lib.cluster.summary import known_failure
 from lib.core.errors import UserError
@@ -39,6 +39,8 @@ def main() -> None:
     study = read_study(args.configfile, {})
     answer = ask(study.layout)
     if args.why is None:
+        if line := driver.line(study.layout):
+            print(line)
         print(table(study, answer.jobs))
     else:
         print(explain(study, answer.jobs, args.why, args.configfile))

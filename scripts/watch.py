@@ -22,6 +22,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from lib.cluster import driver
 from lib.core import command_line
 from lib.core.errors import UserError
 from lib.study.config import add_argument, read_study
@@ -58,9 +59,12 @@ def main() -> None:
     )
     add("command", nargs="*", metavar="-- COMMAND", help="a command to run (default: none)")
     args = parser.parse_args()
-    display = Display(read_study(args.configfile, {}))
+    study = read_study(args.configfile, {})
+    display = Display(study)
     if args.command:
         sys.exit(run_and_watch(args.command, display, args.interval))
+    if line := driver.line(study.layout):
+        print(line, flush=True)
     try:
         while display.update():
             time.sleep(args.interval)
