@@ -1,0 +1,84 @@
+"""The driver: Snakemake itself as a Slurm job, by `make submit` and `make cancel`."""
+
+import re
+
+import psutil
+from slurm_project import NETWORK, SlurmProject, wait_for
+
+BRIEF = f"brief: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 2}}"
+SHORT = f"short: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 12}}"
+
+
+def the_project(project, experiments, **keys) -> SlurmProject:
+    slurm = SlurmProject(project.folder)
+    slurm.configure(experiments, **keys)
+    return slurm
+
+
+def driver_of(project) -> str:
+    return re.search(r"Driver: Slurm job (\d+)", project.show("status"))[1]
+
+
+def kill(project) -> None:
+    """Kill the driver's process and its Snakemake; scancel would let them end in order."""
+    for process in psutil.process_iter(["cwd", "cmdline"]):
+        words = process.info["cmdline"] or []
+        if process.info["cwd"] == str(project.folder) and "--drive" in words:
+            for each in [*process.children(recursive=True), process]:
+                each.kill()
+
+
+def no_driver(project) -> bool:
+    return "Driver:" not in project.show("status")
+
+
+def test_a_whole_study(slurm, project, undisturbed):
+    """One driver runs the study; a second one is refused meanwhile; cancel finds nothing after."""
+    project = the_project(project, BRIEF)
+    assert "make cancel" in project.show("submit")
+    again = project.script("submit", "--configfile", "slurm.yaml", check=False)
+    assert again.returncode == 1
+    assert "has a driver already, Slurm job" in again.stdout
+    wait_for(lambda: no_driver(project), 100, "the driver to end")
+    assert project.outcome("brief") == undisturbed(2)
+    assert "There was no driver." in project.show("cancel")
+
+
+def test_cancel_and_kill(slurm, project, undisturbed):
+    """A killed driver's locks and jobs are cleared by the next one; cancel ends it in order."""
+    project = the_project(project, SHORT)
+    project.show("submit")
+    left = project.trained("short")
+    kill(project)
+    wait_for(lambda: no_driver(project), 60, "the driver to be gone")
+    assert project.job_ids("short") == [left]
+    assert "was killed" in project.show("submit")
+    (again,) = wait_for(lambda: project.job_ids("short"), 60, "the next driver's job")
+    assert again != left
+    assert "RUNNING on cpu" in project.show("status")
+    said = project.show("cancel")
+    assert "The driver has ended" in said
+    assert no_driver(project)
+    assert not project.job_ids("short")
+    assert not list((project.folder / ".snakemake" / "locks").glob("*"))
+    project.show("submit")
+    wait_for(lambda: no_driver(project), 100, "the driver to end")
+    assert project.outcome("short") == undisturbed(12)
+
+
+def test_time_is_up(slurm, project, undisturbed):
+    """At Slurm's warning the driver cancels its jobs, goes back into the queue, and goes on."""
+    project = the_project(project, SHORT)
+    project.show("submit")
+    first = project.trained("short")
+    driver = driver_of(project)
+    project.run("scancel", "--batch", "--signal=USR1", driver)
+
+    def again():
+        return [job for job in project.job_ids("short") if job != first]
+
+    wait_for(again, 150, "the requeued driver's job")
+    assert driver_of(project) == driver
+    assert first not in project.job_ids("short")
+    wait_for(lambda: no_driver(project), 100, "the driver to end")
+    assert project.outcome("short") == undisturbed(12)
