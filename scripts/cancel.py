@@ -3,11 +3,9 @@
 It waits until they have left the queue. What they have trained so far is kept.
 """
 
-import shutil
-
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
-from lib.cluster import driver
+from lib.cluster import driver, slurm
 from lib.core.errors import UserError
 from lib.study.config import add_argument, read_study
 
@@ -18,8 +16,8 @@ def main() -> None:
     add_argument(parser)
     args = parser.parse_args()
     files = read_study(args.configfile, {}).layout
-    if not shutil.which("squeue"):
-        raise UserError("there is no Slurm on this machine")
+    if problems := slurm.problems():
+        raise UserError("\n".join(problems))
     job = driver.cancel_driver(files)
     canceled = driver.cancel_jobs(files)
     print(f"The driver has ended: Slurm job {job}" if job else "There was no driver.")

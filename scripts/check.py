@@ -5,9 +5,7 @@ passes the `sbatch` line of each kind of job to `sbatch --test-only`, as it does
 Each error names the key to change, or the line of the model.
 """
 
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
@@ -15,6 +13,7 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 import torch
 
 from lib.cluster import slurm
+from lib.cluster.snakemake_command import ask_slurm
 from lib.core.errors import UserError
 from lib.core.settings import Settings
 from lib.study.config import add_argument, read_study
@@ -39,25 +38,13 @@ def main() -> None:
     args = parser.parse_args()
     study = read_study(args.configfile, {})
     problems, out_of_reach = model_problems(study), slurm.problems()
-    asked = 0 if out_of_reach else ask_slurm(args.profile, args.configfile)
+    # The jobs of all runs, also of those that are done.
+    asked = 0 if out_of_reach else ask_slurm(args.profile, args.configfile, "--forceall")
     problems += out_of_reach
     if problems:
         raise UserError("\n".join(problems))
     print(where_the_data_is(study), flush=True)
     sys.exit(asked)
-
-
-def ask_slurm(profile: Path, configs: Sequence[Path]) -> int:
-    """Let Snakemake ask Slurm about the jobs of all runs, also those that are done.
-
-    It says what is wrong on standard error, and its exit status is returned.
-    """
-    command = [sys.executable, "-m", "snakemake", "--profile", str(profile)]
-    command += ["--configfile", *map(str, configs)] if configs else []
-    # Nothing is run: the lock of a run that is going on does not matter.
-    command += ["--forceall", "--nolock", "--config", "check=only"]
-    command += ["--quiet", "host", "progress", "rules", "reason"]
-    return subprocess.run(command, check=False).returncode
 
 
 def model_problems(study: Study) -> list[str]:

@@ -5,14 +5,13 @@ Snakemake is submitted as a small job, the driver, which submits all others. Whe
 is nearly up, it cancels them and goes back into the queue, and they resume from their checkpoints.
 """
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
-from lib.cluster import driver, preflight
+from lib.cluster import driver, slurm, snakemake_command
 from lib.core.errors import UserError
 from lib.study.config import add_argument, read_study
 
@@ -41,23 +40,35 @@ def main() -> None:
     study = read_study(args.configfile, {})
     files = study.layout
     if args.drive:
-        sys.exit(driver.drive(files, driver.snakemake(args.profile, args.configfile)))
-    if not shutil.which("sbatch"):
-        raise UserError("there is no Slurm on this machine; to train here: make run")
+        sys.exit(driver.drive(files, snakemake_command.command(args.profile, args.configfile)))
+    if problems := slurm.problems():
+        raise UserError("\n".join(problems))
     known = driver.find(files)
     if known:
-        raise UserError(f"the study has a driver already, Slurm job {known.job_id}: {known.state}")
-    preflight.check(study, args.profile)
+        raise UserError(
+            f"the study has a driver already, Slurm job {known.job_id}: {known.state}; "
+            "to end it: make cancel"
+        )
+    if snakemake_command.ask_slurm(args.profile, args.configfile):
+        raise UserError("nothing was submitted")
     driver.clear_after_dead_driver(files)
-    data = files.prepared(study.dataset).as_posix()
-    prepare = driver.snakemake(Path("profiles/local"), args.configfile, data)
-    if subprocess.run(prepare, check=False).returncode:
-        raise UserError("the data could not be prepared; nothing was submitted")
+    prepare(files.prepared(study.dataset), args.configfile)
     command = [sys.executable, "scripts/submit.py", "--drive", "--profile", str(args.profile)]
     command += ["--configfile", *map(str, args.configfile)] if args.configfile else []
     job = driver.submit(files, command, driver.request(args.profile, args.runtime))
     print(f"The driver is Slurm job {job}. Its log: {driver.log_folder(files)}/{job}.log")
     print("Next: make watch, make status, make cancel")
+
+
+def prepare(data: Path, configs: list[Path]) -> None:
+    """Download and prepare the data on this machine, where that is still to do.
+
+    Raises:
+        UserError: Snakemake could not, and has said why.
+    """
+    local = snakemake_command.command(Path("profiles/local"), configs, "--", data.as_posix())
+    if subprocess.run(local, check=False).returncode:
+        raise UserError("the data could not be prepared; nothing was submitted")
 
 
 if __name__ == "__main__":

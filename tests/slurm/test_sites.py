@@ -44,12 +44,14 @@ class Site:
     rules: dict[str, str] = field(default_factory=dict)
     experiments: str = STUDY
     seeds: list[int] = field(default_factory=lambda: [1])
+    driver: bool = False  # whether `make submit` is typed too
 
 
 SBATCH = "sbatch -o /dev/null --wrap true"
 ACCOUNT = "Please specify one of the following accounts to submit this job: def-prof, rrg-prof"
 SITES = {
     "alliance": Site(
+        driver=True,
         profile={
             '# slurm_account: "myproject"': 'slurm_account: "def-prof"',
             "slurm-partition-config:": "# slurm-partition-config:",
@@ -63,6 +65,7 @@ SITES = {
         },
     ),
     "department": Site(
+        driver=True,
         profile={"# slurm-status-command: squeue": "slurm-status-command: squeue"},
         partitions={"batch": f"{SIZES}, max_gpu: 2"},
         rules={
@@ -72,6 +75,7 @@ SITES = {
         },
     ),
     "center": Site(
+        driver=True,
         profile={'# qos: "normal"': 'qos: "regular"\n  constraint: "cpu|gpu"'},
         partitions={"nodes": f"{SIZES}, max_gpu: 2"},
         rules={
@@ -132,6 +136,14 @@ class Visit(SlurmProject):
             "status": f"{make} status",
             "why": f"{make} why RUN={last}/seed1",
         }
+        if self.site.driver:
+            # Another study in the same clone; it ends when there is no driver any more.
+            text = (self.folder / "slurm.yaml").read_text().replace(STUDY.splitlines()[1], "")
+            text = text.replace("results_dir: results/small", "results_dir: results/driven")
+            (self.folder / "driven.yaml").write_text(text)
+            make = make.replace("slurm.yaml", "driven.yaml")
+            rest = f"for n in $(seq 100); do sleep 2; {make} status | grep Driver: || break; done"
+            steps |= {"submit": f"{make} submit", "driver": rest}
         script = self.folder / "type.sh"
         script.write_text(
             "".join(
@@ -144,7 +156,7 @@ class Visit(SlurmProject):
         home = f"HOME={self.folder}"
         become = "setpriv --reuid=nobody --regid=nogroup --clear-groups --inh-caps=-all".split()
         typed = ["env", "-u", "XDG_CACHE_HOME", home, *become, "bash", "type.sh"]
-        inside = f"{open_to_others()} cd {self.folder}; exec {shlex.join(typed)}"
+        inside = f"{open_to_others()} cd {shlex.quote(str(self.folder))}; exec {shlex.join(typed)}"
         options = ["--site", self.name, "--user", "nobody", "--hide", sys.prefix]
         command = [ROOT / "tests/cluster/slurm", "run", *options, "--", "bash", "-ec", inside]
         done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
@@ -206,7 +218,7 @@ def visits(slurm):
         root = Path(folder)
         root.chmod(0o755)
         names = filter(possible, SITES)
-        made = {name: Visit(fresh_project(root / name).folder, name) for name in names}
+        made = {name: Visit(fresh_project(root / f"{name} site").folder, name) for name in names}
         local = Visit(fresh_project(root / "local").folder, "limits")
         local.configure(MLP, seeds=LOCAL_SEEDS)
         with ThreadPoolExecutor(len(made)) as pool:
@@ -262,6 +274,16 @@ def test_the_results_are_those_of_a_local_run(visit, local):
     for seed in set(there) & set(here):
         assert visit.files(seed) == local.files(seed)
         assert result(there[seed]) == result(here[seed])
+
+
+@sites(*(name for name, site in SITES.items() if site.driver))
+def test_the_driver_gives_the_same_results(visit, local):
+    assert "The driver is Slurm job" in visit.answer("submit")
+    assert "RUNNING on" in visit.answer("driver")
+    driven = visit.folder / "results/driven/runs/mlp/seed1"
+    names = ("model.safetensors", "predictions.csv.gz", "accuracy.csv")
+    assert [(driven / name).read_bytes() for name in names] == local.files(1)
+    assert (visit.folder / "results/driven/report.csv").exists()
 
 
 @sites(*WITH_GPU)

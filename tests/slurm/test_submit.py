@@ -3,10 +3,19 @@
 import re
 
 import psutil
+from conftest import cluster
 from slurm_project import NETWORK, SlurmProject, wait_for
 
 BRIEF = f"brief: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 2}}"
 SHORT = f"short: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 12}}"
+
+
+# Of the partitions without a GPU, the driver takes the one with the most time.
+PARTITIONS = """
+partitions:
+  cpu: {max_runtime: 60, max_mem_mb: 12288, max_cpus_per_task: 8}
+  gpu: {max_runtime: 1440, max_mem_mb: 12288, max_cpus_per_task: 8}
+"""
 
 
 def the_project(project, experiments, **keys) -> SlurmProject:
@@ -82,3 +91,39 @@ def test_time_is_up(slurm, project, undisturbed):
     assert first not in project.job_ids("short")
     wait_for(lambda: no_driver(project), 100, "the driver to end")
     assert project.outcome("short") == undisturbed(12)
+
+
+def test_a_lost_node(slurm, project, undisturbed):
+    """Slurm starts the driver again on another node; it clears what the lost one has left."""
+    project = the_project(project, SHORT)
+    (project.folder / "profiles/slurm/partitions.yaml").write_text(PARTITIONS)
+    project.show("submit")
+    left = project.trained("short")
+    driver = driver_of(project)
+    assert "RUNNING on gpu1" in project.show("status")
+    try:
+        project.run("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1,cpu1")
+        assert cluster("stop", "slurmd-gpu1", "--kill").returncode == 0
+        kill(project)
+        project.run("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=lost")
+        on_another = "RUNNING on cpu1"
+        wait_for(lambda: on_another in project.show("status"), 90, "the driver on another node")
+        assert driver_of(project) == driver
+        wait_for(lambda: no_driver(project), 150, "the driver to end")
+    finally:
+        assert cluster("start", "slurmd-gpu1").returncode == 0
+        project.run("scontrol", "update", "NodeName=gpu1", "State=RESUME", check=False)
+        project.run("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1")
+    assert left not in project.job_ids("short")
+    assert project.outcome("short") == undisturbed(12)
+
+
+def test_ctrl_c_of_the_driver(slurm, project):
+    """SIGINT ends it in order, as Ctrl-C ends Snakemake: nothing is left in the queue."""
+    project = the_project(project, SHORT)
+    project.show("submit")
+    project.trained("short")
+    project.run("scancel", "--batch", "--signal=INT", driver_of(project))
+    wait_for(lambda: no_driver(project), 90, "the driver to end")
+    assert not project.job_ids("short")
+    assert not list((project.folder / ".snakemake" / "locks").glob("*"))

@@ -52,6 +52,8 @@ ONLY_CHECKED = (
     "make bench",
     "make check",
     "make cluster",
+    "make submit",
+    "make cancel",
     "make run VENV=",
     "tests/cluster/slurm up",
     "tests/cluster/slurm run",

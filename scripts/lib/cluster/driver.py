@@ -9,20 +9,19 @@ one can remove them, and nobody else's, where the driver was killed.
 """
 
 import hashlib
-import json
 import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lib.cluster import jobs
+from lib.cluster import jobs, slurm
 from lib.core import strict_yaml, subprocesses
 from lib.core.errors import UserError
+from lib.core.files import read_json, write_json
 from lib.core.layout import Layout
 
 MEM_MB = 1024
@@ -60,8 +59,8 @@ def find(files: Layout) -> Driver | None:
     Raises:
         UserError: Slurm does not answer, or is not there.
     """
-    query = ["squeue", "--noheader", "--format=%i|%T|%N|%M|%l", f"--name={job_name(files)}"]
-    for line in subprocesses.run(query).checked().splitlines():
+    query = ["squeue", "--all", "--noheader", "--format=%i|%T|%N|%M|%l"]
+    for line in slurm.run([*query, f"--name={job_name(files)}"]).checked().splitlines():
         if line.count("|") == 4:
             return Driver(*(cell.strip() for cell in line.split("|")))
     return None
@@ -80,6 +79,11 @@ def log_folder(files: Layout) -> Path:
     return files.slurm_logs / "driver"
 
 
+def marker_of(files: Layout) -> Path:
+    """Return the file that is there while a driver runs, and after one that was killed."""
+    return log_folder(files) / "running.json"
+
+
 def request(profile: Path, minutes: int) -> list[str]:
     """Return the options of sbatch that say what the driver asks for, and on whose account."""
     settings = strict_yaml.load(profile / "config.yaml")
@@ -93,11 +97,17 @@ def request(profile: Path, minutes: int) -> list[str]:
             without_gpu, key=lambda name: without_gpu[name].get("max_runtime", 0), default=""
         )
     minutes = min(minutes, (partitions.get(partition) or {}).get("max_runtime", minutes))
-    options = [f"--time={minutes}", f"--mem={MEM_MB}", "--ntasks=1", "--cpus-per-task=1"]
-    options += [f"--partition={partition}"] if partition else []
-    for key, option in {"slurm_account": "account", "qos": "qos"}.items():
-        value = _unquoted(defaults.get(key))
-        options += [f"--{option}={value}"] if value else []
+    options = [f"--time={minutes}", "--ntasks=1", "--cpus-per-task=1"]
+    # 0 in the profile: the site refuses the option.
+    options += [] if str(defaults.get("mem_mb")) == "0" else [f"--mem={MEM_MB}"]
+    asked = {
+        "partition": partition,
+        "account": defaults.get("slurm_account"),
+        "qos": settings.get("slurm-qos") or defaults.get("qos"),
+        "reservation": settings.get("slurm-reservation"),
+        "constraint": defaults.get("constraint"),
+    }
+    options += [f"--{option}={_unquoted(value)}" for option, value in asked.items() if value]
     return options + shlex.split(_unquoted(defaults.get("slurm_extra")))
 
 
@@ -137,8 +147,8 @@ def drive(files: Layout, snakemake: Sequence[str]) -> int:
         signal.signal(number, lambda number, _: received.append(number))
     job = os.environ["SLURM_JOB_ID"]
     clear_after_dead_driver(files, job)
-    marker = log_folder(files) / "running.json"
-    marker.write_text(json.dumps({"job": job, "locks": {}}))
+    marker = marker_of(files)
+    write_json(marker, {"job": job, "locks": {}})
     before = locks_of(files)  # of somebody else
     known: dict[str, int] = {}
     process = subprocess.Popen(list(snakemake), env=environment(os.environ))
@@ -148,7 +158,7 @@ def drive(files: Layout, snakemake: Sequence[str]) -> int:
         locks = {**known, **{name: made for name, made in found if before.get(name) != made}}
         if locks != known:
             known = locks
-            marker.write_text(json.dumps({"job": job, "locks": known}))
+            write_json(marker, {"job": job, "locks": known})
         if received and not interrupted:
             interrupted = True
             process.send_signal(signal.SIGINT)
@@ -156,7 +166,7 @@ def drive(files: Layout, snakemake: Sequence[str]) -> int:
     marker.unlink(missing_ok=True)
     if signal.SIGUSR1 in received and signal.SIGTERM not in received and process.returncode:
         print("The driver's time is up: it goes back into the queue", flush=True)
-        subprocesses.run(["scontrol", "requeue", job]).checked()
+        slurm.run(["scontrol", "requeue", job]).checked()
         time.sleep(PATIENCE)  # Slurm ends this process
     return process.returncode if process.returncode >= 0 else 1
 
@@ -190,13 +200,10 @@ def clear_after_dead_driver(files: Layout, own_job: str = "") -> None:
     Raises:
         UserError: the driver is still in the queue, or Slurm does not say.
     """
-    marker = log_folder(files) / "running.json"
-    try:
-        left = json.loads(marker.read_text())
-    except FileNotFoundError:
+    marker = marker_of(files)
+    if not marker.exists():
         return
-    except ValueError:
-        left = {"job": "", "locks": {}}  # killed while it was written: no lock is surely its own
+    left = read_json(marker)
     other = find(files)
     if other and other.job_id not in (own_job, ""):
         raise UserError(f"the study has a driver: Slurm job {other.job_id}")
@@ -216,12 +223,12 @@ def cancel_driver(files: Layout) -> str:
     if not driver:
         return ""
     named = f"--name={job_name(files)}"
-    subprocesses.run(["scancel", "--state=PENDING", named]).checked()
+    slurm.run(["scancel", "--state=PENDING", named]).checked()
     if driver.state == "RUNNING":
-        subprocesses.run(["scancel", "--batch", "--signal=TERM", driver.job_id])
+        slurm.run(["scancel", "--batch", "--signal=TERM", driver.job_id])
         if _wait(lambda: find(files) is None, PATIENCE / 2):
             return driver.job_id
-    subprocesses.run(["scancel", named]).checked()
+    slurm.run(["scancel", named]).checked()
     if not _wait(lambda: find(files) is None, PATIENCE):
         raise UserError(f"the driver is still in the queue: Slurm job {driver.job_id}")
     return driver.job_id
@@ -232,7 +239,7 @@ def cancel_jobs(files: Layout) -> list[str]:
     found = jobs.in_queue(files)
     if not found:
         return []
-    subprocesses.run(["scancel", *found]).checked()
+    slurm.run(["scancel", *found]).checked()
     if not _wait(lambda: not jobs.in_queue(files), PATIENCE):
         raise UserError(f"jobs are still in the queue: {' '.join(jobs.in_queue(files))}")
     return found
@@ -245,10 +252,3 @@ def _wait(condition, seconds: float) -> bool:
             return False
         time.sleep(1)
     return True
-
-
-def snakemake(profile: Path, configs: Sequence[Path], *targets: str) -> list[str]:
-    """Return the command that runs Snakemake."""
-    words = [sys.executable, "-P", "-m", "snakemake", "--profile", str(profile)]
-    words += ["--configfile", *map(str, configs)] if configs else []
-    return [*words, *(["--", *targets] if targets else [])]

@@ -176,8 +176,8 @@ def in_queue(files: Layout) -> list[str]:
     names = ",".join({each["slurm_job_name"]: None for each in _submissions(files).values()})
     if not names:
         return []
-    query = ["squeue", f"--name={names}", "--noheader", "--format=%i"]
-    return [word for word in subprocesses.run(query).checked().split() if word[0].isdigit()]
+    query = ["squeue", "--all", f"--name={names}", "--noheader", "--format=%i"]
+    return [word for word in slurm.run(query).checked().split() if word[0].isdigit()]
 
 
 def _submissions(files: Layout) -> dict[str, dict[str, str]]:
