@@ -1,15 +1,19 @@
 """What the tests share: copies of the project, and one finished run of the small data set."""
 
+import functools
 import json
 import os
+import pwd
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from cluster import namespaces
 
 ROOT = Path(__file__).parents[1]
 SMALL_CONFIG = "tests/data/config.yaml"
@@ -27,6 +31,27 @@ def cluster(*arguments) -> subprocess.CompletedProcess:
     """Run the command of the throw-away cluster."""
     command = [ROOT / "tests" / "cluster" / "slurm", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=900)
+
+
+@functools.cache
+def ordinary_user() -> pwd.struct_passwd | None:
+    """Return who runs the workflow in the Slurm tests.
+
+    None is who runs the tests: where that is not root, or where nobody else can see this Python.
+    """
+    user = pwd.getpwnam("nobody")
+    if os.geteuid():
+        return None
+    parents = [*Path(sys.prefix).resolve().parents, *Path(sys.base_prefix).resolve().parents]
+    closed = {folder for folder in parents if not folder.stat().st_mode & stat.S_IXOTH}
+    # Such as root's home. The jobs of a cluster that is up already would not see it opened.
+    was_up = bool(closed) and cluster("status").returncode == 0
+    try:
+        for folder in sorted(closed):
+            namespaces.open_folder(folder)
+    except PermissionError:
+        return None
+    return None if was_up else user
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -165,7 +190,7 @@ def slurm_machine():
 def slurm(slurm_machine):
     """A real Slurm on this machine. One that runs already is used, and left running."""
     was_up = cluster("status").returncode == 0
-    done = cluster("up")
+    done = cluster("up", *(["--user", ordinary_user().pw_name] if ordinary_user() else []))
     assert done.returncode == 0, done.stdout + done.stderr
     yield
     if not was_up:

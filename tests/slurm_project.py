@@ -1,21 +1,58 @@
-"""A copy of the project whose workflow runs on the throw-away cluster."""
+"""A copy of the project whose workflow an ordinary user runs on the throw-away cluster."""
 
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import psutil
-from conftest import BIN, Project
+from conftest import BIN, Project, ordinary_user
 
 # What is trained where a test compares bytes: dropout and shuffling draw random numbers.
 NETWORK = "model: {name: CNN}, shuffle: true"
 
 
 class SlurmProject(Project):
-    """A project whose workflow runs on the cluster."""
+    """A project whose workflow runs on the cluster.
+
+    What runs in its folder runs as the user who owns it. Root keeps the cluster.
+    """
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.user = ordinary_user()
+        self.hand_over()
+
+    def hand_over(self) -> None:
+        """Let the user own all files in the folder, and come to it."""
+        if not self.user:
+            return
+        for path in (self.folder, *self.folder.rglob("*")):
+            os.chown(path, self.user.pw_uid, self.user.pw_gid, follow_symlinks=False)
+        for path in self.folder.parents:
+            if path.is_relative_to(tempfile.gettempdir()):  # pytest's folders are for root alone
+                path.chmod(path.stat().st_mode | 0o711)
+
+    def as_user(self, environment: dict[str, str] | None = None) -> dict:
+        """Return the arguments of `subprocess` that make a process one of the user's."""
+        environment = os.environ if environment is None else environment
+        if not self.user:
+            return {"env": environment}
+        environment = environment | {"HOME": str(self.folder)}
+        environment.pop("XDG_CACHE_HOME", None)
+        identity = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []}
+        return {**identity, "env": environment}
+
+    def run(self, *command, env=None, **options):
+        """Run a command in the folder, as the user."""
+        return super().run(*command, **self.as_user(env), **options)
+
+    def as_root(self, *command, **options):
+        """Run a command of those who keep the cluster."""
+        return super().run(*command, **options)
 
     def command(self, *arguments):
         profile = ("--profile", "profiles/slurm", "--configfile", "slurm.yaml")
@@ -33,7 +70,7 @@ class SlurmProject(Project):
             return subprocess.Popen(
                 [*with_signals, *self.command(*arguments)],
                 cwd=self.folder,
-                env=os.environ | environment,
+                **self.as_user(os.environ | environment),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -117,6 +154,8 @@ def counting_wrappers(folder: Path, log: Path, programs) -> Path:
     With the folder first on the PATH, the log has every call.
     """
     folder.mkdir()
+    log.touch()
+    log.chmod(0o666)
     for program in programs:
         wrapper = folder / program
         wrapper.write_text(

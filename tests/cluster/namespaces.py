@@ -1,4 +1,4 @@
-"""Run a function in a network, process and mount space of its own, which ends with it."""
+"""Spaces of their own, for a network, processes, and mounts, which end with what is in them."""
 
 import ctypes
 import os
@@ -39,6 +39,18 @@ def call(inside: Callable[[], int]) -> int:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         return 128 + signal.SIGINT
+
+
+def open_folder(folder: Path) -> None:
+    """Let every user enter a folder, as seen by this thread and by what it starts from now on.
+
+    Raises:
+        PermissionError: this machine, or its container, does not allow namespaces.
+    """
+    if _libc.unshare(MOUNTS):
+        raise PermissionError(ctypes.get_errno(), "namespaces are not allowed here")
+    mount("--make-rprivate", "/")
+    cover(folder)
 
 
 def prepare() -> None:

@@ -66,7 +66,7 @@ def injected(accounting, undisturbed, tmp_path_factory):
             process.wait(60)
         assert cluster("start", "slurmd-gpu1").returncode == 0
         # Where it has not come back of itself.
-        project.run("scontrol", "update", "NodeName=gpu1", "State=RESUME", check=False)
+        project.as_root("scontrol", "update", "NodeName=gpu1", "State=RESUME", check=False)
     return project
 
 
@@ -83,7 +83,7 @@ def strike_the_jobs(project):
         project.trained(fault)
     for node in {project.node("preempted"), project.node("bumped")}:
         urgent = ("--wait", "--partition=urgent", f"--nodelist={node}", "--exclusive", "--time=1")
-        project.run("sbatch", *urgent, "--output=/dev/null", "--wrap", "sleep 1", cwd="/")
+        project.as_root("sbatch", *urgent, "--output=/dev/null", "--wrap", "sleep 1", cwd="/")
     project.trained("lost")
 
 
@@ -91,9 +91,9 @@ def stop_the_daemons(project):
     """Lose a node; stop slurmdbd for 30 s, then slurmctld too, then slurmctld alone."""
     assert project.trains("lost")
     # The job on the node lives on, and Slurm shall start it again elsewhere.
-    project.run("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1,cpu1")
+    project.as_root("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1,cpu1")
     assert cluster("stop", "slurmd-gpu1", "--kill").returncode == 0
-    project.run("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=lost")
+    project.as_root("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=lost")
     assert cluster("stop", "slurmdbd").returncode == 0
     time.sleep(30)
     wait_for(lambda: project.node("lost") == "cpu1", 60, "the job of the lost node to start again")

@@ -80,6 +80,7 @@ def useless(project):
     folder = project.run_folder("corrupt")
     folder.mkdir(parents=True)
     (folder / "checkpoint.safetensors").write_bytes(b"corrupt")
+    project.hand_over()
     project.slurm_run("--until", "prepare")
     options = ("--data", project.data, "--output", project.run_folder("other"))
     project.script("train", "--model", "CNN", "--epochs", "1", *options)
@@ -267,7 +268,7 @@ def test_the_lesson_asks_slurm_for_what_it_did_and_gives_the_same_answer(stage, 
 
 
 def test_make_status_and_why(slurm, tmp_path):
-    project = fresh_project(tmp_path / "project")
+    project = SlurmProject(fresh_project(tmp_path / "project").folder)
     environment = {**os.environ, "VENV": str(BIN.parent)}
     assert "not started" in project.run("make", "status", env=environment).stdout
     done = project.run("make", "why", "RUN=cnn/seed1", env=environment)

@@ -75,7 +75,7 @@ def test_a_job_that_a_broken_node_could_not_start_is_released(project):
     finally:
         starter.chmod(0o755)
         for node in ("cpu1", "cpu2"):
-            project.run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+            project.as_root("scontrol", "update", f"nodename={node}", "state=resume", check=False)
     bad_nodes = BadNodes()
     watch = QueueWatch(project.run_id, bad_nodes, logging.getLogger("test"))
     assert watch.look_at_pending({project.job, job}) == {}

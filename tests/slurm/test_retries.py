@@ -27,6 +27,7 @@ def project(accounting, tmp_path_factory):
     # A run whose folder cannot be made fails like a wrong config: in its first second, for good.
     (project.results / "runs" / "wrong").mkdir(parents=True)
     (project.results / "runs" / "wrong" / "seed1" / "lease.json").mkdir(parents=True)
+    project.hand_over()
     process = project.start("--retries", "2")
     job = project.trained("canceled")
     project.run("scancel", job)
@@ -80,7 +81,7 @@ def test_a_node_that_cannot_start_a_job_is_left_out(slurm, accounting, tmp_path)
         starter.chmod(0o755)
         for node in ("cpu1", "cpu2"):
             state = "state=resume"
-            project.run("scontrol", "update", f"nodename={node}", state, check=False)
+            project.as_root("scontrol", "update", f"nodename={node}", state, check=False)
     assert process.wait(200) == 0, project.printed()[-3000:]
     assert "Jobs could not run on the node cpu" in project.printed()
     assert "Tell the support of the cluster" in project.printed()
@@ -95,7 +96,6 @@ def test_slurm_is_asked_rarely(slurm, tmp_path):
         "mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}", seeds=list(range(20))
     )
     log = tmp_path / "asked"
-    log.touch()
     wrappers = counting_wrappers(tmp_path / "bin", log, ("sacct", "squeue", "scontrol", "sinfo"))
     path = f"{wrappers}{os.pathsep}{os.environ['PATH']}"
     process = project.start("--max-status-checks-per-second", "0.0333", PATH=path)

@@ -156,7 +156,7 @@ class Visit(SlurmProject):
         home = f"HOME={self.folder}"
         become = "setpriv --reuid=nobody --regid=nogroup --clear-groups --inh-caps=-all".split()
         typed = ["env", "-u", "XDG_CACHE_HOME", home, *become, "bash", "type.sh"]
-        inside = f"{open_to_others()} cd {shlex.quote(str(self.folder))}; exec {shlex.join(typed)}"
+        inside = f"cd {shlex.quote(str(self.folder))}; exec {shlex.join(typed)}"
         options = ["--site", self.name, "--user", "nobody", "--hide", sys.prefix]
         command = [ROOT / "tests/cluster/slurm", "run", *options, "--", "bash", "-ec", inside]
         done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
@@ -182,21 +182,6 @@ class Visit(SlurmProject):
 def result(row: dict[str, str]) -> dict[str, str]:
     """Return what two runs with the same result have in common."""
     return {key: value for key, value in row.items() if key not in CIRCUMSTANCES}
-
-
-def open_to_others() -> str:
-    """Return shell commands that let others see the Python of the tests, if root's home has it."""
-    home, hidden = Path(pwd.getpwuid(0).pw_dir), []
-    for folder in {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}:
-        if folder.is_relative_to(home):
-            hidden.append(str(folder))
-    lines = [
-        f"mkdir -p /var/lib/shown/{n}; mount --bind {f} /var/lib/shown/{n};"
-        for n, f in enumerate(hidden)
-    ]
-    lines += [f"mount -t tmpfs -o mode=755 tmpfs {home};"] if hidden else []
-    lines += [f"mkdir -p {f}; mount --bind /var/lib/shown/{n} {f};" for n, f in enumerate(hidden)]
-    return " ".join(lines)
 
 
 def possible(name: str) -> bool:

@@ -102,18 +102,18 @@ def test_a_lost_node(slurm, project, undisturbed):
     driver = driver_of(project)
     assert "RUNNING on gpu1" in project.show("status")
     try:
-        project.run("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1,cpu1")
+        project.as_root("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1,cpu1")
         assert cluster("stop", "slurmd-gpu1", "--kill").returncode == 0
         kill(project)
-        project.run("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=lost")
+        project.as_root("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=lost")
         on_another = "RUNNING on cpu1"
         wait_for(lambda: on_another in project.show("status"), 90, "the driver on another node")
         assert driver_of(project) == driver
         wait_for(lambda: no_driver(project), 150, "the driver to end")
     finally:
         assert cluster("start", "slurmd-gpu1").returncode == 0
-        project.run("scontrol", "update", "NodeName=gpu1", "State=RESUME", check=False)
-        project.run("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1")
+        project.as_root("scontrol", "update", "NodeName=gpu1", "State=RESUME", check=False)
+        project.as_root("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1")
     assert left not in project.job_ids("short")
     assert project.outcome("short") == undisturbed(12)
 

@@ -101,8 +101,9 @@ def test_a_long_wait_is_looked_at_ever_more_rarely(queue, monkeypatch):
 
 
 def test_each_reason_that_does_not_pass_is_told_once(programs, caplog):
-    reasons = "Priority Resources QOSMaxWallDurationPerJobLimit PartitionDown JobHeldUser None"
-    lines = "; ".join(f"echo '{job}|{reason}|'" for job, reason in enumerate(reasons.split() * 2))
+    reasons = "Priority Resources QOSMaxWallDurationPerJobLimit PartitionDown JobHeldUser".split()
+    reasons += ["AssocMaxJobsLimit"]
+    lines = "; ".join(f"echo '{job}|{reason}|'" for job, reason in enumerate(reasons * 2))
     programs(squeue=lines)
     watch = QueueWatch("a-run", BadNodes(), logging.getLogger("test"))
     for _ in range(2):
@@ -112,8 +113,10 @@ def test_each_reason_that_does_not_pass_is_told_once(programs, caplog):
         "Slurm job 2 waits: QOSMaxWallDurationPerJobLimit",
         "Slurm job 3 waits: PartitionDown",
         "Slurm job 4 waits: JobHeldUser",
+        "Slurm job 5 waits: AssocMaxJobsLimit",
     ]
     assert "ask for less time" in told[0]
+    assert "a driver (make submit) is one of them" in told[3]
 
 
 @pytest.mark.parametrize("node", ["None assigned", "", "cpu[1-2]", "(null)"])

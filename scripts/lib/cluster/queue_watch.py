@@ -25,6 +25,7 @@ HOPELESS = {
     r"PartitionDown|PartitionInactive": "the partition takes no jobs now: choose another, or wait",
     r"Max\w*Per(Job|Node)|PartitionNodeLimit|BadConstraints": "ask for less, or for another QoS",
     r"Grp\w*Minutes|Grp\w*RunMins|Max\w*Mins": "the time of the account is used up",
+    r"MaxJobs": "so many of your jobs may run at a time, and a driver (make submit) is one of them",
     r"Invalid|NotAllowed|NotPermitted": "check the account and the QoS in the profile",
     r"ReservationDeleted": "the reservation has ended",
     r"JobHeld": "it is held: scontrol release",
