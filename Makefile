@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run submit cancel watch check status why predict cluster cluster-down test test-slurm test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run submit cancel watch check sbatch status why predict cluster cluster-down test test-slurm test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -29,6 +29,11 @@ watch: venv  ## show the progress of the runs while they train, here or on Slurm
 
 check: venv  ## try the models of config/, ask Slurm whether it would take the jobs
 	@$(call study,check)
+
+sbatch:  ## print the job script of one run, to submit by hand: make sbatch RUN=cnn/seed1 > cnn.sh
+	@scripts/venv.sh $(call quoted,$(VENV)) requirements.txt >&2
+	@$(call study,job_script) --profile $(call quoted,$(or $(PROFILE),profiles/slurm)) \
+	    --run $(call quoted,$(or $(RUN),$(error name a run: make sbatch RUN=cnn/seed1)))
 
 submit: venv  ## run on Slurm, Snakemake too: make submit PROFILE=profiles/slurm
 	@$(call study,submit) --profile $(call quoted,$(or $(PROFILE),profiles/slurm))

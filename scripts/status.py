@@ -17,7 +17,6 @@ import pandas as pd
 from lib.cluster import causes, driver
 from lib.cluster.jobs import ACTIVE, COMPLETED, UNKNOWN, Job, ask
 from lib.cluster.summary import known_failure
-from lib.core.errors import UserError
 from lib.study.config import add_argument, read_study
 from lib.study.outdated import RunCheck
 from lib.study.run_states import run_state
@@ -105,10 +104,7 @@ def explain(study: Study, jobs: list[Job], name: str, configs: Sequence[Path] = 
     Raises:
         UserError: the config has no such run.
     """
-    runs = {f"{experiment}/seed{seed}": (experiment, seed) for experiment, seed in study.runs}
-    if name not in runs:
-        raise UserError(f"there is no run {name!r}; there are: {', '.join(runs)}")
-    run = runs[name]
+    run = study.run_named(name)
     check, mine = RunCheck(study), of_run(jobs, *run)
     lines = [f"{name}: {row(check, jobs, *run)['state']}"]
     problem = check.problem(*run)

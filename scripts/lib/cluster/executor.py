@@ -20,6 +20,7 @@ import asyncio
 import dataclasses
 import importlib
 import inspect
+import json
 import threading
 import time
 from collections import Counter, defaultdict
@@ -130,7 +131,7 @@ class StudyExecutor(PluginExecutor):
             SystemExit: it would not; the message names the keys to change.
         """
         settings = self.workflow.executor_settings
-        if self.study.check is not False:
+        if self.study.check in (True, "only"):
             self.stop_for(slurm.problems())
         # The node has brought back what was there before a job that failed; Snakemake here would
         # remove it. No script of this project leaves half a file.
@@ -155,6 +156,8 @@ class StudyExecutor(PluginExecutor):
     def check(self) -> None:
         """Ask Slurm whether it would take the jobs that are to run, unless the config says not to.
 
+        Where it says `print`, say on standard output what would be submitted, and ask nothing.
+
         Raises:
             SystemExit: it would not, or the config says to do no more.
         """
@@ -162,6 +165,12 @@ class StudyExecutor(PluginExecutor):
             return
         planned = [job for job in self.dag.needrun_jobs() if not job.is_local]
         profile = preflight.Profile.of(self.workflow.executor_settings)
+        if self.study.check == "print":
+            kinds, problems = preflight.lines_of(planned, self.sbatch, profile)
+            self.stop_for(problems)
+            for line, job in kinds.items():
+                print(json.dumps({"rule": job.name, "threads": job.threads, "sbatch": line}))
+            raise SystemExit(0)
         problems, remarks = preflight.check(self.study, planned, self.sbatch, profile)
         self.stop_for(problems)
         for remark in remarks:

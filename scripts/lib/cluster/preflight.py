@@ -104,14 +104,8 @@ def check(
     Returns:
         What is wrong, and what will only make the jobs wait: a line for each.
     """
-    problems, remarks, kinds = space_problems(study), [], {}
-    for job in planned:
-        try:
-            kinds.setdefault(maker.line(job), job)
-        except UserError as error:  # of a job that no partition takes
-            problems.append(f"{_place(job)}: {error}")
-        except WorkflowError as error:  # of the plugin's, with a resource at fault
-            problems.append(f"{profile.folder or 'the profile'}/config.yaml: {error}")
+    kinds, problems = lines_of(planned, maker, profile)
+    problems, remarks = space_problems(study) + problems, []
     for line, job in kinds.items():
         refused = refusal(line)
         if refused and (NO_NODE_NOW.search(refused) and fits_a_node(line, job)):
@@ -124,6 +118,24 @@ def check(
             problems.append(f"{culprit(refused, line, job, profile)}: {refused}{where}")
     remarks += partition_remarks(kinds)
     return list(dict.fromkeys(problems)), list(dict.fromkeys(remarks))
+
+
+def lines_of(
+    planned: Iterable, maker: sbatch.Sbatch, profile: Profile
+) -> tuple[dict[str, object], list[str]]:
+    """Return the line of each kind of job, with the first such job, and what is wrong with others.
+
+    Slurm is not needed for it.
+    """
+    kinds, problems = {}, []
+    for job in planned:
+        try:
+            kinds.setdefault(maker.line(job), job)
+        except UserError as error:  # of a job that no partition takes
+            problems.append(f"{_place(job)}: {error}")
+        except WorkflowError as error:  # of the plugin's, with a resource at fault
+            problems.append(f"{profile.folder or 'the profile'}/config.yaml: {error}")
+    return kinds, problems
 
 
 def would_be_accepted(line: str) -> bool:

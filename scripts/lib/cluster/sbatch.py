@@ -32,6 +32,15 @@ CONTROLLER_IS_AWAY = re.compile(
     r"controller in standby|Connection (refused|reset)|Unexpected message received"
 )
 
+# The short options that the plugin uses.
+LONG_NAMES = {
+    "-A": "--account",
+    "-C": "--constraint",
+    "-D": "--chdir",
+    "-p": "--partition",
+    "-t": "--time",
+}
+
 _QUIET = logging.getLogger("quiet")  # the plugin says which partition it chooses, for each job
 _QUIET.setLevel(logging.CRITICAL)
 
@@ -175,6 +184,21 @@ def submit(line: str, script: str, test: bool = False) -> subprocesses.Finished:
     """
     command = ["bash", "-c", f"{line} --test-only" if test else line]
     return subprocesses.run(command, stdin=f"#!/bin/sh\n{script}\n")
+
+
+def options(line: str) -> list[tuple[str, str | None]]:
+    """Return the options of a line and their values, as sbatch would get them from the shell."""
+    words = subprocesses.run(["bash", "-c", f"printf '%s\\0' {line}"]).checked().split("\0")[1:-1]
+    found: list[tuple[str, str | None]] = []
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            found.append((name, value if equals else None))
+        elif word.startswith("-"):
+            found.append((LONG_NAMES.get(word, word), None))
+        else:
+            found[-1] = (found[-1][0], word)
+    return found
 
 
 def reason(said: str) -> str:

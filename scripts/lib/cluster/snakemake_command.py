@@ -1,9 +1,17 @@
 """Snakemake, as the commands of this project start it."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from lib.core import subprocesses
+from lib.core.errors import UserError
+
+# Nothing is run: the lock of a run that is going on does not matter.
+QUIETLY = ("--nolock", "--quiet", "host", "progress", "rules", "reason")
+PATIENCE = 600.0  # seconds in which Snakemake must have planned a job
 
 
 def command(profile: Path, configs: Sequence[Path], *words: str) -> list[str]:
@@ -18,7 +26,22 @@ def ask_slurm(profile: Path, configs: Sequence[Path], *words: str) -> int:
 
     It says what is wrong on standard error, and its exit status is returned.
     """
-    # Nothing is run: the lock of a run that is going on does not matter.
-    quietly = ["--nolock", "--quiet", "host", "progress", "rules", "reason"]
-    asking = command(profile, configs, *words, *quietly, "--config", "check=only")
+    asking = command(profile, configs, *words, *QUIETLY, "--config", "check=only")
     return subprocess.run(asking, check=False).returncode
+
+
+def planned_job(profile: Path, configs: Sequence[Path], output: str) -> dict:
+    """Return the Slurm job that would make a file: its `sbatch` line, and its `threads`.
+
+    It needs no Slurm, and does not depend on whether the file is there.
+
+    Raises:
+        UserError: Snakemake cannot plan it, or no partition takes it.
+    """
+    # With whatever profile: another executor would run the job.
+    how = ("--executor", "slurm", *QUIETLY, "--config", "check=print")
+    asking = command(profile, configs, "--force", *how, "--", output)
+    done = subprocesses.run(asking, timeout=PATIENCE)
+    if not done.ok:
+        raise UserError(f"Snakemake cannot plan the job:\n{done.message}")
+    return json.loads(done.stdout.splitlines()[-1])

@@ -116,6 +116,14 @@ class Layout:
         """Return the files of a run. Both arguments may be Snakemake wildcards in braces."""
         return RunFiles(self.results / self.run_path(experiment, seed))
 
+    def by_hand(self, experiment: str, seed: int) -> RunFiles:
+        """Return the files of a run whose job script is submitted by hand (make sbatch)."""
+        return RunFiles(self.results / "by-hand" / experiment / f"seed{seed}")
+
+    def by_hand_output(self, experiment: str, seed: int) -> Path:
+        """Return what that job prints, in a folder that is there; Slurm knows its %j, the id."""
+        return self.results / f"{experiment}-seed{seed}-%j.out"
+
     def runs(self) -> list[tuple[str, int]]:
         """Return experiment and seed of each run folder that exists, sorted."""
         folders = self.results.glob("runs/*/seed*/")

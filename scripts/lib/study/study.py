@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.core.command_line import to_cli_args
-
+from lib.core.errors import UserError
 from lib.core.layout import Layout
 from lib.core.settings import COMPONENTS
 
@@ -56,7 +56,7 @@ class Study:
     data_dir: str
     mirrors: list[str]
     experiments: dict[str, Experiment]
-    check: bool | str = True  # whether to ask Slurm before a run, or `only` that
+    check: bool | str = True  # whether to ask Slurm before a run; `only` that, or `print` the jobs
 
     @property
     def layout(self) -> Layout:
@@ -69,6 +69,17 @@ class Study:
         return [
             (name, seed) for name, each in self.experiments.items() for seed in sorted(each.seeds)
         ]
+
+    def run_named(self, name: str) -> tuple[str, int]:
+        """Return experiment and seed of a run by its name, such as `cnn/seed1`.
+
+        Raises:
+            UserError: the config has no such run.
+        """
+        runs = {f"{experiment}/seed{seed}": (experiment, seed) for experiment, seed in self.runs}
+        if name not in runs:
+            raise UserError(f"there is no run {name!r}; there are: {', '.join(runs)}")
+        return runs[name]
 
     @property
     def report_options(self) -> list[str]:
