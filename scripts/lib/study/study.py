@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lib.core.command_line import to_cli_args
+
 from lib.core.errors import UserError
 from lib.core.layout import Layout
 from lib.core.settings import COMPONENTS

@@ -1,0 +1,80 @@
+"""The job script that make sbatch prints, submitted by hand: plain sbatch leads to the same bytes."""
+
+import json
+import re
+import shutil
+
+import pytest
+from conftest import BIN, SMALL_CONFIG, fresh_project
+from slurm_project import SlurmProject, wait_for
+
+RUN = "cnn/seed1"
+# What a job has asked for, in the words of `scontrol show job`.
+REQUEST = (
+    "Partition|Account|QOS|TimeLimit|MinMemoryNode|NumNodes|NumCPUs|CPUs/Task|ReqTRES|Requeue|"
+    "WorkDir|Features"
+)
+
+
+class ByHand(SlurmProject):
+    """A project in which a user submits one run by hand."""
+
+    @property
+    def output(self):
+        """The folder of the run."""
+        return self.results / "by-hand" / RUN
+
+    def prepare(self) -> None:
+        """Prepare the data with the command that the script names, and write the script."""
+        printed = self.make("sbatch", f"RUN={RUN}").stdout
+        assert "The data is not prepared yet. Before you submit: snakemake " in printed
+        command = re.search("^# The data must be prepared: (.*)", printed, re.MULTILINE)[1]
+        self.run("bash", "-c", f"PATH={BIN}:$PATH; {command}")
+        self.run("bash", "-c", f"make VENV={BIN.parent} {self.words} RUN={RUN} sbatch > job.sh")
+
+    words = "CONFIGFILE=slurm.yaml"
+
+    def make(self, *arguments):
+        return self.run("make", f"VENV={BIN.parent}", self.words, *arguments)
+
+    def request(self, job: str) -> dict[str, str]:
+        """Return what a job has asked Slurm for."""
+        shown = self.run("scontrol", "show", "job", job).stdout
+        return dict(re.findall(rf"\b({REQUEST})=(\S+)", shown))
+
+
+@pytest.fixture
+def project(slurm, tmp_path):
+    return ByHand(fresh_project(tmp_path / "project").folder)
+
+
+def test_plain_sbatch_leads_to_the_same_bytes(project, finished_once):
+    shutil.copy(project.folder / SMALL_CONFIG, project.folder / "slurm.yaml")
+    project.hand_over()
+    project.prepare()
+    job = project.run("sbatch", "--parsable", "--wait", "job.sh").stdout.strip()
+    for file in ("model.safetensors", "predictions.csv.gz", "accuracy.csv"):
+        theirs = finished_once.run_folder("cnn") / file
+        assert (project.output / file).read_bytes() == theirs.read_bytes()
+    assert "test images correct" in (project.results / f"cnn-seed1-{job}.out").read_text()
+    assert json.loads((project.output / "run.json").read_text())["slurm"]["job_id"] == job
+    assert not (project.results / "runs").exists()  # that is the workflow's
+    # The workflow's own job asks Slurm for the same.
+    project.slurm_run("--", f"results/small/runs/{RUN}/run.json")
+    theirs = project.record("cnn")["slurm"]["job_id"]
+    assert project.request(job) == project.request(theirs)
+    assert {"Partition", "TimeLimit", "MinMemoryNode", "NumCPUs"} <= set(project.request(job))
+
+
+def test_a_job_that_is_canceled_resumes_when_it_is_submitted_again(project):
+    project.configure("cnn: {model: {name: CNN}, epochs: 12, mem_mb: 1536, runtime: 5}")
+    project.hand_over()
+    project.prepare()
+    job = project.run("sbatch", "--parsable", "job.sh").stdout.strip()
+    wait_for((project.output / "checkpoint.safetensors").exists, 120, "the first checkpoint")
+    project.run("scancel", job)
+    first = project.results / f"cnn-seed1-{job}.out"
+    wait_for(lambda: "the same command resumes from there" in first.read_text(), 30, "its end")
+    assert "test images correct" not in first.read_text()
+    project.run("sbatch", "--wait", "job.sh")
+    assert json.loads((project.output / "run.json").read_text())["resumes"] == 1
