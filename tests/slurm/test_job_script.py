@@ -1,4 +1,4 @@
-"""The job script that make sbatch prints, submitted by hand: plain sbatch leads to the same bytes."""
+"""The job script that make sbatch prints, submitted by hand: the results are the same bytes."""
 
 import json
 import re
@@ -30,12 +30,12 @@ class ByHand(SlurmProject):
         assert "The data is not prepared yet. Before you submit: snakemake " in printed
         command = re.search("^# The data must be prepared: (.*)", printed, re.MULTILINE)[1]
         self.run("bash", "-c", f"PATH={BIN}:$PATH; {command}")
-        self.run("bash", "-c", f"make VENV={BIN.parent} {self.words} RUN={RUN} sbatch > job.sh")
-
-    words = "CONFIGFILE=slurm.yaml"
+        self.run(
+            "bash", "-c", f"make VENV={BIN.parent} CONFIGFILE=slurm.yaml RUN={RUN} sbatch > job.sh"
+        )
 
     def make(self, *arguments):
-        return self.run("make", f"VENV={BIN.parent}", self.words, *arguments)
+        return self.run("make", f"VENV={BIN.parent}", "CONFIGFILE=slurm.yaml", *arguments)
 
     def request(self, job: str) -> dict[str, str]:
         """Return what a job has asked Slurm for."""
@@ -53,6 +53,8 @@ def test_plain_sbatch_leads_to_the_same_bytes(project, finished_once):
     project.hand_over()
     project.prepare()
     job = project.run("sbatch", "--parsable", "--wait", "job.sh").stdout.strip()
+    asked = project.request(job)
+    assert {"Partition", "TimeLimit", "MinMemoryNode", "NumCPUs"} <= set(asked)
     for file in ("model.safetensors", "predictions.csv.gz", "accuracy.csv"):
         theirs = finished_once.run_folder("cnn") / file
         assert (project.output / file).read_bytes() == theirs.read_bytes()
@@ -62,12 +64,11 @@ def test_plain_sbatch_leads_to_the_same_bytes(project, finished_once):
     # The workflow's own job asks Slurm for the same.
     project.slurm_run("--", f"results/small/runs/{RUN}/run.json")
     theirs = project.record("cnn")["slurm"]["job_id"]
-    assert project.request(job) == project.request(theirs)
-    assert {"Partition", "TimeLimit", "MinMemoryNode", "NumCPUs"} <= set(project.request(job))
+    assert project.request(theirs) == asked
 
 
 def test_a_job_that_is_canceled_resumes_when_it_is_submitted_again(project):
-    project.configure("cnn: {model: {name: CNN}, epochs: 12, mem_mb: 1536, runtime: 5}")
+    project.configure("cnn: {model: {name: CNN}, epochs: 6, mem_mb: 1536, runtime: 5}")
     project.hand_over()
     project.prepare()
     job = project.run("sbatch", "--parsable", "job.sh").stdout.strip()

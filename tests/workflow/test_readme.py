@@ -48,6 +48,7 @@ COMMANDS = [
 ONLY_CHECKED = (
     "source ",
     "sinfo ",
+    "sbatch ",
     "make test",
     "make bench",
     "make check",
@@ -58,7 +59,8 @@ ONLY_CHECKED = (
     "tests/cluster/slurm up",
     "tests/cluster/slurm run",
 )
-SILENT = ("make venv",)  # there is nothing left to do for it
+# There is nothing left to do for the first; the second prints into a file.
+SILENT = ("make venv", "make sbatch RUN=cnn/seed1 > cnn.sh")
 
 
 def is_run(command: str) -> bool:
@@ -197,6 +199,16 @@ def test_the_output_shown_has_the_form_of_the_real_one(outputs):
     form, real = (re.sub(r"\s+", " ", re.sub(r"[\d.,]+", "N", text))
                   for text in (shown, outputs["README.md", "make run"]))  # fmt: skip
     assert form in real
+
+
+def test_the_job_script_shown_is_the_real_one(outputs, project):
+    """Apart from the folder, whose length decides where a comment begins."""
+    (shown,) = (block for language, block in FENCED.findall(TEXT["docs/cluster.md"])
+                if language == "bash")  # fmt: skip
+    real = (project.folder / "cnn.sh").read_text()
+    for ours, theirs in ((BIN, ".venv/bin"), (project.folder, "")):
+        real = real.replace(str(ours), f"/home/ada/classifiers/{theirs}".rstrip("/"))
+    assert re.sub(" +", " ", real) == re.sub(" +", " ", shown)
 
 
 def test_the_picture_is_what_the_command_draws(outputs, project):
