@@ -2,7 +2,8 @@
 
 Each site of tests/cluster/sites has a cluster of its own, all side by side. There an ordinary user
 adapts the profile as docs/cluster.md says, and types what it says: `make check`, Snakemake, `make
-status`, `make why`. One experiment asks for a GPU that torch does not see, and fails loudly.
+status`, `make why`, `make sbatch`. One experiment asks for a GPU that torch does not see, and fails
+loudly.
 """
 
 import csv
@@ -135,6 +136,7 @@ class Visit(SlurmProject):
             "run": shlex.join(["timeout", "300", *self.command()]),
             "status": f"{make} status",
             "why": f"{make} why RUN={last}/seed1",
+            "by_hand": f"{make} sbatch RUN={last}/seed1 > job.sh && sbatch --test-only job.sh",
         }
         if self.site.driver:
             # Another study in the same clone; it ends when there is no driver any more.
@@ -249,6 +251,12 @@ def test_the_site_has_its_rules(visit):
 def test_check_says_that_slurm_would_take_the_jobs(visit):
     assert "Slurm would take the jobs" in visit.answer("check")
     assert visit.code("check") == 0
+
+
+@sites()
+def test_slurm_would_take_the_job_script_that_is_submitted_by_hand(visit):
+    assert "to start at" in visit.answer("by_hand")
+    assert visit.code("by_hand") == 0
 
 
 @sites()

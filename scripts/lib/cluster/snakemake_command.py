@@ -38,7 +38,7 @@ def planned_job(profile: Path, configs: Sequence[Path], output: str) -> dict:
     Raises:
         UserError: Snakemake cannot plan it, or no partition takes it.
     """
-    # With whatever profile: another executor would run the job.
+    # The executor is named, whatever the profile says: one that is not ours would run the job.
     how = ("--executor", "slurm", *QUIETLY, "--config", "check=print")
     asking = command(profile, configs, "--force", *how, "--", output)
     done = subprocesses.run(asking, timeout=PATIENCE)
