@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run submit cancel watch check sbatch status why predict cluster cluster-down test test-slurm test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run profile submit cancel watch check sbatch status why predict cluster cluster-down test test-slurm test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -34,6 +34,10 @@ sbatch:  ## print the job script of one run, to submit by hand: make sbatch RUN=
 	@scripts/venv.sh $(call quoted,$(VENV)) requirements.txt >&2
 	@$(call study,job_script) --profile $(call quoted,$(or $(PROFILE),profiles/slurm)) \
 	    --run $(call quoted,$(or $(RUN),$(error name a run: make sbatch RUN=cnn/seed1)))
+
+profile: venv  ## write the profile for this cluster, check it: make profile ACCOUNT=myproject
+	@$(call study,make_profile) --write $(if $(ACCOUNT),--account $(call quoted,$(ACCOUNT))) \
+	    $(if $(PROFILE),--output $(call quoted,$(PROFILE)))
 
 submit: venv  ## run on Slurm, Snakemake too: make submit PROFILE=profiles/slurm
 	@$(call study,submit) --profile $(call quoted,$(or $(PROFILE),profiles/slurm))

@@ -35,7 +35,7 @@ def main() -> None:
         metavar="MINUTES",
         help="the driver's time, up to the partition's limit (default: %(default)s)",
     )
-    add("--drive", action="store_true", help="be the driver: only for the job that is submitted")
+    add("--drive", action="store_true", help="be the driver, in its job (default: submit it)")
     args = parser.parse_args()
     study = read_study(args.configfile, {})
     files = study.layout

@@ -1,9 +1,9 @@
 """The workflow on clusters with other rules: what works on the throw-away one works there too.
 
 Each site of tests/cluster/sites has a cluster of its own, all side by side. There an ordinary user
-adapts the profile as docs/cluster.md says, and types what it says: `make check`, Snakemake, `make
-status`, `make why`, `make sbatch`. One experiment asks for a GPU that torch does not see, and fails
-loudly.
+types what docs/cluster.md says: `make profile`, which ends with `make check`, Snakemake, `make
+status`, `make why`, `make sbatch`. The profile is as it was cloned; only an account is named where
+there are two. One experiment asks for a GPU that torch does not see, and fails loudly.
 """
 
 import csv
@@ -23,8 +23,6 @@ from slurm_project import SlurmProject
 
 USER = pwd.getpwnam("nobody")
 CONFIG = "profiles/slurm/config.yaml"
-PARTITIONS = "profiles/slurm/partitions.yaml"
-SIZES = "max_runtime: 1440, max_mem_mb: 12288, max_cpus_per_task: 8"
 MLP = "mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1024, runtime: 2}"
 STUDY = f"{MLP}\ngpu: {{model: {{name: MLP}}, epochs: 1, mem_mb: 1024, runtime: 2, device: cuda}}"
 LOCAL_SEEDS = [1, 5]  # two are enough to compare bytes
@@ -39,8 +37,10 @@ CIRCUMSTANCES = {
 class Site:
     """A site, and what its users know of it."""
 
-    profile: dict[str, str] = field(default_factory=dict)  # edits of config.yaml
-    partitions: dict[str, str] = field(default_factory=dict)  # all of partitions.yaml
+    account: str = ""  # where there are two
+    # Lines of config.yaml that were not there before `make profile`, and parts of its answer.
+    profile: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)
     # What to type at the prompt, and what is answered.
     rules: dict[str, str] = field(default_factory=dict)
     experiments: str = STUDY
@@ -53,11 +53,17 @@ ACCOUNT = "Please specify one of the following accounts to submit this job: def-
 SITES = {
     "alliance": Site(
         driver=True,
-        profile={
-            '# slurm_account: "myproject"': 'slurm_account: "def-prof"',
-            "slurm-partition-config:": "# slurm-partition-config:",
-            "  train:\n": "  train:\n    gpu_model: h100\n",
-        },
+        account="def-prof",
+        profile=[
+            "# slurm-partition-config: partitions.yaml",
+            '  slurm_account: "def-prof"',
+            '    gpu_model: "h100"',
+        ],
+        findings=[
+            "GPU: --gpus=h100:1; other types: a100",
+            "partition: none has to be named, base is the default",
+            "jobs in the queue: 1000; running: no limit",
+        ],
         rules={
             SBATCH: ACCOUNT,
             f"{SBATCH} --account=rrg-prof --gpus=1": "name the type of the GPU",
@@ -67,8 +73,11 @@ SITES = {
     ),
     "department": Site(
         driver=True,
-        profile={"# slurm-status-command: squeue": "slurm-status-command: squeue"},
-        partitions={"batch": f"{SIZES}, max_gpu: 2"},
+        profile=[
+            "# slurm-partition-config: partitions.yaml",
+            'slurm-status-command: "squeue"',
+        ],
+        findings=["accounting: none, so squeue is asked; it forgets a job 10 sec after its end"],
         rules={
             "sacct": "Slurm accounting storage is disabled",
             "sinfo -h -o [%P]": "[batch*]",
@@ -77,8 +86,13 @@ SITES = {
     ),
     "center": Site(
         driver=True,
-        profile={'# qos: "normal"': 'qos: "regular"\n  constraint: "cpu|gpu"'},
-        partitions={"nodes": f"{SIZES}, max_gpu: 2"},
+        profile=[
+            "# slurm-partition-config: partitions.yaml",
+            '  constraint: "cpu"',
+            '  qos: "regular"',
+            '    gpu_constraint: "gpu"',
+        ],
+        findings=["GPU: --gpus=1 --constraint=gpu", "whole nodes: in nodes"],
         rules={
             SBATCH: "--constraint=cpu or --constraint=gpu",
             f"{SBATCH} --constraint=cpu": "Invalid qos specification",
@@ -88,10 +102,20 @@ SITES = {
         },
     ),
     "wholenode": Site(
-        partitions={"compute": SIZES, "gpu": f"{SIZES}, max_gpu: 2"},
-        rules={f"{SBATCH} --mem=999999 --test-only": "using 8 processors on nodes cpu1"},
+        profile=['    gres: "gpu:1"'],
+        findings=[
+            "GPU: --gres=gpu:1",
+            "memory: Slurm does not count it",
+            "whole nodes: in compute;",
+        ],
+        rules={
+            f"{SBATCH} --mem=999999 --test-only": "using 8 processors on nodes cpu1",
+            f"{SBATCH} -p gpu --gpus=1": "Please ask for GPUs of a node",
+        },
     ),
     "limits": Site(
+        profile=["jobs: 4"],
+        findings=["jobs in the queue: 4; running: 1"],
         rules={
             f"for n in 1 2 3 4 5; do {SBATCH} --hold; done; scancel --me": "AssocMaxSubmitJobLimit",
             "sacctmgr -nP show assoc user=nobody format=maxjobs,maxsubmit": "1|4",
@@ -117,14 +141,7 @@ class Visit(SlurmProject):
         super().__init__(folder)
         self.name, self.site = name, SITES[name]
         self.configure(self.site.experiments, seeds=self.site.seeds)
-
-    def adapt(self) -> None:
-        """Edit the profile as a user of the site would."""
-        for old, new in self.site.profile.items():
-            self.edit(CONFIG, old, new)
-        if self.site.partitions:
-            lines = (f"  {name}: {{{sizes}}}\n" for name, sizes in self.site.partitions.items())
-            (self.folder / PARTITIONS).write_text("partitions:\n" + "".join(lines))
+        self.cloned = (self.folder / CONFIG).read_text()
 
     def go(self) -> None:
         """Start the cluster, and type everything there."""
@@ -132,8 +149,9 @@ class Visit(SlurmProject):
         last = self.site.experiments.splitlines()[-1].partition(":")[0]
         steps = {
             **{f"rule{number}": rule for number, rule in enumerate(self.site.rules)},
-            "check": f"{make} check",
-            "run": shlex.join(["timeout", "300", *self.command()]),
+            "choice": f"{make} profile" if self.site.account else "true",
+            "profile": f"{make} profile ACCOUNT={self.site.account}",
+            "run": shlex.join(["timeout", "900", *self.command()]),
             "status": f"{make} status",
             "why": f"{make} why RUN={last}/seed1",
             "by_hand": f"{make} sbatch RUN={last}/seed1 > job.sh && sbatch --test-only job.sh",
@@ -161,7 +179,7 @@ class Visit(SlurmProject):
         inside = f"cd {shlex.quote(str(self.folder))}; exec {shlex.join(typed)}"
         options = ["--site", self.name, "--user", "nobody", "--hide", sys.prefix]
         command = [ROOT / "tests/cluster/slurm", "run", *options, "--", "bash", "-ec", inside]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def answer(self, step: str) -> str:
@@ -211,7 +229,6 @@ def visits(slurm):
         with ThreadPoolExecutor(len(made)) as pool:
             ends = {}
             for name, visit in made.items():
-                visit.adapt()
                 ends[name] = pool.submit(visit.go)
             local.snakemake(config="slurm.yaml")
             yield ends, made, local
@@ -248,9 +265,23 @@ def test_the_site_has_its_rules(visit):
 
 
 @sites()
-def test_check_says_that_slurm_would_take_the_jobs(visit):
-    assert "Slurm would take the jobs" in visit.answer("check")
-    assert visit.code("check") == 0
+def test_the_profile_of_the_site_is_found_and_checked(visit):
+    said = visit.answer("profile")
+    for finding in visit.site.findings:
+        assert finding in said
+    lines = set((visit.folder / CONFIG).read_text().splitlines()) - set(visit.cloned.splitlines())
+    assert sorted(line.split("  # ")[0].rstrip() for line in lines) == sorted(visit.site.profile)
+    assert "Slurm would take the jobs" in said
+    assert "Next: .venv/bin/snakemake --profile profiles/slurm" in said
+    assert visit.code("profile") == 0
+
+
+@sites("alliance")
+def test_of_two_accounts_the_user_chooses_one(visit):
+    said = visit.answer("choice")
+    key = "profiles/slurm/config.yaml: default-resources.slurm_account"
+    assert f"choose in {key}: def-prof or rrg-prof" in said
+    assert visit.code("choice") != 0
 
 
 @sites()

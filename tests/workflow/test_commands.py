@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 ENVIRONMENT = {**os.environ, "VENV": str(BIN.parent)}
 COMMANDS = ["download", "prepare", "train", "evaluate", "report"]
-MORE_COMMANDS = ["check", "job_script", "predict", "resources", "status", "watch"]
+MORE_COMMANDS = "cancel check job_script make_profile predict resources status submit watch".split()
 
 
 def test_snakemake_lint_has_only_the_accepted_finding():

@@ -47,10 +47,10 @@ COMMANDS = [
 # Slurm cluster, or start one beside that of the suite (tests/slurm/test_sites.py does).
 ONLY_CHECKED = (
     "source ",
-    "sinfo ",
     "sbatch ",
     "make test",
     "make bench",
+    "make profile",
     "make check",
     "make cluster",
     "make submit",

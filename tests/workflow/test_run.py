@@ -133,17 +133,33 @@ def test_a_config_file_stands_alone_in_spawned_jobs(project):
     assert project.record("only")["settings"]["epochs"] == 1
 
 
-def test_the_slurm_profile_plans_without_slurm_and_without_data(project):
-    commands = project.folder / "bin"
+@pytest.fixture
+def without_slurm(tmp_path) -> dict[str, str]:
+    """The environment of a machine without Slurm."""
+    commands = tmp_path / "bin"
     commands.mkdir()
     for name in ("bash", "sh", "which"):  # but no sinfo, sbatch, squeue, sacct
         (commands / name).symlink_to(shutil.which(name))
-    environment = {"PATH": str(commands), "HOME": str(project.folder)}
+    return {"PATH": str(commands), "HOME": str(tmp_path)}
+
+
+def test_the_slurm_profile_plans_without_slurm_and_without_data(project, without_slurm):
     for config in ((), ("--configfile", "tests/data/config.yaml")):
         command = [BIN / "snakemake", "--profile", "profiles/slurm", "-n", *config]
-        output = project.run(*command, env=environment).stdout
+        output = project.run(*command, env=without_slurm).stdout
         assert "Train cnn, seed 1" in output
     assert not project.results.exists()
+
+
+def test_a_profile_is_made_only_where_there_is_slurm(project, without_slurm):
+    before = untouched(project.folder / "profiles")
+    done = project.script("make_profile", "--write", env=without_slurm, check=False)
+    assert done.returncode == 1
+    assert done.stdout == (
+        "error: sbatch is not on the PATH: log in to the cluster, or load its Slurm module\n"
+        "A profile is made on the cluster that it is for.\n"
+    )
+    assert untouched(project.folder / "profiles") == before
 
 
 def test_the_snakefile_where_the_ecosystem_looks_for_it(finished):

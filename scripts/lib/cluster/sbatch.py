@@ -154,7 +154,10 @@ def resources(job, growth: Growth = Growth()) -> Resources:
     for key, factor in (("mem_mb", "memory"), ("mem_mb_per_cpu", "memory"), ("runtime", "time")):
         if found.get(key):
             found[key] *= getattr(growth, factor)
-    # A profile names the type of the GPUs once, for all jobs of a rule.
+    # A profile names the type of the GPUs, and of their nodes, once for all jobs of a rule.
+    constraint = found.pop("gpu_constraint", None)
+    if constraint and found.get("gpu"):
+        found["constraint"] = constraint
     by_type = str(found.get("gres") or "").startswith("gpu")
     unwanted = ["gpu", "gpu_model"] if by_type else []
     if not found.get("gpu"):
