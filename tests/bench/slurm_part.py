@@ -122,7 +122,7 @@ def waiting(table, folder: Path, minutes: int) -> None:
     with (folder / "log").open("w") as log:
         driver = subprocess.Popen([*command, *begin], cwd=folder, stdout=log, stderr=log)
     try:
-        while (folder / "log").read_text().count("has been submitted with") < WAITING:
+        while (folder / "log").read_text().count(" is Slurm job ") < WAITING:
             if driver.poll() is not None:
                 sys.exit((folder / "log").read_text()[-3000:])
             time.sleep(1)
@@ -164,7 +164,7 @@ def seconds(iso: str) -> float:
 
 def finished(log: str, slurm_jobs: list[str]) -> list[float]:
     """Return when Snakemake saw each Slurm job end, read out of what it printed."""
-    submitted = dict(re.findall(r"Job (\d+) has been submitted with SLURM jobid (\d+)", log))
+    submitted = dict(re.findall(r"Job (\d+) is Slurm job (\d+)", log))
     stamps = re.findall(r"\[(.+?)\]\nFinished jobid: (\d+)", log)
     seen = {
         submitted.get(job): datetime.strptime(stamp, "%a %b %d %H:%M:%S %Y").timestamp()
