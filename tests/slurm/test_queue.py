@@ -35,6 +35,7 @@ def submit(project, *options) -> str:
     job_id = project.run("sbatch", *options).stdout.strip()
     job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": "1"})
     jobs.record_submission(Layout(project.results), job_id, project.run_id, job)
+    project.hand_over()
     return job_id
 
 

@@ -67,7 +67,12 @@ def find(files: Layout) -> Driver | None:
 
 
 def line(files: Layout) -> str:
-    """Return a line about the driver; nothing where there is none or no Slurm."""
+    """Return a line about the driver; nothing where there is none or no Slurm.
+
+    Slurm is asked only where the study has ever had one.
+    """
+    if not log_folder(files).is_dir():
+        return ""
     try:
         return str(find(files) or "")
     except UserError:
