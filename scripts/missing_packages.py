@@ -1,18 +1,17 @@
 """Say which of the packages that this project needs an environment lacks, and how to add them.
 
 It is for an environment that somebody made by hand, and changes nothing in it. What is needed, and
-in which versions, is in pyproject.toml. It needs no package but `packaging`.
+in which versions, is in pyproject.toml. It needs no package but `packaging` or pip.
 """
 
 import argparse
 import importlib
+import re
 import shlex
 import sys
-import tomllib
 from importlib import metadata
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from lib.core.packages import needed, requirement_class
 
 
 def main() -> None:
@@ -26,15 +25,11 @@ def main() -> None:
         metavar="FILE",
         help="requirements-dev.txt: what the tests need, too (default: %(default)s)",
     )
-    args = parser.parse_args()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    needed = project["project"]["dependencies"]
-    if "dev" in args.requirements:
-        needed += project["dependency-groups"]["dev"]
-    missing = {each: problem for each in needed if (problem := problem_with(each))}
+    packages = needed(parser.parse_args().requirements)
+    missing = {each: problem for each in packages if (problem := problem_with(each))}
     if not missing:
         # Only the first two come with libraries of their own, which may not fit the machine.
-        missing = {each: problem for each in needed[:2] if (problem := import_problem(each))}
+        missing = {each: problem for each in packages[:2] if (problem := import_problem(each))}
     if missing:
         lines = [f"  {each}: {problem}" for each, problem in missing.items()]
         command = shlex.join([sys.executable, "-m", "pip", "install", *missing])
@@ -45,15 +40,19 @@ def main() -> None:
         )
 
 
+def name_of(requirement: str) -> str:
+    """Return the name of a package without the versions."""
+    return re.match(r"[\w.-]+", requirement)[0]
+
+
 def problem_with(requirement: str) -> str | None:
     """Return what is wrong with a package that is needed, or None where it is installed."""
-    name = requirement.split("==")[0].split("<")[0].strip()
     try:
-        version = metadata.version(name)
+        version = metadata.version(name_of(requirement))
     except metadata.PackageNotFoundError:
         return "not installed"
     try:
-        from packaging.requirements import Requirement
+        Requirement = requirement_class()  # noqa: N806
     except ImportError:
         return "its version cannot be compared without the package `packaging`"
     # A local version, such as 2.14.1+cpu, fits 2.14.1.
@@ -64,7 +63,7 @@ def problem_with(requirement: str) -> str | None:
 def import_problem(requirement: str) -> str | None:
     """Return why a package that is installed cannot be imported, or None where it can."""
     try:
-        importlib.import_module(requirement.split("==")[0])
+        importlib.import_module(name_of(requirement))
     except Exception as error:  # whatever a broken installation raises
         return f"cannot be imported: {error}"
     return None

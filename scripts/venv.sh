@@ -1,12 +1,15 @@
 #!/bin/sh
 # Make the virtual environment $1 hold exactly what the requirements file $2 names, unless it does.
+# Where a site builds wheels of its own, they are installed instead: scripts/site_wheels.py.
 # An environment that this script did not make is never changed: it is used if it has what is needed.
 # Needs Python 3.11 or later, a package index that pip knows, and about 8 GB of disk.
 set -eu
 
 venv=$1
 requirements=$2
+scripts=$(dirname "$0")
 ours=$venv/made-by-make-venv
+from_site=$venv/made-of-site-wheels
 
 fail() {
     echo "error: $*" >&2
@@ -22,6 +25,8 @@ stamp() {
 expected() {
     echo "# $(cd "$venv" 2>/dev/null && pwd -P)"
     cat "$1"
+    # Which versions the site's wheels may have.
+    [ ! -e "$from_site" ] || cat "$scripts/../pyproject.toml" "$scripts/../constraints.txt"
 }
 
 # Whether the environment holds what a requirements file names.
@@ -50,6 +55,19 @@ somebody_elses() {
         ! ls "$venv"/installed-requirements*.txt >/dev/null 2>&1
 }
 
+# --no-deps: the file names every package; the hashes make sure that it is those and no others.
+# pip compiles the bytecode, without which each start of Snakemake or torch takes seconds longer.
+install_exactly() {
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
+        --require-hashes --use-pep517 --progress-bar on --compile -r "$requirements" ||
+        fail "pip could not install $requirements (see above). The usual causes:
+- no network, or a package index that needs a proxy: set https_proxy, or PIP_INDEX_URL for a mirror;
+  on a cluster, run this on the login node
+- no space: pip unpacks into TMPDIR (now ${TMPDIR:-/tmp}) and keeps downloads in its cache; set
+  TMPDIR to a larger folder, or PIP_NO_CACHE_DIR=1
+Then type the same command again."
+}
+
 # The test tools come with everything else, in the same versions.
 if { holds "$requirements" || holds "${requirements%.txt}-dev.txt"; } &&
     "$venv/bin/python" -c '' 2>/dev/null; then
@@ -60,7 +78,7 @@ if somebody_elses; then
     [ -x "$venv/bin/python" ] || fail "$venv is not a virtual environment, so it is not touched.
 Name one, or a folder that does not exist yet: make run VENV=/path/of/a/new/folder"
     recent_enough "$venv/bin/python" || fail "the Python of $venv is older than 3.11"
-    "$venv/bin/python" "$(dirname "$0")/missing_packages.py" --requirements "$requirements" || exit 1
+    "$venv/bin/python" "$scripts/missing_packages.py" --requirements "$requirements" || exit 1
     exit 0
 fi
 
@@ -91,16 +109,13 @@ if $is_new; then
 On Debian and Ubuntu: apt-get install python3-venv"
 fi
 touch "$ours" # also in one that an older version of this script made
-rm -f "$venv"/installed-* # of another version, which is about to be replaced
+rm -f "$venv"/installed-* "$from_site" # of another version, which is about to be replaced
 
-# --no-deps: the file names every package; the hashes make sure that it is those and no others.
-# pip compiles the bytecode, without which each start of Snakemake or torch takes seconds longer.
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes \
-    --use-pep517 --progress-bar on --compile -r "$requirements" ||
-    fail "pip could not install $requirements (see above). The usual causes:
-- no network, or a package index that needs a proxy: set https_proxy, or PIP_INDEX_URL for a mirror;
-  on a cluster, run this on the login node
-- no space: pip unpacks into TMPDIR (now ${TMPDIR:-/tmp}) and keeps downloads in its cache; set
-  TMPDIR to a larger folder, or PIP_NO_CACHE_DIR=1
-Then type the same command again."
+if why=$("$venv/bin/python" "$scripts/site_wheels.py" --why); then
+    echo "$why: the site's wheels, then what is pure Python from the index, without hashes." >&2
+    touch "$from_site"
+    "$venv/bin/python" "$scripts/site_wheels.py" --requirements "$requirements" || exit 1
+else
+    install_exactly
+fi
 expected "$requirements" >"$(stamp "$requirements")"
