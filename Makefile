@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run profile submit cancel watch check sbatch status why predict cluster cluster-down test test-slurm test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run profile submit cancel watch check sbatch status why predict cluster cluster-down test test-slurm test-lowest test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -68,6 +68,9 @@ test-slurm: $(if $(RELEASE),,venv-dev)  ## run the Slurm tests; on another Debia
 	@$(if $(RELEASE),tests/cluster/debian $(if $(KEEP),--keep $(call quoted,$(KEEP))) \
 	    $(call quoted,$(RELEASE)),$(PY) -m pytest tests/slurm)
 
+test-lowest: venv-dev  ## run the unit tests with the lowest versions that pyproject.toml allows
+	@$(PY) tests/lowest.py
+
 test-gpu: venv-dev  ## set up with the test tools, run the tests that need an NVIDIA GPU
 	@$(PY) -m pytest --numprocesses 0 tests/gpu
 
@@ -91,11 +94,14 @@ format: venv-dev  ## format Python and workflow files
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m snakefmt .
 
-lock: venv-dev  ## write requirements*.txt from pyproject.toml
+lock: venv-dev  ## write requirements*.txt and constraints.txt from pyproject.toml
 	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --output-file requirements.txt
 	@$(PY) -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	    pyproject.toml --group dev --constraints requirements.txt --output-file requirements-dev.txt
+	@echo "# No version newer than in requirements-dev.txt (make lock)." >constraints.txt
+	@sed -nE 's/^([a-z0-9.-]+)(\[.*\])?==([^ ]+)( ;[^\]*[^ \])?.*/\1<=\3\4/p' \
+	    requirements-dev.txt >>constraints.txt
 
 diagram: venv  ## draw the picture of the stages in README.md
 	@$(PY) scripts/diagram.py README.md

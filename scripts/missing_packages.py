@@ -55,7 +55,7 @@ def problem_with(requirement: str) -> str | None:
         Requirement = requirement_class()  # noqa: N806
     except ImportError:
         return "its version cannot be compared without the package `packaging`"
-    # A local version, such as 2.14.1+cpu, fits 2.14.1.
+    # A local version, such as 2.14.1+cpu, counts as 2.14.1.
     fits = Requirement(requirement).specifier.contains(version, prereleases=True)
     return None if fits else f"{version} is installed"
 

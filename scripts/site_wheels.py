@@ -113,8 +113,8 @@ def usable_wheels(folders: list[Path]) -> Wheels:
 def limits() -> dict[str, list[Requirement]]:
     """Return what constraints.txt says to this Python, by package."""
     found = defaultdict(list)
-    for line in filter(None, CONSTRAINTS.read_text(encoding="utf-8").splitlines()):
-        limit = Requirement(line)
+    lines = CONSTRAINTS.read_text(encoding="utf-8").splitlines()
+    for limit in (Requirement(line) for line in lines if not line.startswith("#")):
         if limit.marker is None or limit.marker.evaluate():
             found[canonicalize_name(limit.name)].append(limit)
     return found
@@ -180,8 +180,8 @@ def explanation(packages: list[Requirement], wheels: Wheels, messages: str) -> s
             "it, so on a cluster run this on the login node."
         )
     lines.append(
-        "Another Python may have more wheels (module avail python; make venv PYTHON=...), or ask the\n"
-        "site's support for these. docs/cluster.md says how to use an environment of your own."
+        "There may be more wheels for another Python (module avail python; make venv PYTHON=...).\n"
+        "Or ask the site's support for these, or use an environment of your own: docs/cluster.md."
     )
     return "\n".join(lines)
 

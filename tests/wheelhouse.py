@@ -39,7 +39,11 @@ def is_pure(distribution: metadata.Distribution) -> bool:
 
 
 def wheel(
-    folder: Path, distribution: metadata.Distribution, version: str, tag: str, code: dict[str, bytes]
+    folder: Path,
+    distribution: metadata.Distribution,
+    version: str,
+    tag: str,
+    code: dict[str, bytes],
 ) -> None:
     """Write a wheel with the metadata of a distribution, another version, and these files."""
     stem = f"{distribution.name.replace('-', '_').replace('.', '_')}-{version}"

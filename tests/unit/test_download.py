@@ -147,7 +147,8 @@ def test_only_what_is_damaged_is_downloaded(tmp_path):
         download(tmp_path, f"{address}/good")
     assert asked == [f"/good/{damaged.name}.gz"]
     after = untouched(raw(tmp_path))
-    assert {path for path in before if before[path] != after[path]} == {damaged}
+    changed = {path for path in before if before[path] != after[path]}
+    assert changed - {raw(tmp_path) / ".download.lock"} == {damaged}  # some versions write to it
     assert_complete(tmp_path)
 
 

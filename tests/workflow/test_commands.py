@@ -246,8 +246,9 @@ def test_an_environment_made_by_hand_is_not_changed(project):
     done = project.run("make", "status", "VENV=theirs", check=False)
     assert done.returncode != 0
     assert "was not made by make venv, so it is not changed. It lacks:" in done.stdout
-    assert "torch==2.14.1: not installed" in done.stdout
-    assert "theirs/bin/python -m pip install torch==2.14.1 torchvision==0.29.2 " in done.stdout
+    assert "torch>=2.8,<2.15: not installed" in done.stdout
+    advice = "theirs/bin/python -m pip install 'torch>=2.8,<2.15' 'torchvision>=0.23,<0.30' "
+    assert advice in done.stdout
     assert content(theirs) == before
 
 
@@ -260,17 +261,28 @@ def test_an_environment_made_by_hand_that_has_everything_is_used(project):
     assert "not started" in project.run("make", "status", "VENV=theirs").stdout
     assert content(theirs) == before
     # another version of one package is named, and how to install the right one
-    older = site / "torch-2.13.0.dist-info"
+    older = site / "torch-2.7.1.dist-info"
     older.mkdir()
-    (older / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0\n")
+    (older / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.7.1\n")
     done = project.run("make", "status", "VENV=theirs", check=False)
-    assert "torch==2.14.1: 2.13.0 is installed" in done.stdout
+    assert "torch>=2.8,<2.15: 2.7.1 is installed" in done.stdout
     assert done.stdout.rstrip().endswith("make: *** [Makefile:") or "pip install" in done.stdout
-    # a build of a site's own, which has a local version, is the same version
-    (older / "METADATA").write_text(
-        "Metadata-Version: 2.1\nName: torch\nVersion: 2.14.1+computecanada\n"
-    )
-    assert project.run("make", "status", "VENV=theirs").returncode == 0
+    # the oldest that will do, and the newest, as a build of a site's own with a local version
+    for version in ("2.8.0", "2.14.2+computecanada"):
+        (older / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n")
+        assert project.run("make", "status", "VENV=theirs").returncode == 0
+
+
+def test_every_target_uses_the_environment_that_is_named():
+    targets = re.findall(r"^([a-z-]+):.*?## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    values = ["RUN=cnn/seed1", "IMAGE=digit.png"]
+    for target in set(targets) - {"help", "clean", "cluster", "cluster-down"}:
+        command = ["make", "-n", target, "VENV=theirs", *values]
+        planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+        assert ".venv" not in planned, target
+        set_up, *rest = planned.splitlines()
+        assert set_up.startswith("scripts/venv.sh 'theirs' requirements"), target
+        assert "'theirs/bin/python'" in "".join(rest) or target.startswith("venv"), target
 
 
 def test_a_set_up_that_failed_can_be_repeated(project):

@@ -1,7 +1,6 @@
 """The set-up of the environment where a site builds wheels of its own."""
 
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import wheelhouse
-from conftest import ROOT, Project, fresh_project
+from conftest import ROOT, SMALL_CONFIG, Project, fresh_project
 from wheelhouse import COMPILED, PURE, REFUSED
 
 REFUSES = "def manylinux_compatible(*_, **__):\n    return False\n"
@@ -43,7 +42,10 @@ def site_in(folder: Path, *, code: bool) -> Site:
     packages = wheelhouse.installed(ROOT / "requirements.txt")
     for each in packages:
         name = wheelhouse.normalized(each.name)
-        files = wheelhouse.code_of(each) if code and name not in TORCH else {}
+        files = wheelhouse.code_of(each) if code else {}
+        if name in TORCH:  # of the optimizers, the digests of their files are asked for
+            files = {k: v for k, v in files.items() if k.startswith("torch/optim/")}
+            files |= {f"{name}/__init__.py": b""}
         into_index = site.index / name
         if wheelhouse.is_pure(each):
             wheelhouse.wheel(into_index, each, each.version, PURE, files)
@@ -66,3 +68,113 @@ def site_in(folder: Path, *, code: bool) -> Site:
     mine |= {"PYTHON": sys.executable}
     site.environment = plain | {name: str(value) for name, value in mine.items()}
     return site
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory) -> Site:
+    """A site whose wheels have all that a wheel says of itself, and no code."""
+    return site_in(tmp_path_factory.mktemp("site"), code=False)
+
+
+def test_the_sites_wheels_come_first_then_what_is_pure_python(empty):
+    done = empty.make("venv")
+    assert done.returncode == 0, done.stdout
+    said = [line for line in done.stdout.splitlines() if "hashes" in line]
+    assert said == [
+        "pip takes no manylinux wheels here: the site's wheels, then what is pure Python from the "
+        "index, without hashes."
+    ]
+    for package in wheelhouse.installed(ROOT / "requirements.txt"):
+        name = wheelhouse.normalized(package.name)
+        of_index = package.version if wheelhouse.is_pure(package) else f"{package.version}+site"
+        assert empty.versions()[name] == TORCH.get(name, of_index)
+    assert empty.make("venv").stdout == ""  # there is nothing left to do
+
+
+@pytest.mark.ci
+def test_other_limits_set_it_up_again(empty):
+    limits = empty.project.folder / "constraints.txt"
+    before = limits.read_text()
+    limits.write_text(f"{before}# changed\n")
+    assert "Setting up" in empty.make("venv").stdout
+    limits.write_text(before)
+    assert empty.make("venv").returncode == 0
+
+
+@pytest.mark.ci
+def test_what_is_missing_is_named(empty):
+    """Not even a lower version is there of one, of the other only lower ones; the index answers."""
+    hidden = {path: path.read_bytes() for path in empty.wheels.glob("*.whl")}
+    try:
+        for path in hidden:
+            if path.name.startswith(("scipy-", "torchvision-")):
+                path.unlink()
+        (scipy,) = metadata.distributions(name="scipy")
+        wheelhouse.wheel(empty.wheels, scipy, "1.9.3+site", COMPILED, {})
+        done = empty.make("venv", "VENV=other")
+    finally:
+        for path, content in hidden.items():
+            path.write_bytes(content)
+        (empty.wheels / f"scipy-1.9.3+site-{COMPILED}.whl").unlink()
+    assert done.returncode != 0
+    *_, message = done.stdout.partition("error: ")
+    assert re.findall("^  (.*)$", message, re.MULTILINE) == [
+        "torchvision<0.30,>=0.23",
+        "scipy>=1.15 (the site has 1.9.3+site)",
+    ]
+    assert f"Folders with wheels: {empty.wheels}\n" in message
+    assert "network" not in message
+    assert "index: can it be reached?" not in message
+    assert not list((empty.project.folder / "other").glob("installed-*"))
+
+
+@pytest.mark.ci
+def test_an_index_that_does_not_answer_is_named(empty):
+    away = empty.index.rename(empty.index.with_name("away"))
+    try:
+        done = empty.make("venv", "VENV=third")
+    finally:
+        away.rename(empty.index)
+    assert done.returncode != 0
+    *_, message = done.stdout.partition("error: ")
+    assert "  snakemake==9.27.1\n" in message
+    assert "  torch" not in message
+    assert "No package was found in the index: can it be reached?" in message
+
+
+def test_a_folder_with_torch_in_the_file_of_pips_settings_is_enough(empty):
+    environment = {k: v for k, v in empty.environment.items() if k != "PYTHONPATH"}
+    script = (sys.executable, "scripts/site_wheels.py", "--why")
+    done = empty.project.run(*script, env=environment)
+    assert done.stdout == "PIP_CONFIG_FILE names a folder with wheels of torch\n"
+    elsewhere = environment | {"PIP_CONFIG_FILE": os.devnull}
+    done = empty.project.run(*script, env=elsewhere, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    # what the settings name is not the site's, where pip takes the wheels of the index
+    elsewhere["PIP_FIND_LINKS"] = str(empty.wheels)
+    assert empty.project.run(*script, env=elsewhere, check=False).returncode == 1
+
+
+def test_constraints_are_the_lock():
+    text = (ROOT / "requirements-dev.txt").read_text()
+    locked = re.findall(r"^([a-z][\w.-]*)(?:\[.*\])?==(\S+)( ;.*?)? \\$", text, re.MULTILINE)
+    limits = (ROOT / "constraints.txt").read_text().splitlines()
+    assert limits[1:] == [f"{name}<={version}{marker}" for name, version, marker in locked]
+
+
+@pytest.mark.ci
+def test_what_needs_no_torch_works_with_a_sites_wheels(tmp_path):
+    """With all code in the wheels but torch's, which is too large."""
+    site = site_in(tmp_path / "site", code=True)
+    small = f"CONFIGFILE={SMALL_CONFIG}"
+    assert "cnn    1 not started" in site.make("status", small).stdout
+    new = site.project.folder / "new"
+    command = [new / "bin/python", "-P", "-m", "snakemake", "--profile", "profiles/local", "-n"]
+    planned = site.project.run(*command, "--configfile", SMALL_CONFIG, env=site.environment).stdout
+    assert "Train cnn, seed 1" in planned
+    # the same environment, as if it had been made by hand
+    for path in (*new.glob("made-*"), *new.glob("installed-*")):
+        path.unlink()
+    shown = site.make("status", small).stdout
+    assert "cnn    1 not started" in shown
+    assert "Setting up" not in shown
