@@ -276,6 +276,15 @@ def test_the_profile_of_the_site_is_found_and_checked(visit):
     assert visit.code("profile") == 0
 
 
+@sites("alliance", "department", "center")
+def test_the_documentation_shows_what_is_printed(visit):
+    text = (ROOT / "docs/cluster.md").read_text().split("## From clone to report")[1]
+    said = visit.answer("profile").partition("--- profiles/slurm/config.yaml")[0].splitlines()
+    lines = [line for line in said if not line.startswith("make")]
+    assert len(lines) > 4
+    assert "\n".join(lines) in text
+
+
 @sites("alliance")
 def test_of_two_accounts_the_user_chooses_one(visit):
     said = visit.answer("choice")
