@@ -23,8 +23,8 @@ from slurm_project import SlurmProject
 
 USER = pwd.getpwnam("nobody")
 CONFIG = "profiles/slurm/config.yaml"
-MLP = "mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1024, runtime: 2}"
-STUDY = f"{MLP}\ngpu: {{model: {{name: MLP}}, epochs: 1, mem_mb: 1024, runtime: 2, device: cuda}}"
+MLP = "mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1024, runtime: 10}"
+STUDY = f"{MLP}\ngpu: {{model: {{name: MLP}}, epochs: 1, mem_mb: 1024, runtime: 10, device: cuda}}"
 LOCAL_SEEDS = [1, 5]  # two are enough to compare bytes
 # Columns of the report in which two runs with the same result differ.
 CIRCUMSTANCES = {

@@ -315,7 +315,7 @@ def limits(site: Site, content: Mapping, needed: Mapping[str, str], made: Plan) 
         made.settings[JOBS] = most
     made.found(
         f"jobs in the queue: {most or 'no limit'}; running: {running or 'no limit'}",
-        "sacctmgr show assoc, show qos",
+        "sacctmgr",
     )
     if running == 1:
         made.findings.append("  `make submit` cannot work here: the driver would be the one job")
