@@ -20,6 +20,8 @@ SMALL_CONFIG = "tests/data/config.yaml"
 # Where `slurm up` says why its cluster has no accounting, on a release of Debian that cannot.
 NO_ACCOUNTING = Path("/var/lib/slurm-throwaway/no-accounting")
 IN_CI = os.environ.get("CI") == "true"
+# The marks of slow tests, and the variables that let them run.
+SLOW = {"ci": "CI", "versions": "CI_VERSIONS"}
 # The suite may run below `make test`: a make that a test starts is not a part of that one.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)
@@ -64,8 +66,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         folder = item.path.parent.name
         item.add_marker(pytest.mark.xdist_group("slurm" if folder == "slurm" else item.path.stem))
-        if not IN_CI and item.get_closest_marker("ci"):
-            item.add_marker(pytest.mark.skip(reason="slow: run only where CI=true"))
+        for mark, variable in SLOW.items():
+            if item.get_closest_marker(mark) and os.environ.get(variable) != "true":
+                reason = f"slow: run only where {variable}=true"
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 class Project:

@@ -91,7 +91,7 @@ def test_the_sites_wheels_come_first_then_what_is_pure_python(empty):
     assert empty.make("venv").stdout == ""  # there is nothing left to do
 
 
-@pytest.mark.ci
+@pytest.mark.versions
 def test_other_limits_set_it_up_again(empty):
     limits = empty.project.folder / "constraints.txt"
     before = limits.read_text()
@@ -162,7 +162,7 @@ def test_constraints_are_the_lock():
     assert limits[1:] == [f"{name}<={version}{marker}" for name, version, marker in locked]
 
 
-@pytest.mark.ci
+@pytest.mark.versions
 def test_what_needs_no_torch_works_with_a_sites_wheels(tmp_path):
     """With all code in the wheels but torch's, which is too large."""
     site = site_in(tmp_path / "site", code=True)
