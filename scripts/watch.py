@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 
 from tqdm import tqdm
 
@@ -60,18 +61,24 @@ def main() -> None:
     add("command", nargs="*", metavar="-- COMMAND", help="a command to run (default: none)")
     args = parser.parse_args()
     study = read_study(args.configfile, {})
-    display = Display(study)
     if args.command:
-        sys.exit(run_and_watch(args.command, display, args.interval))
+        sys.exit(run_and_watch(args.command, Display(study), args.interval))
     if line := driver.line(study.layout):
         print(line, flush=True)
-    try:
-        while display.update():
-            time.sleep(args.interval)
-    except KeyboardInterrupt:
-        pass  # the usual way to stop watching
-    finally:
-        display.close()
+    watch(study, args.interval)
+
+
+def watch(study: Study, interval: float) -> None:
+    """Show the progress of the runs until all are done, or until Ctrl-C."""
+    # Python may raise KeyboardInterrupt where nothing can catch it, as where a bar is deleted.
+    interrupts: queue.SimpleQueue[int] = queue.SimpleQueue()
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.put(number))
+    display = Display(study)
+    while display.update():
+        with suppress(queue.Empty):
+            interrupts.get(timeout=interval)
+            break
+    display.close()
 
 
 class Display:

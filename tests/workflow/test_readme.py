@@ -43,10 +43,11 @@ COMMANDS = [
     for command in block_commands(block)
 ]
 
-# Not run here: these would set up an environment, run this suite inside itself, take long, need a
-# Slurm cluster, or start one beside that of the suite (tests/slurm/test_sites.py does).
+# Not run here: these would set up an environment, run this suite inside itself, take long, need
+# modules or Slurm, or start a cluster beside that of the suite (tests/slurm/test_sites.py does).
 ONLY_CHECKED = (
     "source ",
+    "module load ",
     "sbatch ",
     "make test",
     "make bench",

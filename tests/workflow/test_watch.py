@@ -227,6 +227,25 @@ def test_watching_follows_a_run_and_ctrl_c_ends_it(project):
     assert (process.returncode, rest) == (0, "")
 
 
+def test_ctrl_c_waits_for_the_end_of_a_look(project):
+    """An exception could come where nothing catches it: in the deletion of a bar."""
+    training(project, 1, 8, 5.0)
+    script = (
+        "import os, signal, watch\n"
+        "from lib.study.config import read_study\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "update = watch.Display.update\n"
+        "def interrupted(self):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return update(self)\n"
+        "watch.Display.update = interrupted\n"
+        f"watch.watch(read_study([{CONFIG[1]!r}], {{}}), 60)\n"
+    )
+    scripts = {**os.environ, "PYTHONPATH": str(project.folder / "scripts")}
+    done = project.run(sys.executable, "-c", script, env=scripts, timeout=50)
+    assert done.stdout == "0 of 2 runs are done, 1 are training\n"
+
+
 def test_ctrl_c_in_a_run_ends_the_command_too(project):
     process = start(project, "--", *SNAKEMAKE)
     files = Layout(project.results).run("cnn", 1)
