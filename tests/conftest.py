@@ -210,17 +210,18 @@ def accounting(slurm):
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
-    """Return a function that gives the bytes of the Slurm tests' undisturbed network, by epochs."""
+    """Return a function that gives the bytes of the Slurm tests' networks, by their epochs."""
     from slurm_project import NETWORK, SlurmProject
 
     project = SlurmProject(fresh_project(tmp_path_factory.mktemp("undisturbed") / "project").folder)
-    lengths = {2: "brief", 12: "short", 50: "long"}
-    project.configure("\n".join(f"{n}: {{{NETWORK}, epochs: {e}}}" for e, n in lengths.items()))
+    at_once = NETWORK.replace("Slow", "Slow, pause: 0")
+    lengths = {2: "brief", 12: "short", 50: "long", 90: "longer"}
+    lines = [f"{name}: {{{at_once}, epochs: {epochs}}}" for epochs, name in lengths.items()]
+    project.configure("\n".join([*lines, "large: {model: {name: CNN}, shuffle: true, epochs: 3}"]))
     with ThreadPoolExecutor(1) as pool:
-        # Beside the tests that will ask for it: they wait for Slurm most of the time. It takes four
-        # minutes on two free cores, and much longer beside the jobs of the Slurm tests.
+        # Beside the tests that will ask for it: they wait for Slurm most of the time.
         run = pool.submit(project.snakemake, config="slurm.yaml", timeout=1800)
-        yield lambda epochs: run.result() and project.outcome(lengths[epochs])
+        yield lambda epochs: run.result() and project.outcome(lengths.get(epochs, "large"))
 
 
 @pytest.fixture

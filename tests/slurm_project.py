@@ -11,8 +11,30 @@ from pathlib import Path
 import psutil
 from conftest import BIN, Project, ordinary_user
 
-# What is trained where a test compares bytes: dropout and shuffling draw random numbers.
-NETWORK = "model: {name: CNN}, shuffle: true"
+# What is trained where a test compares bytes: dropout and shuffling draw random numbers. It takes
+# its time, so that something can happen to it, but leaves the processor to the other tests.
+NETWORK = "model: {name: Slow}, shuffle: true"
+SLOW = """
+import time
+from torch import nn
+
+class Slow(nn.Module):
+    output = "log_softmax"
+
+    def __init__(self, image_size, num_classes, pause=0.05):
+        super().__init__()
+        self.pause = pause
+        height, width = image_size
+        self.layers = nn.Sequential(
+            nn.Flatten(), nn.Linear(height * width, 64), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(64, num_classes), nn.LogSoftmax(dim=1),
+        )
+
+    def forward(self, images):
+        if self.training:
+            time.sleep(self.pause)
+        return self.layers(images)
+"""
 
 
 class SlurmProject(Project):
@@ -24,6 +46,7 @@ class SlurmProject(Project):
     def __init__(self, folder: Path):
         super().__init__(folder)
         self.user = ordinary_user()
+        (folder / "scripts" / "models" / "slow.py").write_text(SLOW)
         self.hand_over()
 
     def hand_over(self) -> None:

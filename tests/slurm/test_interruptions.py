@@ -17,7 +17,7 @@ from slurm_project import NETWORK, SlurmProject, wait_for
 
 from lib.core.layout import TRAINED
 
-CNN = f"cnn: {{{NETWORK}, mem_mb: 1600, runtime: 10, epochs: 12}}"
+SHORT = f"short: {{{NETWORK}, mem_mb: 1600, runtime: 10, epochs: 12}}"
 DIVERGING = (
     "bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}, mem_mb: 1500, runtime: 2}\n"
     "good: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}"
@@ -41,19 +41,19 @@ def ctrl_c(project):
 
     The training is long: on a slow machine, what comes before the interrupt takes a minute.
     """
-    project.configure(CNN.replace("epochs: 12", "epochs: 50"))
+    project.configure(SHORT.replace("epochs: 12", "epochs: 50"))
     slow = project.folder / "slow" / "sacct"
     slow.parent.mkdir()
     slow.write_text(SLOW_SACCT.format(shutil.which("sacct")))
     slow.chmod(0o755)
     process = project.start(PATH=f"{slow.parent}{os.pathsep}{os.environ['PATH']}")
-    project.trained("cnn")
+    project.trained("short")
     running = project.show("status")
     wait_for((project.folder / "asking").exists, 60, "Snakemake to ask after its jobs")
     process.send_signal(signal.SIGINT)
     assert process.wait(60) != 0
-    wait_for(lambda: not project.job_ids("cnn"), 60, "the jobs to be cancelled")
-    kept = (project.run_folder("cnn") / "checkpoint.safetensors").exists()
+    wait_for(lambda: not project.job_ids("short"), 60, "the jobs to be cancelled")
+    kept = (project.run_folder("short") / "checkpoint.safetensors").exists()
     stopped = project.show("status")
     project.slurm_run()
     return kept, running, stopped
@@ -61,12 +61,12 @@ def ctrl_c(project):
 
 def killed(project):
     """Kill Snakemake, and start it again while its job trains on."""
-    project.configure(CNN)
+    project.configure(SHORT)
     process = project.start()
-    project.trained("cnn")
+    project.trained("short")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    alive = project.job_ids("cnn")
+    alive = project.job_ids("short")
     locked = project.slurm_run(check=False)
     project.slurm_run("--unlock")
     project.slurm_run()
@@ -75,15 +75,17 @@ def killed(project):
 
 def useless(project):
     """Begin where one checkpoint is no checkpoint, and another is one of other settings."""
-    brief = CNN.replace("epochs: 12", "epochs: 2")
-    project.configure(brief.replace("cnn:", "corrupt:") + "\n" + brief.replace("cnn:", "other:"))
+    brief = SHORT.replace("epochs: 12", "epochs: 2")
+    project.configure(
+        brief.replace("short:", "corrupt:") + "\n" + brief.replace("short:", "other:")
+    )
     folder = project.run_folder("corrupt")
     folder.mkdir(parents=True)
     (folder / "checkpoint.safetensors").write_bytes(b"corrupt")
     project.hand_over()
     project.slurm_run("--until", "prepare")
     options = ("--data", project.data, "--output", project.run_folder("other"))
-    project.script("train", "--model", "CNN", "--epochs", "1", *options)
+    project.script("train", "--model", "Slow", "--epochs", "1", *options)
     for output in ("model.safetensors", "history.csv", "run.json"):
         (project.run_folder("other") / output).unlink()
     project.slurm_run()
@@ -91,12 +93,12 @@ def useless(project):
 
 def full(project):
     """Train where there is no room for the weights, then where there is."""
-    project.configure(CNN.replace("epochs: 12", "epochs: 1"))
+    project.configure(SHORT.replace("epochs: 12", "epochs: 1"))
     project.slurm_run("--until", "prepare")
     # As a full disk does, the limit lets a write fail; sbatch hands it on to the job.
-    command = ("prlimit", "--fsize=1000000", *project.command("--retries", "0"))
+    command = ("prlimit", "--fsize=150000", *project.command("--retries", "0"))
     failed = project.run(*command, check=False)
-    left = {path.name for path in project.run_folder("cnn").iterdir()}
+    left = {path.name for path in project.run_folder("short").iterdir()}
     project.slurm_run()
     return failed, left
 
@@ -161,8 +163,8 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, undisturbed):
     assert kept
     assert "train CANCELLED" in stopped
     assert "/50 " in stopped
-    assert project.record("cnn")["resumes"] >= 1
-    assert project.outcome("cnn") == undisturbed(50)
+    assert project.record("short")["resumes"] >= 1
+    assert project.outcome("short") == undisturbed(50)
 
 
 def test_ctrl_c_says_so_where_it_cannot_cancel(stage, tmp_path):
@@ -190,10 +192,10 @@ def test_a_killed_snakemake_does_not_train_twice_at_once(stage, undisturbed):
     assert alive
     assert locked.returncode == 1
     assert "--unlock" in locked.stdout
-    assert project.outcome("cnn") == undisturbed(12)
-    log = project.train_log("cnn")
+    assert project.outcome("short") == undisturbed(12)
+    log = project.train_log("short")
     assert log.count("Train Epoch: 1 [0/2000") == 1  # the second waited, or went on
-    assert not project.lease("cnn").exists()
+    assert not project.lease("short").exists()
 
 
 @pytest.mark.parametrize(
@@ -211,9 +213,9 @@ def test_a_useless_checkpoint_starts_from_scratch(stage, undisturbed, experiment
 def test_a_full_disk_leaves_no_partial_file(stage):
     project, (failed, left) = stage(full)
     assert failed.returncode == 1
-    assert "cannot write results/small/runs/cnn/seed1/model.safetensors" in failed.stdout
+    assert "cannot write results/small/runs/short/seed1/model.safetensors" in failed.stdout
     assert left == {"train.log", "progress.json"}
-    assert (project.run_folder("cnn") / "accuracy.csv").exists()
+    assert (project.run_folder("short") / "accuracy.csv").exists()
 
 
 def test_a_divergence_ends_the_run_soon_and_is_explained(stage):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 from conftest import BIN, SMALL_CONFIG, fresh_project
-from slurm_project import SlurmProject, wait_for
+from slurm_project import NETWORK, SlurmProject, wait_for
 
 RUN = "cnn/seed1"
 # What a job has asked for, in the words of `scontrol show job`.
@@ -68,7 +68,7 @@ def test_plain_sbatch_leads_to_the_same_bytes(project, finished_once):
 
 
 def test_a_job_that_is_canceled_resumes_when_it_is_submitted_again(project):
-    project.configure("cnn: {model: {name: CNN}, epochs: 6, mem_mb: 1536, runtime: 5}")
+    project.configure(f"cnn: {{{NETWORK}, epochs: 20, mem_mb: 1536, runtime: 5}}")
     project.hand_over()
     project.prepare()
     job = project.run("sbatch", "--parsable", "job.sh").stdout.strip()

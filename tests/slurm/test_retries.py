@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from conftest import fresh_project
-from slurm_project import SlurmProject, counting_wrappers, wait_for
+from slurm_project import NETWORK, SlurmProject, counting_wrappers, wait_for
 
 LIMITS = "epochs: 1, runtime: 3"
 STUDY = f"""
 memory: {{model: {{name: MLP}}, mem_mb: 300, {LIMITS}}}
-canceled: {{model: {{name: CNN}}, shuffle: true, epochs: 12, mem_mb: 1600, runtime: 10}}
+canceled: {{{NETWORK}, epochs: 12, mem_mb: 1600, runtime: 10}}
 bad: {{model: {{name: MLP}}, optimizer: {{name: SGD, lr: 1e30}}, mem_mb: 1500, {LIMITS}}}
 wrong: {{model: {{name: MLP}}, mem_mb: 1500, {LIMITS}}}
 """

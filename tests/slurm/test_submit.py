@@ -107,7 +107,7 @@ def test_a_lost_node(slurm, project, undisturbed):
         kill(project)
         project.as_root("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=lost")
         on_another = "RUNNING on cpu1"
-        wait_for(lambda: on_another in project.show("status"), 90, "the driver on another node")
+        wait_for(lambda: on_another in project.show("status"), 240, "the driver on another node")
         assert driver_of(project) == driver
         wait_for(lambda: no_driver(project), 300, "the driver to end")
     finally:
