@@ -98,7 +98,7 @@ def test_studies_in_one_clone_are_not_mixed(submitter):
 
 
 @pytest.mark.parametrize("name", SET_BY_USERS)
-def test_what_users_set_changes_nothing(submitter, monkeypatch, name):
+def test_what_users_set_changes_nothing(accounting, submitter, monkeypatch, name):
     study = submitter("results")
     waits, done = study.submit("--hold"), study.submit(experiment="mlp", command="true")
     study.ended(done)
@@ -116,7 +116,7 @@ def test_partitions_that_users_do_not_want_to_see_are_there(slurm, monkeypatch):
     assert {"cpu", "gpu"} <= set(shown.split())
 
 
-def test_the_record_has_times_of_one_form(submitter, tmp_path, monkeypatch):
+def test_the_record_has_times_of_one_form(accounting, submitter, tmp_path, monkeypatch):
     """The environment of `sbatch` is that of the job."""
     study, said = submitter("results"), tmp_path / "said"
     code = "import json; from lib.core import provenance; print(json.dumps(provenance.slurm_job()))"
@@ -129,7 +129,7 @@ def test_the_record_has_times_of_one_form(submitter, tmp_path, monkeypatch):
     assert datetime.fromisoformat(record["start_time"]).year >= 2026
 
 
-def test_the_cores_of_a_whole_node_are_counted(submitter):
+def test_the_cores_of_a_whole_node_are_counted(accounting, submitter):
     """For a core's work, all cores of the node were taken: the efficiency is small."""
     study = submitter("results")
     busy = "timeout 4 sh -c 'while :; do :; done'; true"
@@ -157,8 +157,10 @@ def without_sacct(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("missing", ["not installed", "away"])
-def test_without_accounting(submitter, tmp_path, monkeypatch, missing):
+def test_without_accounting(submitter, tmp_path, monkeypatch, request, missing):
     """A job that squeue knows is shown as it is, a forgotten one by its own files."""
+    if missing == "away":
+        request.getfixturevalue("accounting")
     study = submitter("results")
     waits, forgotten = study.submit("--hold"), "987654321"
     trained = SimpleNamespace(name="train", wildcards={"experiment": "mlp", "seed": "1"})
@@ -191,7 +193,7 @@ def test_without_accounting(submitter, tmp_path, monkeypatch, missing):
     ]
 
 
-def test_a_canceled_job_is_gone_on_with_by_the_same_config(submitter):
+def test_a_canceled_job_is_gone_on_with_by_the_same_config(accounting, submitter):
     study = submitter("results")
     job = study.submit()
     wait_for(lambda: "RUNNING" in study.status(), 60, "the job to start")

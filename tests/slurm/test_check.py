@@ -1,6 +1,7 @@
 """The check before queueing: what is said of a request that Slurm cannot meet, now or ever."""
 
 import os
+import re
 
 import pytest
 from conftest import fresh_project
@@ -133,7 +134,9 @@ def asked(project, *options, **how):
 
 
 @pytest.mark.parametrize(("request_", "edit", "message"), WRONG.values(), ids=WRONG.keys())
-def test_a_request_that_can_never_be_met(project, request_, edit, message):
+def test_a_request_that_can_never_be_met(project, request, request_, edit, message):
+    if re.search("slurm_account|qos", message):
+        request.getfixturevalue("accounting")
     configure(project, request_, edit)
     check = asked(project, check=False)
     assert check.returncode == 1
@@ -175,7 +178,7 @@ def test_the_groups_of_a_partition(project):
     assert "group not permitted" in check.stdout
 
 
-def test_a_run_checks_before_it_queues_unless_it_is_told_not_to(project):
+def test_a_run_checks_before_it_queues_unless_it_is_told_not_to(accounting, project):
     request_, edit, message = WRONG["no such account"]
     configure(project, request_, edit)
     done = project.slurm_run(check=False)
@@ -207,7 +210,7 @@ def test_check_says_that_all_is_well(project):
     assert "Slurm would take the jobs of all 1 experiments" in said
 
 
-def test_a_job_that_will_wait_forever_is_told(project, tmp_path):
+def test_a_job_that_will_wait_forever_is_told(accounting, project, tmp_path):
     """A QoS whose limit is below the runtime: sbatch accepts the job, and it pends."""
     configure(project, "mem_mb: 1500, runtime: 30")
     name = project.user.pw_name if project.user else "root"

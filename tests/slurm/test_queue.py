@@ -66,7 +66,7 @@ def test_without_accounting_squeue_is_asked(project, accounting):
     assert "resources.csv: no accounting (sacct: error: " in resources
 
 
-def test_a_job_that_a_broken_node_could_not_start_is_released(project):
+def test_a_job_that_a_broken_node_could_not_start_is_released(accounting, project):
     starter = Path("/var/lib/slurm-throwaway/slurmstepd")
     starter.chmod(0o644)
     try:

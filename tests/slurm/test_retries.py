@@ -87,7 +87,7 @@ def test_a_node_that_cannot_start_a_job_is_left_out(slurm, accounting, tmp_path)
     assert "Tell the support of the cluster" in project.printed()
 
 
-def test_slurm_is_asked_rarely(slurm, tmp_path):
+def test_slurm_is_asked_rarely(accounting, tmp_path):
     """By the profile's own values; jobs that wait for a time cost no processor."""
     project = SlurmProject(fresh_project(tmp_path / "project").folder)
     extra = "--signal=TERM@60 --open-mode=append"

@@ -49,7 +49,7 @@ def test_status_and_why_afterwards(study):
     assert "This run is done" in study.show("status", "--why", "cnn/seed1")
 
 
-def test_resources_are_those_of_the_trainings(study):
+def test_resources_are_those_of_the_trainings(accounting, study):
     with (study.results / "resources.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["rule"] == "train"]
     assert {row["experiment"] for row in rows} == set(EXPERIMENTS)
