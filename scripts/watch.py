@@ -74,11 +74,13 @@ def watch(study: Study, interval: float) -> None:
     interrupts: queue.SimpleQueue[int] = queue.SimpleQueue()
     signal.signal(signal.SIGINT, lambda number, _: interrupts.put(number))
     display = Display(study)
-    while display.update():
-        with suppress(queue.Empty):
-            interrupts.get(timeout=interval)
-            break
-    display.close()
+    try:
+        while display.update():
+            with suppress(queue.Empty):
+                interrupts.get(timeout=interval)
+                break
+    finally:
+        display.close()
 
 
 class Display:

@@ -217,11 +217,13 @@ def undisturbed(tmp_path_factory):
     at_once = NETWORK.replace("Slow", "Slow, pause: 0")
     lengths = {2: "brief", 12: "short", 50: "long", 90: "longer"}
     lines = [f"{name}: {{{at_once}, epochs: {epochs}}}" for epochs, name in lengths.items()]
-    project.configure("\n".join([*lines, "large: {model: {name: CNN}, shuffle: true, epochs: 3}"]))
+    lengths[3] = "large"
+    lines.append(f"large: {{{NETWORK.replace('Slow', 'CNN')}, epochs: 3}}")
+    project.configure("\n".join(lines))
     with ThreadPoolExecutor(1) as pool:
         # Beside the tests that will ask for it: they wait for Slurm most of the time.
         run = pool.submit(project.snakemake, config="slurm.yaml", timeout=1800)
-        yield lambda epochs: run.result() and project.outcome(lengths.get(epochs, "large"))
+        yield lambda epochs: run.result() and project.outcome(lengths[epochs])
 
 
 @pytest.fixture
