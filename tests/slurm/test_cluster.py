@@ -108,7 +108,7 @@ def test_only_users_that_are_named_submit_jobs():
     submit = "setpriv --reuid=nobody --clear-groups srun id --user --name"
     refused = cluster("run", "--", "sh", "-c", f"ls {NO_ACCOUNTING}; cd /; {submit}")
     if str(NO_ACCOUNTING) in refused.stdout:
-        pytest.skip("no accounting here, which has the users")
+        pytest.skip("accounting, which knows who may submit jobs, is not available here")
     assert refused.returncode != 0
     assert "Invalid account" in refused.stderr
     done = cluster("run", "--user", "nobody", "--", "sh", "-c", f"cd /; {submit}")

@@ -1,6 +1,6 @@
 """Runs of the workflow that end early, or that should not start: each an interruption of its own.
 
-Some run at once: none disturbs another, and each waits much of its time.
+Several run at once. None disturbs another, and each waits most of its time.
 """
 
 import os
