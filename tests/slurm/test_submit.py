@@ -28,12 +28,16 @@ def driver_of(project) -> str:
     return re.search(r"Driver: Slurm job (\d+)", project.show("status"))[1]
 
 
-def kill(project) -> None:
-    """Kill the driver's process and its Snakemake; scancel would let them end in order."""
+def kill(project, node: bool = False) -> None:
+    """Kill the driver's process and its Snakemake; scancel would let them end in order.
+
+    With its node, what would tell Slurm of its end is killed first.
+    """
     for process in psutil.process_iter(["cwd", "cmdline"]):
         words = process.info["cmdline"] or []
         if process.info["cwd"] == str(project.folder) and "--drive" in words:
-            for each in [*process.children(recursive=True), process]:
+            daemons = [each for each in process.parents() if each.name() == "slurmstepd"]
+            for each in [*(daemons if node else []), *process.children(recursive=True), process]:
                 each.kill()
 
 
@@ -104,10 +108,10 @@ def test_a_lost_node(slurm, project, undisturbed):
     try:
         project.as_root("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1,cpu1")
         assert cluster("stop", "slurmd-gpu1", "--kill").returncode == 0
-        kill(project)
+        kill(project, node=True)
         project.as_root("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=lost")
         on_another = "RUNNING on cpu1"
-        wait_for(lambda: on_another in project.show("status"), 240, "the driver on another node")
+        wait_for(lambda: on_another in project.show("status"), 90, "the driver on another node")
         assert driver_of(project) == driver
         wait_for(lambda: no_driver(project), 300, "the driver to end")
     finally:
