@@ -189,11 +189,14 @@ def counting_wrappers(folder: Path, log: Path, programs) -> Path:
 
 
 def wait_for(condition, seconds=120, what="the condition"):
-    """Wait until a function returns something true, and return that."""
+    """Wait until a function returns something true, and return that.
+
+    `what` says what has been waited for in vain; it may be a function that is asked then.
+    """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = condition()
         if found:
             return found
         time.sleep(0.3)
-    raise AssertionError(f"waited {seconds} s for {what}")
+    raise AssertionError(f"waited {seconds} s for {what() if callable(what) else what}")

@@ -63,7 +63,8 @@ def injected(accounting, undisturbed, tmp_path_factory):
     try:
         strike_the_jobs(project)
         stop_the_daemons(project)
-        assert process.wait(timeout=900) == 0, project.printed()[-6000:]
+        wait_for(lambda: process.poll() is not None, 900, lambda: waiting_for(project))
+        assert process.returncode == 0, project.printed()[-6000:]
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
@@ -106,6 +107,12 @@ def stop_the_daemons(project):
     assert cluster("start", "slurmdbd").returncode == 0
     time.sleep(30)
     assert cluster("start", "slurmctld").returncode == 0
+
+
+def waiting_for(project) -> str:
+    """Say what the workflow waits for, and what it last printed."""
+    queue = project.run("squeue", "--format=%i %k %P %T %M %l %R %N").stdout
+    return f"the end of the workflow\n{queue}\n{project.printed()[-6000:]}"
 
 
 def states(project, fault) -> set[str]:

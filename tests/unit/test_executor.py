@@ -124,6 +124,20 @@ def test_each_state_is_reported_or_waited_for(programs, tmp_path):
     assert growth["4"] == Growth()
 
 
+def test_a_job_that_has_come_back_and_ended_meanwhile_is_not_submitted_again(programs, tmp_path):
+    """Accounting was away: it knows only that the node has failed. The job's files know more."""
+    fake = fake_executor(programs, tmp_path, answer(_1="NODE_FAIL", _2="NODE_FAIL"))
+    fake.made.is_complete = lambda job: False
+    active = jobs(tmp_path, "1", "2")
+    active[0].job.output = [tmp_path / "out"]
+    active[0].aux[polling.BEFORE] = polling.Files.of(active[0].job)
+    (tmp_path / "out").touch()
+    assert check(fake.made, active) == ["1", "2"]  # Slurm may be about to start it again
+    assert check(fake.made, active) == []
+    assert fake.reported == {"1": "success"}
+    assert fake.again == ["2"]
+
+
 def test_what_always_fails_is_not_tried_again(programs, tmp_path):
     fake = fake_executor(programs, tmp_path, answer(_5="FAILED"))
     (info,) = jobs(tmp_path, "5")

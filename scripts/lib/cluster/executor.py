@@ -292,7 +292,10 @@ class StudyExecutor(PluginExecutor):
         given_up = self.queue.look({job: status for job, status in states.items() if status})
         for job in active_jobs:
             status = states[job.external_jobid] or self.status_of_absent(job)
-            if job.external_jobid in given_up:
+            if job.external_jobid in given_up and self.has_succeeded(job):
+                # Slurm had started it again, and accounting does not know of its end yet.
+                self.has_ended(job, Status("COMPLETED", status.node))
+            elif job.external_jobid in given_up:
                 self.give_up(job, status, given_up[job.external_jobid])
             elif not self.has_ended(job, status):
                 yield job
@@ -317,9 +320,12 @@ class StudyExecutor(PluginExecutor):
         self.absent[job.external_jobid] += 1
         if self.query[0] != "squeue" or self.absent[job.external_jobid] < MOST_ABSENT:
             return None
+        return Status("COMPLETED" if self.has_succeeded(job) else FORGOTTEN, "")
+
+    def has_succeeded(self, job: SubmittedJobInfo) -> bool:
+        """Return whether a job has written its files, now or before."""
         before = job.aux.get(polling.BEFORE)
-        succeeded = before and polling.has_succeeded(job.job, before)
-        return Status("COMPLETED" if succeeded or self.is_complete(job.job) else FORGOTTEN, "")
+        return bool(before and polling.has_succeeded(job.job, before)) or self.is_complete(job.job)
 
     def is_complete(self, job) -> bool:
         """Return whether a run's stage is done: a training that is started again writes nothing."""
