@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(workflow.current_basedir, "scripts").resolve()))
 from lib.cluster import executor, summary
 from lib.core import command_line
 from lib.core.errors import UserError
+from lib.forks import start as forks
 from lib.reporting.verdict import verdict_of
 from lib.study import outdated
 from lib.study.config import read_study
@@ -40,7 +41,7 @@ try:
 except UserError as error:
     raise WorkflowError(f"{error}\nThe keys are explained in config/README.md.")
 
-executor.register(STUDY)
+executor.register(STUDY, workflow)
 
 # A job on another node does what it was submitted for. What is to be done is decided once, here.
 OUTDATED = outdated.find(STUDY) if workflow.is_main_process else outdated.Outdated()
@@ -50,6 +51,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/download.smk"
 include: "workflow/rules/prepare.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/choose.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
@@ -59,7 +61,15 @@ rule all:
     default_target: True
     input:
         rules.report.output,
+        # Until a choice is there, no reason of the report's own counts: it waits for the checkpoint.
+        rules.choose.output if STUDY.searches else [],
     localrule: True
+
+
+onstart:
+    # On Slurm, each job that works on many runs has a fork server of its own.
+    if STUDY.runs_per_job > 1 and workflow.local_exec:
+        forks.use_until_exit()
 
 
 onsuccess:

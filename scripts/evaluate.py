@@ -23,8 +23,9 @@ from lib.core.layout import RunFiles
 from lib.core.settings import difference
 from lib.data import prepared, prepared_record
 from lib.training import metrics, process
-from lib.training.accuracy import accuracy_table, prediction_table, write_evaluation
+from lib.training.accuracy import accuracy_table, write_evaluation
 from lib.training.outcome import read_trained
+from lib.training.predictions import prediction_table
 from lib.training.recipe import loss_function
 from lib.training.state import seed_everything
 from lib.training.weights import load_weights

@@ -24,20 +24,14 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 
 from lib.core.files import write_csv, write_text
 from lib.core.layout import Layout
-from lib.reporting import figures, finished_runs, page, tables, verdict
+from lib.reporting import figures, finished_runs, page, search_table, tables, verdict
 
 
 def main() -> None:
     """Run the command line."""
     parser = command_line.parser(__doc__)
     add = parser.add_argument
-    add(
-        "--results",
-        type=Path,
-        default=Path("results"),
-        metavar="DIR",
-        help="the folder that contains runs/ (default: %(default)s)",
-    )
+    command_line.add_results(parser)
     add("--runs", nargs="+", metavar="EXPERIMENT=SEED,SEED", help="the runs (default: all)")
     add("--data", type=Path, required=True, metavar="FILE", help="the prepared dataset of the runs")
     add("--output", type=Path, metavar="DIR", help="the folder to write to (default: RESULTS)")
@@ -45,6 +39,12 @@ def main() -> None:
         "--command",
         metavar="TEXT",
         help="the command that reproduces the report, shown on the page (default: none)",
+    )
+    add(
+        "--search",
+        type=Path,
+        metavar="FILE",
+        help="sweep.csv, for a section on how experiments were chosen (default: none)",
     )
     add(
         "--incomplete",
@@ -70,7 +70,9 @@ def main() -> None:
     experiments = finished_runs.read(
         args.results, names, test_set, args.incomplete or bool(out_of_date), out_of_date
     )
-    write_report(Layout(args.output or args.results), experiments, test_set, args.command)
+    searches = search_table.read(args.search) if args.search else []
+    files = Layout(args.output or args.results)
+    write_report(files, experiments, test_set, args.command, searches)
 
 
 def write_report(
@@ -78,6 +80,7 @@ def write_report(
     experiments: list[finished_runs.Experiment],
     test_set: finished_runs.TestSet,
     command: str | None,
+    searches: list[search_table.SearchTable],
 ) -> None:
     """Write the tables, the figures and the page, and print the verdict.
 
@@ -86,6 +89,7 @@ def write_report(
         experiments: the runs to compare.
         test_set: what they were evaluated on.
         command: the command that reproduces the report, if known.
+        searches: those that have chosen some of the experiments.
     """
     report = [tables.report_row(run) for each in experiments for run in each.runs]
     summary = [tables.summary_row(each) for each in experiments]
@@ -93,7 +97,8 @@ def write_report(
     drawn = figures.draw(
         [each for each in experiments if each.runs], [row for row in summary if row["runs"]]
     )
-    html = page.render(experiments, summary, comparisons, drawn, test_set, command)
+    drawn += [search_table.draw(searches)] if searches else []
+    html = page.render(experiments, summary, comparisons, drawn, test_set, command, searches)
 
     write_csv(files.table("report.csv"), tables.REPORT, report)
     write_csv(files.table("summary.csv"), tables.SUMMARY, summary)

@@ -125,7 +125,8 @@ def explain(study: Study, jobs: list[Job], name: str, configs: Sequence[Path] = 
 def described(job: Job) -> list[str]:
     """Return the lines on one job: how it ended, what it asked for and used."""
     where = f", {job.partition} {job.node}" if job.partition else ""
-    title = f"Slurm job {job.job_id} ({job.rule}{where}): {job.state}"
+    others = f", with {job.runs - 1} others" if job.runs > 1 else ""
+    title = f"Slurm job {job.job_id} ({job.rule}{others}{where}): {job.state}"
     return [title, f"  {job.cause}", *([] if job.state == UNKNOWN else [f"  {used(job)}"])]
 
 

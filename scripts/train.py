@@ -9,6 +9,7 @@ one).
 OUTPUT/model.safetensors   the trained weights
 OUTPUT/history.csv         one row per epoch
 OUTPUT/run.json            settings, versions, machine, seconds: where the numbers come from
+OUTPUT/validation.csv.gz   one row per validation image, if there are any
 OUTPUT/progress.json       how far the training is
 
 On SIGTERM or Ctrl-C it saves a checkpoint into OUTPUT and ends; the same command resumes from
@@ -37,14 +38,15 @@ from lib.core.layout import RunFiles
 from lib.core.settings import DEVICES, LOSSES, PRECISIONS, Settings, loss_output_mismatch
 from lib.data import prepared, prepared_record
 from lib.training import device as devices
-from lib.training import gpu_memory, loop, process
+from lib.training import gpu_memory, loop, metrics, process
 from lib.training.checkpoint import Checkpoints, Stopped
 from lib.training.dry_step import dry_step
 from lib.training.lease import Lease
 from lib.training.outcome import Outcome
+from lib.training.predictions import prediction_table
 from lib.training.progress import Diverged, Progress
 from lib.training.recipe import loss_function
-from lib.training.state import seed_everything
+from lib.training.state import Training, seed_everything
 
 
 def main() -> None:
@@ -122,18 +124,24 @@ def train_and_write(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     print(f"{settings.model['name']}: {parameters:,} parameters, on {device}", flush=True)
 
-    trained = loop.train(
-        model.to(device),
-        training_set.to(device),
-        held_out.to(device),
-        loss_function(settings.loss, len(classes)),
-        settings,
-        checkpoints,
-        Progress(
-            settings, len(training_set), len(held_out), args.log_interval, outcome.files.progress
-        ),
+    held_out, loss = held_out.to(device), loss_function(settings.loss, len(classes))
+    progress = Progress(
+        settings, len(training_set), len(held_out), args.log_interval, outcome.files.progress
     )
+    model, training_set, diverged = model.to(device), training_set.to(device), None
+    try:
+        trained = loop.train(model, training_set, held_out, loss, settings, checkpoints, progress)
+    except Diverged as error:
+        if not args.keep_diverged:
+            raise
+        print(f"{error} (--keep-diverged: its results are written)")
+        trained, diverged = Training(model, None, None), str(error)
 
+    predictions = None
+    if validation and not diverged:  # a search compares them
+        _, output = metrics.evaluate(model, held_out, loss, settings.evaluation_batch_size)
+        kind = models.output_of(settings.model)
+        predictions = prediction_table(output, held_out.labels.cpu(), kind)
     train_seconds = sum(row["train_seconds"] for row in trained.history)
     record = {
         **outcome.identity,
@@ -155,13 +163,14 @@ def train_and_write(
         "end": provenance.now(),
         "seconds": round(time.perf_counter() - clock, 3),
         "train_seconds": train_seconds,
-        "images_per_second": len(training_set) * len(trained.history) / train_seconds,
+        "images_per_second": len(training_set) * len(trained.history) / (train_seconds or 1),
         "peak_memory_mb": provenance.peak_memory_mb(),
         "resumes": trained.resumes,
+        "diverged": diverged,
     }
     checkpoints.ensure_held()
     code_digests.ensure_unchanged(origin["code"], "training")
-    outcome.write(model, trained.history, record)
+    outcome.write(model, trained.history, record, predictions)
 
 
 def read_arguments() -> tuple[Settings, argparse.Namespace]:
@@ -251,6 +260,12 @@ def read_arguments() -> tuple[Settings, argparse.Namespace]:
         type=command_line.at_least(1, 1024),
         default=1,
         help="CPU threads (default: %(default)s)",
+    )
+    add(
+        "--keep-diverged",
+        action="store_true",
+        help="write the results of a training that diverges, too, for a search, in which others "
+        "are better (default: it is an error)",
     )
     add(
         "--log-interval",

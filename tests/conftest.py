@@ -17,6 +17,14 @@ from cluster import namespaces
 
 ROOT = Path(__file__).parents[1]
 SMALL_CONFIG = "tests/data/config.yaml"
+# Where the small data set is, and its results: how the config of a study of it begins.
+SMALL_STUDY = """
+results_dir: results/small
+dataset: MNIST-small
+datasets_file: tests/data/datasets.yaml
+data_dir: results/small/data
+mirrors: [tests/data]
+"""
 # Where `slurm up` says why its cluster has no accounting, on a release of Debian that cannot.
 NO_ACCOUNTING = Path("/var/lib/slurm-throwaway/no-accounting")
 IN_CI = os.environ.get("CI") == "true"
@@ -105,7 +113,12 @@ class Project:
     def planned(self, *arguments, **options) -> set[str]:
         """Return the jobs that a dry run names, as `train mlp 1` or `report`."""
         output = self.snakemake("-n", *arguments, **options).stdout
-        words = {"Download": "download", "Prepare": "prepare", "Report": "report"}
+        words = {
+            "Download": "download",
+            "Prepare": "prepare",
+            "Report": "report",
+            "Choose": "choose",
+        }
         jobs = set()
         for message in re.findall(r"^Job \d+: (.+)$", output, flags=re.MULTILINE):
             run = re.match(r"(Train|Evaluate) (\S+), seed (\d+)", message)

@@ -103,6 +103,11 @@ class SlurmProject(Project):
     def printed(self) -> str:
         return (self.folder / "snakemake.log").read_text()
 
+    def waiting_for(self) -> str:
+        """Say what the workflow waits for, and what it last printed."""
+        queue = self.run("squeue", "--format=%i %k %P %T %M %l %R %N").stdout
+        return f"the end of the workflow\n{queue}\n{self.printed()[-6000:]}"
+
     def configure(self, experiments: str, **keys) -> None:
         """Write the config `slurm.yaml` of the small data set."""
         lines = [
@@ -155,9 +160,27 @@ class SlurmProject(Project):
         comment = f"rule_{rule}_wildcards_{experiment}_1"
         return [row[0] for row in rows if row[1:] == [comment, str(self.folder)]]
 
+    def pack_ids(self) -> list[str]:
+        """Return the ids of the Slurm jobs of many runs that wait or run."""
+        output = self.run("squeue", "--noheader", "--format=%i|%k|%Z").stdout
+        rows = [line.split("|") for line in output.splitlines()]
+        return [row[0] for row in rows if " the first" in row[1] and row[2] == str(self.folder)]
+
+    def pack_trained(self, experiment: str, seeds) -> str:
+        """Wait until each run of a pack has saved a checkpoint; return the job that trains them."""
+        for seed in seeds:
+            checkpoint = self.run_folder(experiment, seed) / "checkpoint.safetensors"
+            wait_for(checkpoint.exists, 240, f"the first checkpoint of {experiment}, seed {seed}")
+        (job,) = self.pack_ids()
+        return job
+
     def node(self, experiment: str) -> str:
         """Return the node on which an experiment trains."""
         (job,) = self.job_ids(experiment)
+        return self.node_of(job)
+
+    def node_of(self, job: str) -> str:
+        """Return the node of a job."""
         return self.run("squeue", "--noheader", f"--job={job}", "--format=%N").stdout.strip()
 
     def accounting(self, fields: str, *options) -> list[list[str]]:

@@ -3,8 +3,8 @@
     make bench          all of it, under an hour on two cores; make bench-quick: some minutes
 
 Each ratio is the median over pairs, plain script then ours, with the smallest and the largest. It
-writes results/bench.csv and prints it as a table. The part `slurm` starts the throw-away
-cluster, so it needs root on Debian or Ubuntu; `gpu` needs a GPU. What is not available is skipped
+writes results/bench.csv and prints it as a table. The parts `slurm` and `runs` start the throw-away
+cluster, so they need root on Debian or Ubuntu; `gpu` needs a GPU. What is not available is skipped
 with a line that says so.
 """
 
@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "scripts")]
 
 import gpu_part  # noqa: E402
+import runs_part  # noqa: E402
 import slurm_part  # noqa: E402
 from conftest import BIN  # noqa: E402
 from measure import DATA_DIR, PREPARED, Usage, history_of, in_process, measured  # noqa: E402
@@ -266,10 +267,18 @@ def slurm(table, quick):
     slurm_part.run(table, quick)
 
 
+def runs(table, quick):
+    """Measure a thousand runs that share Slurm jobs."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        print("runs: skipped, it needs root on Debian or Ubuntu", flush=True)
+        return
+    runs_part.run(table, quick)
+
+
 PARTS = {
     "one_core": partial(cores, part="one core", threads=1),
     "two_cores": partial(cores, part="two cores", threads=2),
-} | {part.__name__: part for part in (floor, tricks, slurm, growth, gpu)}
+} | {part.__name__: part for part in (floor, tricks, slurm, runs, growth, gpu)}
 
 
 def machine() -> str:

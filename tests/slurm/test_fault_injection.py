@@ -30,6 +30,9 @@ FAULTS = {
 # The CNN needs more memory than it asks for; all others train the same network.
 EPOCHS = dict.fromkeys(FAULTS, 12) | {"time": 90, "lost": 50, "memory": 3}
 CNN = NETWORK.replace("Slow", "CNN")
+# Jobs that train two runs each, with the faults of the experiment of that name.
+PACKS = {"preempted": "PREEMPTED", "lost": "NODE_FAIL"}
+SEEDS, PACK_EPOCHS = (1, 2), 50
 # By its runtime a job comes to a partition: `spare`, whose jobs Slurm cancels for good when others
 # want the node, or the node of `gpu`, which is lost.
 PARTITIONS = """
@@ -41,10 +44,9 @@ partitions:
 
 
 @pytest.fixture(scope="module")
-def injected(accounting, undisturbed, tmp_path_factory):
-    """The project after all faults."""
-    project = SlurmProject(fresh_project(tmp_path_factory.mktemp("faults") / "project").folder)
-    (project.folder / "profiles/slurm/partitions.yaml").write_text(PARTITIONS)
+def all_injected(accounting, undisturbed, tmp_path_factory):
+    """The project after all faults, and the projects of the packs, by fault."""
+    project = new_project(tmp_path_factory.mktemp("faults") / "project")
     limits = dict.fromkeys(FAULTS, LIMITS) | {
         "bumped": "mem_mb: 1600, runtime: 100",
         "lost": "mem_mb: 1600, runtime: 700",
@@ -58,24 +60,48 @@ def injected(accounting, undisturbed, tmp_path_factory):
             for fault in FAULTS
         )
     )
+    packs = {}
+    for fault in PACKS:
+        packs[fault] = new_project(tmp_path_factory.mktemp(f"packs-{fault}") / "project")
+        less = limits[fault].replace("1600", "700")  # each run; what they share comes to it
+        packs[fault].configure(
+            f"{fault}: {{{NETWORK}, epochs: {PACK_EPOCHS}, {less}}}",
+            **{"seeds": list(SEEDS), "runs_per_job": 2, "cpus_per_job": 2},
+        )
     # On a slow machine the job that runs out of time does so more often than it is retried.
-    process = project.start("--retries", "6")
+    every = {project: project.start("--retries", "6")}
+    every |= {pack: pack.start() for pack in packs.values()}
     try:
-        strike_the_jobs(project)
-        stop_the_daemons(project)
-        wait_for(lambda: process.poll() is not None, 900, lambda: waiting_for(project))
-        assert process.returncode == 0, project.printed()[-6000:]
+        strike_the_jobs(project, packs)
+        stop_the_daemons(project, packs)
+        for each, process in every.items():
+            wait_for(lambda process=process: process.poll() is not None, 900, each.waiting_for)
+            assert process.returncode == 0, each.printed()[-6000:]
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait(60)
+        for process in every.values():
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+                process.wait(60)
         assert cluster("start", "slurmd-gpu1").returncode == 0
         # Where it has not come back of itself.
         project.as_root("scontrol", "update", "NodeName=gpu1", "State=RESUME", check=False)
+    return project, packs
+
+
+@pytest.fixture(scope="module")
+def injected(all_injected):
+    """The project after all faults."""
+    return all_injected[0]
+
+
+def new_project(folder) -> SlurmProject:
+    """Return a copy of the project with the partitions of these tests."""
+    project = SlurmProject(fresh_project(folder).folder)
+    (project.folder / "profiles/slurm/partitions.yaml").write_text(PARTITIONS)
     return project
 
 
-def strike_the_jobs(project):
+def strike_the_jobs(project, packs):
     """Inject the fault of each job once it has saved a checkpoint."""
     job = project.trained("cancelled")
     project.run("scancel", job)
@@ -84,35 +110,32 @@ def strike_the_jobs(project):
     job = project.trained("requeued")
     project.run("scontrol", "requeue", job)
     wait_for(lambda: killed not in project.job_ids("killed"), 60, "the killed job to end")
-    for fault in ("preempted", "bumped"):
-        project.trained(fault)
-    for node in {project.node("preempted"), project.node("bumped")}:
+    jobs = [project.trained(fault) for fault in ("preempted", "bumped")]
+    jobs.append(packs["preempted"].pack_trained("preempted", SEEDS))
+    for node in {project.node_of(job) for job in jobs}:
         urgent = ("--wait", "--partition=urgent", f"--nodelist={node}", "--exclusive", "--time=1")
         project.as_root("sbatch", *urgent, "--output=/dev/null", "--wrap", "sleep 1", cwd="/")
     project.trained("lost")
+    packs["lost"].pack_trained("lost", SEEDS)
 
 
-def stop_the_daemons(project):
+def stop_the_daemons(project, packs):
     """Lose a node; stop slurmdbd for 30 s, then slurmctld too, then slurmctld alone."""
     assert project.trains("lost")
-    # The job on the node lives on, and Slurm shall start it again elsewhere.
+    # The jobs on the node live on, and Slurm shall start them again elsewhere.
     project.as_root("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1,cpu1")
     assert cluster("stop", "slurmd-gpu1", "--kill").returncode == 0
     project.as_root("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=lost")
     assert cluster("stop", "slurmdbd").returncode == 0
     time.sleep(30)
-    wait_for(lambda: project.node("lost") == "cpu1", 60, "the job of the lost node to start again")
+    for jobs in (lambda: project.job_ids("lost"), packs["lost"].pack_ids):
+        again = lambda jobs=jobs: [project.node_of(job) for job in jobs()] == ["cpu1"]  # noqa: E731
+        wait_for(again, 60, "the jobs of the lost node to start again")
     assert cluster("stop", "slurmctld").returncode == 0
     time.sleep(30)
     assert cluster("start", "slurmdbd").returncode == 0
     time.sleep(30)
     assert cluster("start", "slurmctld").returncode == 0
-
-
-def waiting_for(project) -> str:
-    """Say what the workflow waits for, and what it last printed."""
-    queue = project.run("squeue", "--format=%i %k %P %T %M %l %R %N").stdout
-    return f"the end of the workflow\n{queue}\n{project.printed()[-6000:]}"
 
 
 def states(project, fault) -> set[str]:
@@ -137,6 +160,20 @@ def test_it_resumed_from_its_checkpoint(injected, fault):
     log = injected.train_log(fault)
     assert "resuming at epoch " in log
     assert log.count("Train Epoch: 1 [0/2000") == 1  # never from zero, and nothing is lost of it
+
+
+@pytest.mark.parametrize("fault", PACKS)
+def test_the_runs_of_a_pack_met_its_fault_too(all_injected, undisturbed, fault):
+    pack = all_injected[1][fault]
+    rows = pack.accounting("State", "--duplicates")
+    seen = {state.split()[0] for comment, state in rows if " the first" in comment}
+    assert PACKS[fault] in seen
+    assert pack.outcome(fault) == undisturbed(PACK_EPOCHS)
+    for seed in SEEDS:
+        assert pack.record(fault, seed)["resumes"] == (1 if fault == "preempted" else 0)
+        log = (pack.results / "logs" / f"train-{fault}-seed{seed}.log").read_text()
+        assert log.count("Train Epoch: 1 [0/2000") == 1
+        assert (pack.run_folder(fault, seed) / "evaluation.json").exists()
 
 
 def test_the_lost_node_had_no_second_writer(injected):

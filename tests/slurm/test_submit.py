@@ -66,7 +66,7 @@ def test_cancel_and_kill(slurm, project, undisturbed):
     wait_for(lambda: no_driver(project), 60, "the driver to be gone")
     assert project.job_ids("short") == [left]
     assert "was killed" in project.show("submit")
-    (again,) = wait_for(lambda: project.job_ids("short"), 60, "the next driver's job")
+    (again,) = wait_for(lambda: project.job_ids("short"), 180, "the next driver's job")
     assert again != left
     assert "RUNNING on cpu" in project.show("status")
     said = project.show("cancel")

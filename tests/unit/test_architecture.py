@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "training": {"core", "data", "training"},
     "reporting": {"core", "reporting"},
     "study": {"core", "data", "study"},
-    "cluster": {"core", "data", "study", "cluster"},
+    "forks": {"core", "forks"},
+    "cluster": {"core", "data", "forks", "study", "cluster"},
 }
 COMMANDS = {path.stem for path in SCRIPTS.glob("*.py")}
 

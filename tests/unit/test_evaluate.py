@@ -14,7 +14,8 @@ from own_models import net
 from safetensors.torch import load_file
 
 from lib.data import prepared
-from lib.training.accuracy import accuracy_table, prediction_table
+from lib.training.accuracy import accuracy_table
+from lib.training.predictions import prediction_table
 
 
 def run(folder, data, check=True):

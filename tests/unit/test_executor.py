@@ -47,7 +47,8 @@ def test_the_versions_are_those_that_are_pinned():
 def test_it_is_what_the_name_slurm_stands_for(monkeypatch):
     registered = ExecutorPluginRegistry().get_plugin("slurm")
     monkeypatch.setattr(registered, "executor", plugin.Executor)
-    executor.register(study="a study")
+    limits = SimpleNamespace(get=lambda name: SimpleNamespace(value=None))
+    executor.register("a study", SimpleNamespace(global_resources=limits))
     assert registered.executor is StudyExecutor
     assert issubclass(StudyExecutor, plugin.Executor)
 
@@ -60,6 +61,8 @@ def fake_executor(programs, tmp_path, sacct, **settings):
     made.workflow = SimpleNamespace(executor_settings=SimpleNamespace(**defaults | settings))
     made.logger, made.query, made.failed_queries = logging.getLogger("test"), ["sacct"], 0
     made.bad_nodes, made.absent, made.told = BadNodes(), Counter(), set()
+    made.study, made.returned, made.evaluated = SimpleNamespace(runs_per_job=1), [], set()
+    made.dag = None
     made.queue = QueueWatch("a-run", made.bad_nodes, made.logger)
     made.attempts, made.polling = defaultdict(executor.Attempts), Polling(0)
     made.room, made.canceled = threading.Event(), threading.Event()

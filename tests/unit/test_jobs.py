@@ -54,8 +54,25 @@ def test_submissions_are_remembered_by_experiment_and_seed(tmp_path):
         jobs.record_submission(files, str(7 + number), "a-run", job)
     rows = jobs._submissions(files)
     assert list(rows) == ["7", "8"]
-    assert (rows["7"]["experiment"], rows["7"]["seed"]) == ("my,mlp", "12")
-    assert rows["8"]["slurm_job_name"] == "a-run"
+    assert (rows["7"][0]["experiment"], rows["7"][0]["seed"]) == ("my,mlp", "12")
+    assert rows["8"][0]["slurm_job_name"] == "a-run"
+
+
+def test_the_runs_of_a_pack_are_jobs_with_the_same_number(tmp_path, programs):
+    files = Layout(tmp_path)
+    for seed in "12":
+        job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": seed})
+        jobs.record_submission(files, "7", "a-run", job)
+    programs(
+        sacct="echo '7|COMPLETED|0:0|cpu|n1|2026-01-01T00:00:00|2026-01-01T00:00:10|60|30|2|2|"
+        "2000M|00:50||None'",
+        squeue="",
+    )
+    found = jobs.jobs(files)
+    assert [(job.experiment, job.seed, job.job_id, job.runs) for job in found] == [
+        ("cnn", 1, "7", 2),
+        ("cnn", 2, "7", 2),
+    ]
 
 
 def test_a_row_that_is_cut_off_is_left_out(tmp_path):
@@ -130,7 +147,7 @@ WHOLE_NODES_QUEUE = """\
 """
 PENDING = "2|PENDING|cpu||2026-11-26T00:43:29|N/A|0:00|15:00|1|1|3G|JobHeldUser\n"
 SUBMITTED = {
-    number: {"slurm_job_id": number, "rule": "train", "experiment": "cnn", "seed": "1"}
+    number: [{"slurm_job_id": number, "rule": "train", "experiment": "cnn", "seed": "1"}]
     for number in ("1", "2")
 }
 

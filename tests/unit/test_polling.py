@@ -23,7 +23,8 @@ def job(tmp_path):
     (tmp_path / "out").write_text("old")
     (tmp_path / "log").write_text("exit status 137\n")
     made = SimpleNamespace(output=[tmp_path / "out"], log=[tmp_path / "log"])
-    return SimpleNamespace(job=made, aux={polling.BEFORE: Files.of(made)}, folder=tmp_path)
+    aux = {polling.BEFORE: Files.of(made)}
+    return SimpleNamespace(job=made, external_jobid="7", aux=aux, folder=tmp_path)
 
 
 def asked_at(clock, job, seconds, act=lambda second: None):

@@ -9,11 +9,15 @@ import pytest
 from conftest import BIN, ROOT, fresh_project
 from PIL import Image, ImageDraw
 
+from lib.core import strict_yaml
+from lib.study.config import read_study
+
 # In this order their commands are run, in one folder.
 DOCUMENTS = (
     "README.md",
     "config/README.md",
     "docs/cluster.md",
+    "docs/search.md",
     "docs/report.md",
     "docs/statistics.md",
     "docs/performance.md",
@@ -77,6 +81,7 @@ def project(tmp_path_factory):
     small = "\n".join(entry.replace("MNIST-small:", f"{name}:") for name in names)
     (project.folder / "config/datasets.yaml").write_text(small)
     project.edit("config/config.yaml", "mirrors: []", "mirrors: [tests/data]")
+    project.edit("config/examples/search.yaml", "validation_size: 10000", "validation_size: 500")
     (project.folder / ".venv").symlink_to(BIN.parent)
     drawing = Image.new("L", (100, 100), "white")
     ImageDraw.Draw(drawing).line([(50, 10), (50, 90)], fill="black", width=9)
@@ -109,8 +114,7 @@ def outputs(project):
             first, _, rest = block.partition("\n")
             if language == "python":
                 (project.folder / first.removeprefix("# ")).write_text(rest)
-            elif language == "yaml":
-                assert first == "# config/config.yaml, under experiments"
+            elif first == "# config/config.yaml, under experiments":
                 add_entries(project, rest)
             elif language == "sh":
                 for command in filter(is_run, block_commands(block)):
@@ -192,6 +196,24 @@ def test_python_blocks_are_whole_files():
     for block in blocks("python"):
         assert block.startswith("# scripts/models/")
         compile(textwrap.dedent(block), "README.md", "exec")
+
+
+def test_each_config_shown_is_one(project):
+    """Or a part of one: of the example file that it names, or of the experiments, run above."""
+    others = {}
+    for text in TEXT.values():
+        for language, block in FENCED.findall(text):
+            first = block.partition("\n")[0].removeprefix("# ")
+            if language == "yaml" and first != "config/config.yaml, under experiments":
+                others[first] = block
+    example = strict_yaml.load(ROOT / "config/examples/search.yaml")["experiments"]["mlp"]
+    shown = strict_yaml.parse(others.pop("config/examples/search.yaml"))["experiments"]["mlp"]
+    assert shown["sweep"].items() <= example["sweep"].items()
+    (searches,) = others.values()
+    path = project.folder / "searches.yaml"
+    path.write_text(searches)
+    points = [point.search for point in read_study([path], {}).experiments.values()]
+    assert (points.count("mlp"), points.count("cnn")) == (6, 50)
 
 
 def test_the_output_shown_has_the_form_of_the_real_one(outputs):

@@ -7,21 +7,15 @@ import statistics
 
 import pandas as pd
 import pytest
-from conftest import fresh_project
+from conftest import SMALL_STUDY, fresh_project
 from scipy import special
 
-CONFIG = """
-results_dir: results/small
-dataset: MNIST-small
-datasets_file: tests/data/datasets.yaml
-data_dir: results/small/data
-mirrors: [tests/data]
-seeds: [1, 2, 3, 4, 5]
-training: {epochs: 1}
+CONFIG = f"""{SMALL_STUDY}seeds: [1, 2, 3, 4, 5]
+training: {{epochs: 1}}
 experiments:
-  mlp: {model: {name: MLP}}
-  narrow: {model: {name: MLP, hidden: 64}}
-  again: {model: {name: MLP}, seeds: [6, 7, 8, 9, 10]}
+  mlp: {{model: {{name: MLP}}}}
+  narrow: {{model: {{name: MLP, hidden: 64}}}}
+  again: {{model: {{name: MLP}}, seeds: [6, 7, 8, 9, 10]}}
 """
 
 

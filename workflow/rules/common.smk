@@ -8,18 +8,14 @@ from datetime import datetime
 from pathlib import Path
 
 from lib.core import code_digests
-from lib.core.layout import FIGURES, REPORT_TABLES
+from lib.core.layout import FIGURES, REPORT_TABLES, SEARCH_TABLE
 from lib.data import catalog
+from lib.forks.start import SHELL_PREFIX
 from lib.reporting.verdict import reports_on
+from lib.study import choice, forecast
 from lib.study.job_requests import job_request
 
-# The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
-# `set` is Snakemake's own prefix, which this one replaces: without it, a command that fails and is
-# piped into tee would count as a success.
-shell.prefix(
-    f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
-    ". workflow/log_to.sh; "
-)
+shell.prefix(SHELL_PREFIX)
 
 FILES = STUDY.layout
 
@@ -28,12 +24,16 @@ FILES = STUDY.layout
 NOW = Path(".snakemake", "out-of-date")
 # A report of other runs, or one that was made while runs were missing, or from files that are not
 # there any more.
-OLD_REPORT = workflow.is_main_process and (OUTDATED.incomplete or not reports_on(FILES, STUDY.runs))
+OLD_REPORT = workflow.is_main_process and (
+    OUTDATED.incomplete or not reports_on(FILES, STUDY.evaluated_runs)
+)
 if workflow.is_main_process and (OUTDATED or OLD_REPORT or not NOW.exists()):
     NOW.parent.mkdir(exist_ok=True)
     NOW.write_text(datetime.now().isoformat())
 for line in OUTDATED.lines():
     logger.info(f"Out of date: {line}")
+for line in forecast.lines(STUDY) if workflow.is_main_process else ():
+    logger.info(line)
 
 # Where a job that fails had no earlier output to keep, there is none to bring back.
 logger.addFilter(lambda record: not str(record.msg).startswith("Cannot restore "))
@@ -53,9 +53,22 @@ PREPARED_RECORD = FILES.prepared_record(STUDY.dataset).as_posix()
 CONTENT = json.dumps(catalog.content_of(STUDY.dataset_entry), sort_keys=True)
 
 
-def outputs_of_all_runs(stage):
-    """Return the files that a stage writes, for all runs."""
-    return [path for run in STUDY.runs for path in FILES.outputs(stage, *run)]
+def outputs_of(stage, runs):
+    """Return the files that a stage writes, for some runs."""
+    return [path for run in runs for path in FILES.outputs(stage, *run)]
+
+
+def searched(run):
+    """Return whether a run is a search's: of one of its points, or of what it trains again."""
+    return run[0] in STUDY.searches or STUDY.experiments[run[0]].search is not None
+
+
+def decided():
+    """Return the study with what its searches have chosen, once they have: before, wait for it."""
+    if not STUDY.searches:
+        return STUDY
+    checkpoints.choose.get()
+    return STUDY.with_choice(choice.read(STUDY))
 
 
 @functools.cache
@@ -90,6 +103,9 @@ def data_and_reason(wildcards, stage):
     reason = OUTDATED.train.get(run)
     if stage == "evaluate":
         reason = reason or OUTDATED.evaluate.get(run)
+    if run[0] in STUDY.searches:  # it is trained again, with what has been chosen since
+        stage_left, reason = outdated.RunCheck(decided()).problem(*run) or (None, None)
+        reason = reason if stage_left in ("train", stage) else None
     done = not reason and FILES.run(*run).is_complete(stage)
     return [ancient(PREPARED_RECORD) if done else PREPARED_RECORD, again(reason)]
 
@@ -101,7 +117,8 @@ def run_of(wildcards):
 
 def experiment_of(wildcards):
     """Return the experiment of a job."""
-    return STUDY.experiments[wildcards.experiment]
+    study = decided() if wildcards.experiment in STUDY.searches else STUDY
+    return study.experiments[wildcards.experiment]
 
 
 def request_of(wildcards):

@@ -7,9 +7,11 @@ rule report:
     input:
         again(OLD_REPORT),
         # Written after all other files of a run, which change only with them.
-        runs=outputs_of_all_runs("evaluate"),
+        runs=outputs_of("evaluate", [run for run in STUDY.evaluated_runs if not searched(run)]),
+        chosen=lambda wildcards: outputs_of("evaluate", filter(searched, decided().evaluated_runs)),
         record=PREPARED_RECORD,
         data=ancient(PREPARED),
+        search=FILES.table(SEARCH_TABLE).as_posix() if STUDY.searches else [],
     output:
         [FILES.table(name).as_posix() for name in REPORT_TABLES],
         FILES.page.as_posix(),
@@ -20,7 +22,7 @@ rule report:
                 category="Figures",
                 labels={"figure": name},
             )
-            for name in FIGURES
+            for name in [*FIGURES, *(["search"] if STUDY.searches else [])]
         ],
     log:
         FILES.log("report").as_posix(),
@@ -29,11 +31,13 @@ rule report:
         code=code_of("scripts/report.py"),
         templates=digest_of(*TEMPLATES),
         results=subpath(output[0], parent=True),
-        runs=STUDY.report_options,
+        runs=lambda wildcards: decided().report_options,
+        search=lambda wildcards, input: ["--search", input.search] if input.search else [],
         # A function of `output` is not recorded: another command line does not report again.
         command=lambda wildcards, output: shlex.join(["snakemake", *sys.argv[1:]]),
     message:
         "Report on {params.results}"
     shell:
         "python scripts/report.py --results {params.results:q} --data {input.data:q}"
-        " --command={params.command:q} --runs {params.runs:q} > {log:q} 2>&1"
+        " --command={params.command:q} --runs {params.runs:q}"
+        " {params.search:q} > {log:q} 2>&1"

@@ -5,6 +5,7 @@ one that has diverged, and one whose node lacks the environment. So the logs are
 begin that of a job with its number, and end it with its exit status.
 """
 
+import dataclasses
 import os
 import re
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from lib.core.errors import NodeError
 
 TAIL = 20_000  # bytes of a log that are read
 LAST_LINES = 5
+KILLED = (128 + 9, 128 + 15)  # exit statuses of what Slurm, or somebody, has ended
 NOTICE = 90.0  # seconds before the time limit from which on Slurm may ask a training to end
 
 BEGAN = re.compile(r"^(\S+) on (\S+), Slurm job (\S+)$", re.MULTILINE)
@@ -100,6 +102,19 @@ def cause_of(end: End) -> Cause:
     if end.state == "DEADLINE":
         return Cause.ALWAYS
     return {1: Cause.ALWAYS, NodeError.status: Cause.NODE}.get(end.exit_status, Cause.UNKNOWN)
+
+
+def cause_in_pack(end: End) -> Cause:
+    """Return why a run has ended without success that was one of many in its Slurm job.
+
+    Such a job fails where another run fails. If this one has failed of itself, its own log says
+    why. If it was killed, or never began, the cause is what has ended the Slurm job, if anything
+    has: the log of that says so.
+    """
+    if end.exit_status not in (None, *KILLED):
+        return cause_of(dataclasses.replace(end, state="FAILED", slurm_log=None))
+    cause = cause_of(dataclasses.replace(end, log=end.slurm_log))
+    return Cause.UNKNOWN if cause is Cause.ALWAYS else cause
 
 
 def _could_not_begin(end: End, said: str) -> bool:

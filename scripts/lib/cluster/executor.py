@@ -2,6 +2,7 @@
 
 What this subclass does differently from the plugin:
 
+- Where the config says so, many runs are one Slurm job: see `packs`.
 - Before the first job, Slurm is asked whether it would take each kind of job: see `preflight`.
 - Slurm is asked rarely, and soon after a job's own files say that it has ended: see `polling`.
 - What follows the end of a job depends on why it has ended (see `causes`): more memory or more
@@ -24,14 +25,15 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from snakemake_interface_common.exceptions import WorkflowError
 
-from lib.cluster import causes, jobs, polling, preflight, slurm
+from lib.cluster import causes, jobs, packs, polling, preflight, slurm
 from lib.cluster.bad_nodes import BadNodes
 from lib.cluster.causes import Cause
 from lib.cluster.polling import Polling, Status
@@ -87,6 +89,8 @@ FAILED = (
     "BOOT_FAIL CANCELLED DEADLINE ERROR FAILED OUT_OF_MEMORY REVOKED TIMEOUT FORGOTTEN"
 ).split()
 FORGOTTEN = "FORGOTTEN"  # of a job that squeue does not know any more, and that left no results
+# Of a job in a pack: what its Slurm job asks for, and the run's evaluation, which that does, too.
+PACK, EVALUATION = "pack", "evaluation"
 MOST_AGAIN = 10  # submissions of a job that do not count as retries
 MOST_NODES = 3  # nodes on which a job is tried that could not run on others
 MOST_ABSENT = 2  # answers of squeue without a job, until it is taken to have ended
@@ -96,7 +100,7 @@ SUBMISSION_INTERVAL = 30.0  # seconds between tries while the queue is full
 AWAY_INTERVAL = 5.0  # seconds between tries while slurmctld is away
 
 
-def register(study: Study) -> None:
+def register(study: Study, workflow) -> None:
     """Let runs on Slurm use this executor, under the plugin's own name.
 
     Snakemake makes the executor after it has read the Snakefile, from the class that the registry
@@ -104,6 +108,11 @@ def register(study: Study) -> None:
     """
     StudyExecutor.study = study
     ExecutorPluginRegistry().get_plugin("slurm").executor = StudyExecutor
+    # `jobs` and `resources` in a profile count Slurm jobs and their GPUs, and Snakemake runs.
+    most = workflow.global_resources
+    for name in ("_nodes", "gpu") if most.get("_nodes").value else ():
+        if most.get(name).value:
+            most[name] = most.get(name).value * study.runs_per_job
 
 
 @dataclass
@@ -143,15 +152,17 @@ class StudyExecutor(PluginExecutor):
         if not settings.logdir:
             self.slurm_logdir = self.study.layout.slurm_logs.resolve()
         self.sbatch = sbatch.Sbatch(settings, self._partitions or [], self.workflow.workdir_init)
+        self.told: set[str] = set()
+        self.attempts: dict[object, Attempts] = defaultdict(Attempts)
+        self.evaluated: set = set()  # evaluations that were done right after their training
+        self.returned: list = []  # jobs of packs that are to be submitted again
         self.check()
         self.bad_nodes = BadNodes()
-        self.attempts: dict[object, Attempts] = defaultdict(Attempts)
         self.query = polling.choose(settings.status_command, self.run_uuid, self.logger)
         self.failed_queries, self.absent = 0, Counter()
         self.polling = Polling(1 / self.max_status_checks_per_second)
         self.queue = QueueWatch(self.run_uuid, self.bad_nodes, self.logger)
         self.canceled, self.room = threading.Event(), threading.Event()
-        self.told: set[str] = set()
 
     def check(self) -> None:
         """Ask Slurm whether it would take the jobs that are to run, unless the config says not to.
@@ -164,6 +175,9 @@ class StudyExecutor(PluginExecutor):
         if self.study.check is False:
             return
         planned = [job for job in self.dag.needrun_jobs() if not job.is_local]
+        if self.study.runs_per_job > 1:
+            first = [job for job in planned if job.name == "train"] or planned
+            planned = [self.within_limits(pack) for pack in self.packs_of(first)]
         profile = preflight.Profile.of(self.workflow.executor_settings)
         if self.study.check == "print":
             kinds, problems = preflight.lines_of(planned, self.sbatch, profile)
@@ -193,33 +207,100 @@ class StudyExecutor(PluginExecutor):
 
     # --- submitting
 
+    def run_jobs(self, jobs: list) -> None:
+        """Submit jobs that are ready: each as one Slurm job, or many as one."""
+        if self.study.runs_per_job == 1:
+            super().run_jobs(jobs)
+            return
+        super().run_jobs([])  # which notes in which loop of events it is called
+        done = [job for job in jobs if job in self.evaluated]
+        self.evaluated.difference_update(done)
+        for job in done:  # right after its training, by the same Slurm job
+            self.report_job_success(SubmittedJobInfo(job))
+        for pack in self.packs_of(job for job in jobs if job not in done):
+            for job in pack.jobs:
+                self.run_job_pre(job)
+            self._job_submission_executor.submit(self.run_pack, pack)
+
+    def packs_of(self, some: Iterable) -> list[packs.Pack]:
+        """Return the packs of jobs."""
+        return packs.make(self.study, some, lambda job: self.attempts[job].growth, self.dag)
+
     def run_job(self, job) -> None:
         """Submit a job; wait while Slurm takes none. After Ctrl-C, submit none."""
-        attempts, (rule, wildcards) = self.attempts[job], sbatch.rule_and_wildcards(job)
-        log = self.slurm_logdir / rule / wildcards / "%j.log"
+        rule, wildcards = sbatch.rule_and_wildcards(job)
         comment = f"{rule}_wildcards_{wildcards}" if wildcards else rule
+        self.send(
+            {job: {}}, job, Path(rule, wildcards), comment, lambda log: self.format_job_exec(job)
+        )
+
+    def run_pack(self, pack: packs.Pack) -> None:
+        """Submit the jobs of a pack as one Slurm job, as `run_job` submits one."""
+        comment = f"{packs.number_of_runs(pack.jobs)}, {packs.name_of(pack.jobs[0])} the first"
+        request = self.within_limits(pack)
+        asked = sbatch.resources(request, self.attempts[pack.jobs[0]].growth)
+        jobs = {job: {PACK: asked, EVALUATION: pack.evaluations.get(job)} for job in pack.jobs}
+        self.send(jobs, request, Path("packs"), comment, pack.script)
+
+    def within_limits(self, pack: packs.Pack) -> sbatch.Request:
+        """Return what a pack asks for, with no more time than a partition gives."""
+        request = pack.request()
+        asked, least = request.resources.get("runtime") or 0, pack.longest
+        most = self.sbatch.most_minutes(request)
+        if least <= most < asked:
+            request.resources["runtime"] = most
+            self.tell(
+                f"{len(pack.jobs)} runs in one job need up to {asked} minutes, and no partition "
+                f"gives more than {most}: what is not done by then is submitted again"
+            )
+        return request
+
+    def send(
+        self,
+        known: Mapping[object, dict],
+        request,
+        folder: Path,
+        comment: str,
+        script: Callable[[Path], str],
+    ) -> None:
+        """Submit one Slurm job.
+
+        Args:
+            known: the jobs of Snakemake's that it does, and what is to be known of each of them
+                when it ends.
+            request: what it asks for, as a job of Snakemake's.
+            folder: for Slurm's own log, in that of such logs.
+            comment: of the Slurm job.
+            script: returns what it does, given that log.
+        """
+        jobs = list(known)
+        log = self.slurm_logdir / folder / "%j.log"
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
-            line = self.line(job, name=self.run_uuid, log=log, comment=comment)
-            files = polling.Files.of(job)
-            done = self.submit(line, self.format_job_exec(job))
+            line = self.line(jobs[0], request, name=self.run_uuid, log=log, comment=comment)
+            files = [polling.Files.of(job) for job in jobs]
+            done = self.submit(line, script(log))
             job_id = done and validate_or_get_slurm_job_id(done.split(";")[0].strip(), done)
         except (UserError, WorkflowError, OSError) as error:
-            self.never_again(job)
-            self._report_job_error_threadsafe(SubmittedJobInfo(job), f"{error}\n")
+            for job in jobs:
+                self.never_again(job)
+                self._report_job_error_threadsafe(SubmittedJobInfo(job), f"{error}\n")
             return
         if not job_id:
             return
         log = log.with_name(f"{job_id}.log")
-        grown = "" if attempts.growth == sbatch.Growth() else ", which asks for more than before"
-        self.logger.info(f"Job {job.jobid} is Slurm job {job_id}{grown} (log: {log}).")
-        aux = {"slurm_logfile": log, polling.BEFORE: files}
-        self._report_job_submission_threadsafe(SubmittedJobInfo(job, job_id, aux))
+        more = self.attempts[jobs[0]].growth != sbatch.Growth()
+        grown = ", which asks for more than before" if more else ""
+        what = f"Job {jobs[0].jobid} is" if len(jobs) == 1 else f"{len(jobs)} runs are"
+        self.logger.info(f"{what} Slurm job {job_id}{grown} (log: {log}).")
+        for job, before in zip(jobs, files, strict=True):
+            aux = {"slurm_logfile": log, polling.BEFORE: before, **known[job]}
+            self._report_job_submission_threadsafe(SubmittedJobInfo(job, job_id, aux))
 
-    def line(self, job, **how) -> str:
-        """Return the `sbatch` line of a job as it is to be submitted now."""
-        exclude = {*self._failed_nodes, *self.bad_nodes}
-        return self.sbatch.line(job, growth=self.attempts[job].growth, exclude=exclude, **how)
+    def line(self, job, request=None, **how) -> str:
+        """Return the `sbatch` line of a job, or of what is requested, as it is submitted now."""
+        exclude, growth = {*self._failed_nodes, *self.bad_nodes}, self.attempts[job].growth
+        return self.sbatch.line(request or job, growth=growth, exclude=exclude, **how)
 
     def submit(self, line: str, script: str) -> str:
         """Submit a job; return what sbatch says of success, or nothing after Ctrl-C.
@@ -286,19 +367,23 @@ class StudyExecutor(PluginExecutor):
             for job in active_jobs:
                 yield job
             return
-        states = {
-            job.external_jobid: polling.status_of(job.external_jobid, found) for job in active_jobs
-        }
+        by_id = polling.by_slurm_job(active_jobs)
+        states = {job_id: polling.status_of(job_id, found) for job_id in by_id}
         given_up = self.queue.look({job: status for job, status in states.items() if status})
-        for job in active_jobs:
-            status = states[job.external_jobid] or self.status_of_absent(job)
-            if job.external_jobid in given_up and self.has_succeeded(job):
-                # Slurm had started it again, and accounting does not know of its end yet.
-                self.has_ended(job, Status("COMPLETED", status.node))
-            elif job.external_jobid in given_up:
-                self.give_up(job, status, given_up[job.external_jobid])
-            elif not self.has_ended(job, status):
-                yield job
+        for job_id, some in by_id.items():
+            status = states[job_id]
+            if job_id in given_up:
+                self.give_up(some, status, given_up[job_id])
+                continue
+            status = status or self.status_of_absent(some)
+            if has_ended(status):
+                self.end(some, status)
+            else:
+                for job in some:
+                    yield job
+        for pack in self.packs_of(self.returned):
+            self._job_submission_executor.submit(self.run_pack, pack)
+        self.returned.clear()
 
     def count_query(self, succeeded: bool) -> None:
         """Count the status queries that fail; end the run after too many in a row."""
@@ -312,15 +397,16 @@ class StudyExecutor(PluginExecutor):
                 "without accounting, set slurm-status-command: squeue"
             )
 
-    def status_of_absent(self, job: SubmittedJobInfo) -> Status | None:
+    def status_of_absent(self, some: list[SubmittedJobInfo]) -> Status | None:
         """Return the status of a job that a query does not know: by its files, if it has ended.
 
         Accounting comes to know each job sooner or later. squeue forgets those that have ended.
         """
-        self.absent[job.external_jobid] += 1
-        if self.query[0] != "squeue" or self.absent[job.external_jobid] < MOST_ABSENT:
+        job_id = some[0].external_jobid
+        self.absent[job_id] += 1
+        if self.query[0] != "squeue" or self.absent[job_id] < MOST_ABSENT:
             return None
-        return Status("COMPLETED" if self.has_succeeded(job) else FORGOTTEN, "")
+        return Status("COMPLETED" if all(map(self.has_succeeded, some)) else FORGOTTEN, "")
 
     def has_succeeded(self, job: SubmittedJobInfo) -> bool:
         """Return whether a job has written its files, now or before."""
@@ -335,24 +421,38 @@ class StudyExecutor(PluginExecutor):
         done = self.study.layout.run(*run).is_complete(job.name)
         return done and (problem is None or problem[0] != job.name)
 
-    def has_ended(self, job: SubmittedJobInfo, status: Status | None) -> bool:
-        """Return whether a job has ended, and act on it if so. None is not known yet."""
-        if status is None or status.state not in ("COMPLETED", *FAILED):
-            return False
+    def end(self, some: list[SubmittedJobInfo], status: Status) -> None:
+        """Act on the end of a Slurm job.
+
+        Args:
+            some: what it did: one job of Snakemake's, or those of a pack.
+            status: of the Slurm job.
+        """
         self.room.set()
-        if status.state == "COMPLETED":  # whether its files exist is checked anyway
-            self.report_job_success(job)
-            if not self.workflow.executor_settings.keep_successful_logs:
-                with suppress(OSError):  # a log that stays must not end the run
-                    job.aux["slurm_logfile"].unlink()
-            return True
-        end = self.end_of(job, status)
-        self.act_on(job, status, causes.cause_of(end), causes.last_words(end))
-        return True
+        completed = status.state == "COMPLETED"
+        # Of a pack, some runs may be done. Whether a job's files exist is checked anyway.
+        done = [job for job in some if completed or (PACK in job.aux and self.has_succeeded(job))]
+        for job in done:
+            self.succeed(job)
+        if completed and not self.workflow.executor_settings.keep_successful_logs:
+            with suppress(OSError):  # a log that stays must not end the run
+                some[0].aux["slurm_logfile"].unlink()
+        for job in some:
+            if job not in done:
+                end = self.end_of(job, status)
+                cause = causes.cause_in_pack(end) if PACK in job.aux else causes.cause_of(end)
+                self.act_on(job, status, cause, causes.last_words(end), bool(done))
+
+    def succeed(self, job: SubmittedJobInfo) -> None:
+        """Report a job's success; note whether the same Slurm job has evaluated the run, too."""
+        evaluation = job.aux.get(EVALUATION)
+        if evaluation is not None and self.is_complete(evaluation):
+            self.evaluated.add(evaluation)
+        self.report_job_success(job)
 
     def end_of(self, job: SubmittedJobInfo, status: Status) -> causes.End:
         """Return how a job has ended."""
-        asked = sbatch.resources(job.job, self.attempts[job.job].growth)
+        asked = job.aux.get(PACK) or sbatch.resources(job.job, self.attempts[job.job].growth)
         return causes.End(
             job_id=job.external_jobid,
             state="" if status.state == FORGOTTEN else status.state,
@@ -362,10 +462,25 @@ class StudyExecutor(PluginExecutor):
             slurm_log=job.aux.get("slurm_logfile"),
         )
 
-    def act_on(self, job: SubmittedJobInfo, status: Status, cause: Cause, why: str) -> None:
-        """Do what follows the end of a job: try it again in one way or another, or do not."""
+    def act_on(
+        self, job: SubmittedJobInfo, status: Status, cause: Cause, why: str, progress: bool = False
+    ) -> None:
+        """Do what follows the end of a job: try it again in one way or another, or do not.
+
+        Args:
+            job: of Snakemake's.
+            status: of the Slurm job.
+            cause: why that has ended.
+            why: the last words of the job.
+            progress: whether other runs of the same Slurm job are done: then it had too little
+                time for all, and not for one.
+        """
         attempts = self.attempts[job.job]
         what = f"Slurm job {job.external_jobid} has ended ({status.state}): {cause.value}."
+        if cause is Cause.TIME and progress and attempts.again < MOST_AGAIN:
+            attempts.again += 1
+            self.submit_again(job, f"{what} What is left of it is submitted again.")
+            return
         if cause in (Cause.MEMORY, Cause.TIME):
             attempts.growth = attempts.growth.more("memory" if cause is Cause.MEMORY else "time")
         elif cause is Cause.OUTSIDE and attempts.again < MOST_AGAIN:
@@ -381,17 +496,34 @@ class StudyExecutor(PluginExecutor):
             self.never_again(job.job)
         elif cause is Cause.ALWAYS:
             self.never_again(job.job)
-        self.report_job_error(job, msg=f"{what} ", aux_logs=[str(job.aux["slurm_logfile"])])
+        self.report_job_error(job, msg=f"{what} ", aux_logs=self.logs_to_show(job))
 
-    def give_up(self, job: SubmittedJobInfo, status: Status, why: str) -> None:
+    def logs_to_show(self, job: SubmittedJobInfo) -> list[str]:
+        """Return Slurm's log of a job that has failed; of a pack, for the first of its runs."""
+        log = str(job.aux["slurm_logfile"])
+        if PACK in job.aux and log in self.told:
+            return []
+        self.told.add(log)
+        return [log]
+
+    def give_up(self, some: list[SubmittedJobInfo], status: Status, why: str) -> None:
         """Do what follows where Slurm will not start a job any more."""
         self.room.set()
         if why:
-            subprocesses.run(["scancel", job.external_jobid])
-        self.act_on(job, status, Cause.NODE if why else Cause.OUTSIDE, why)
+            subprocesses.run(["scancel", some[0].external_jobid])
+        for job in some:
+            # It may have started it again, to its end, before accounting knows of that.
+            if self.has_succeeded(job):
+                self.succeed(job)
+                continue
+            self.act_on(job, status, Cause.NODE if why else Cause.OUTSIDE, why)
 
     def submit_again(self, job: SubmittedJobInfo, why: str) -> None:
         """Submit a job again in a way that does not count as a retry."""
+        if self.study.runs_per_job > 1:  # together with others of the same pack
+            self.tell(why)
+            self.returned.append(job.job)
+            return
         self.logger.warning(why)
         self._job_submission_executor.submit(self.run_job, job.job)
 
@@ -424,6 +556,11 @@ class StudyExecutor(PluginExecutor):
             cancel(self.run_uuid, self.logger)
         if self.bad_nodes.report():
             self.logger.error(self.bad_nodes.report())
+
+
+def has_ended(status: Status | None) -> bool:
+    """Return whether a job has ended, as its status says. None is not known yet."""
+    return status is not None and status.state in ("COMPLETED", *FAILED)
 
 
 def cancel(run_id: str, logger) -> None:

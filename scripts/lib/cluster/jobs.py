@@ -6,6 +6,7 @@ job is pending, where there are any that have not ended. Two studies in one clon
 """
 
 import csv
+import dataclasses
 import math
 import re
 import threading
@@ -65,6 +66,7 @@ class Job:
     cpu_seconds: float | None = None
     reason: str = ""
     peak_mb: float | None = None  # of the training or evaluation, by its own record
+    runs: int = 1  # that the Slurm job works on
 
     @property
     def queue_seconds(self) -> float | None:
@@ -149,8 +151,9 @@ def ask(files: Layout) -> Answer:
     submitted = _submissions(files)
     if not submitted:
         return Answer([])
-    names = ",".join(dict.fromkeys(each["slurm_job_name"] for each in submitted.values()))
-    first = min(each["submitted"] for each in submitted.values())
+    rows = [row for some in submitted.values() for row in some]
+    names = ",".join(dict.fromkeys(row["slurm_job_name"] for row in rows))
+    first = min(row["submitted"] for row in rows)
     accounting = _sacct(names, (_time(first) - CLOCK_SKEW).isoformat())
     found = _from_sacct(accounting.stdout if accounting.ok else "", submitted)
     ended = {job for job, each in found.items() if each.state not in (*ACTIVE, "PREEMPTED")}
@@ -158,7 +161,11 @@ def ask(files: Layout) -> Answer:
         # sacct is some seconds behind, and does not know why a job is pending.
         queue = _from_squeue(_squeue(names), submitted)
         found |= {job: each for job, each in queue.items() if job not in ended}
-    jobs = [found.get(job) or _unknown(row) for job, row in submitted.items()]
+    jobs = [
+        dataclasses.replace(found.get(job) or _unknown(some[0]), **_run(row), runs=len(some))
+        for job, some in submitted.items()
+        for row in some
+    ]
     return Answer(jobs, "" if accounting.ok else accounting.message.splitlines()[-1])
 
 
@@ -173,27 +180,28 @@ def in_queue(files: Layout) -> list[str]:
     Raises:
         UserError: Slurm does not answer.
     """
-    names = ",".join({each["slurm_job_name"]: None for each in _submissions(files).values()})
+    rows = [row for some in _submissions(files).values() for row in some]
+    names = ",".join(dict.fromkeys(row["slurm_job_name"] for row in rows))
     if not names:
         return []
     query = ["squeue", "--all", f"--name={names}", "--noheader", "--format=%i"]
     return [word for word in slurm.run(query).checked().split() if word[0].isdigit()]
 
 
-def _submissions(files: Layout) -> dict[str, dict[str, str]]:
-    """Return the rows of the list by job id; none if nothing was submitted yet."""
+def _submissions(files: Layout) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of the list by job id: one, or one for each run of a pack."""
     try:
         text = files.submissions.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}
-    rows = {}
+    rows: dict[str, list[dict[str, str]]] = {}
     for line in text.splitlines():
         try:
             row = dict(zip(SUBMISSION, *csv.reader([line]), strict=True))
         except (ValueError, TypeError, csv.Error):
             continue  # cut off while it is being written, or because the disk was full
         if _is_submission(row):
-            rows[row["slurm_job_id"]] = row
+            rows.setdefault(row["slurm_job_id"], []).append(row)
     return rows
 
 
@@ -231,7 +239,7 @@ def _from_sacct(text: str, submitted: dict) -> dict[str, Job]:
             used, known = _megabytes(row["MaxRSS"]), found[job_id].mem_used_mb
             found[job_id].mem_used_mb = max(filter(None, (used, known)), default=None)
         elif job_id in submitted and not step:
-            found[job_id] = _job(row, submitted[job_id])  # of a requeued job the last row counts
+            found[job_id] = _job(row, submitted[job_id][0])  # of a requeued job the last row counts
     return found
 
 
@@ -242,7 +250,7 @@ def _from_squeue(text: str, submitted: dict) -> dict[str, Job]:
             row |= {"ElapsedRaw": str(int(slurm_seconds(row["Elapsed"])))}
             row |= {"TimelimitRaw": str(round(slurm_seconds(row["Limit"]) / 60))}
             row |= {"ExitCode": "", "TotalCPU": ""}
-            found[row["JobID"]] = _job(row, submitted[row["JobID"]])
+            found[row["JobID"]] = _job(row, submitted[row["JobID"]][0])
     return found
 
 
@@ -264,9 +272,7 @@ def _job(row: dict[str, str], submission: dict[str, str]) -> Job:
     cpus = _number(row["ReqCPUS"])
     return Job(
         job_id=row["JobID"],
-        rule=submission["rule"],
-        experiment=submission["experiment"],
-        seed=int(submission["seed"] or 0),
+        **_run(submission),
         state=state,
         exit_code=row["ExitCode"],
         partition=row["Partition"],
@@ -281,6 +287,12 @@ def _job(row: dict[str, str], submission: dict[str, str]) -> Job:
         cpu_seconds=slurm_seconds(row["TotalCPU"]),
         reason=row["Reason"],
     )
+
+
+def _run(submission: dict[str, str]) -> dict:
+    """Return what a row of the list says of a job: what it does."""
+    experiment, seed = submission["experiment"], int(submission["seed"] or 0)
+    return {"rule": submission["rule"], "experiment": experiment, "seed": seed}
 
 
 def _number(text: str, zero: bool = False) -> int | None:

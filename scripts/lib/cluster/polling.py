@@ -6,6 +6,7 @@ interval, and soon after a file says that a job has ended.
 
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,15 +46,29 @@ class Polling:
         """Return whether to ask now, and count that as asked."""
         now = time.monotonic()
         fresh = False
-        for job in active:
-            if ENDED not in job.aux and BEFORE in job.aux and has_ended(job.job, job.aux[BEFORE]):
-                job.aux[ENDED] = now
-            fresh = fresh or now - job.aux.get(ENDED, -FRESH) < FRESH
+        for some in by_slurm_job(active).values():
+            ended = all(_ended(job, now) for job in some)
+            fresh = fresh or (ended and now - max(job.aux[ENDED] for job in some) < FRESH)
         wait = min(GAP, self.interval) if fresh else self.interval
         if now - self.asked < wait:
             return False
         self.asked = now
         return True
+
+
+def by_slurm_job(active: Iterable) -> dict[str, list]:
+    """Return submitted jobs by Slurm's number: those of a pack have the same."""
+    found = defaultdict(list)
+    for job in active:
+        found[job.external_jobid].append(job)
+    return found
+
+
+def _ended(job, now: float) -> bool:
+    """Return whether a submitted job's own files say that it has ended; note when that was seen."""
+    if ENDED not in job.aux and BEFORE in job.aux and has_ended(job.job, job.aux[BEFORE]):
+        job.aux[ENDED] = now
+    return ENDED in job.aux
 
 
 def has_ended(job, before: "Files") -> bool:

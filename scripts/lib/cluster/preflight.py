@@ -115,7 +115,8 @@ def check(
         elif refused:
             where = ",".join(partitions_in(line))
             where = f" (partition {where})" if where else ""
-            problems.append(f"{culprit(refused, line, job, profile)}: {refused}{where}")
+            key = f"{culprit(refused, line, job, profile)}{_shared(job)}"
+            problems.append(f"{key}: {refused}{where}")
     remarks += partition_remarks(kinds)
     return list(dict.fromkeys(problems)), list(dict.fromkeys(remarks))
 
@@ -132,7 +133,7 @@ def lines_of(
         try:
             kinds.setdefault(maker.line(job), job)
         except UserError as error:  # of a job that no partition takes
-            problems.append(f"{_place(job)}: {error}")
+            problems.append(f"{_place(job)}{_shared(job)}: {error}")
         except WorkflowError as error:  # of the plugin's, with a resource at fault
             problems.append(f"{profile.folder or 'the profile'}/config.yaml: {error}")
     return kinds, problems
@@ -208,6 +209,12 @@ def culprit(refused: str, line: str, job, profile: Profile) -> str:
 def _place(job) -> str:
     experiment = job.wildcards.get("experiment")
     return f"config: experiments.{experiment}" if experiment else f"rule {job.name}"
+
+
+def _shared(job) -> str:
+    """Say what else decides what a job of many runs asks for."""
+    runs = getattr(job, "runs", 1)
+    return f" (and cpus_per_job, of {runs} runs in one job)" if runs > 1 else ""
 
 
 def space_problems(study: Study) -> list[str]:

@@ -134,6 +134,20 @@ class Sbatch:
         line = get_submit_command(request, parameters, settings=self.settings, failed_nodes=nodes)
         return line + set_gres_string(request)
 
+    def most_minutes(self, job) -> float:
+        """Return the longest time limit of the partitions that take a job if it asks for less."""
+        asked = resources(job)
+        return max(
+            (
+                partition.limits.max_runtime
+                for partition in self.partitions
+                if get_best_partition(
+                    [partition], Request(job, Resources(asked | {"runtime": 1})), _QUIET
+                )
+            ),
+            default=float("inf"),
+        )
+
     def _fitting(self, job, growth: Growth) -> tuple[Request, str]:
         """Return what a job asks for, with the most growth that a partition takes, and that one."""
         for less in growth.less():

@@ -7,7 +7,6 @@ from lib.cluster import usage
 from lib.core import subprocesses
 from lib.core.errors import UserError
 from lib.core.failure_file import Failure
-from lib.core.layout import STAGES
 from lib.core.settings import difference
 from lib.study.outdated import RunCheck
 from lib.study.study import Study
@@ -41,7 +40,8 @@ def unfinished(study: Study) -> str:
 def stage_left(check: RunCheck, experiment: str, seed: int) -> str | None:
     """Return the first stage of a run that is not done, or is out of date; None if all are done."""
     files = check.study.layout.run(experiment, seed)
-    missing = (stage for stage in STAGES if not files.is_complete(stage))
+    stages = check.study.stages(experiment)
+    missing = (stage for stage in stages if not files.is_complete(stage))
     stage, _ = check.problem(experiment, seed) or (next(missing, None), "")
     return stage
 
@@ -64,8 +64,9 @@ def report_what_is_done(study: Study, command: str) -> str:
     What is missing is in the report, and why. Nothing is reported where no run is done.
     """
     check = RunCheck(study)
-    left = {run: stage for run in study.runs if (stage := stage_left(check, *run))}
-    if not 0 < len(left) < len(study.runs):
+    runs = study.evaluated_runs
+    left = {run: stage for run in runs if (stage := stage_left(check, *run))}
+    if not 0 < len(left) < len(runs):
         return ""
     out_of_date = [f"{name}={seed}" for name, seed in left if check.problem(name, seed)]
     options = ["--results", study.results_dir, "--data", study.layout.prepared(study.dataset)]

@@ -1,11 +1,13 @@
 """What each job asked for, compared with what it used, one row per job: resources.csv.
 
-The figures are those of `sacct` where there is accounting, else of the runs' own records. The last
-column names a request that is enough: a fifth more than was used, rounded up.
+The figures are those of `sacct` where there is accounting, else of the runs' own records. The
+column `suggestion` names a request that is enough: a fifth more than was used, rounded up. A Slurm
+job that works on many runs has a row of its own, `pack`; its runs' rows have each one's share.
 """
 
 import dataclasses
 import math
+from contextlib import suppress
 
 from lib.cluster.jobs import COMPLETED, UNKNOWN, Job, ask
 from lib.core import records
@@ -15,7 +17,7 @@ from lib.study.study import Study
 
 COLUMNS = (
     "rule,experiment,seed,slurm_job_id,state,partition,cpus_asked,cpus_allocated,cpu_efficiency,"
-    "mem_asked_mb,mem_used_mb,time_asked_minutes,elapsed_seconds,queue_seconds,suggestion"
+    "mem_asked_mb,mem_used_mb,time_asked_minutes,elapsed_seconds,queue_seconds,suggestion,runs"
 ).split(",")
 
 
@@ -29,13 +31,40 @@ def write(study: Study) -> str:
     jobs = [completed(study, job) for job in answer.jobs if (job.experiment, job.seed) in runs]
     trained = {(job.experiment, job.seed) for job in jobs if job.rule == "train"}
     recorded = [recorded_job(study, "train", *run) for run in study.runs if run not in trained]
-    rows = [job_row(job) for job in (*jobs, *recorded) if job]
+    packs = {job.job_id: pack_of(job) for job in answer.jobs if job.runs > 1}
+    shares = [share(study, job) if job.runs > 1 else job for job in jobs]
+    rows = [job_row(job) for job in (*packs.values(), *shares, *recorded) if job]
     write_csv(study.layout.resources, COLUMNS, rows)
     return answer.no_accounting and (
         f"{study.layout.resources}: no accounting ({answer.no_accounting}). Of jobs that "
         "squeue has forgotten, cpus_allocated and cpu_efficiency are empty, and of those without "
         "results also what they asked for and used."
     )
+
+
+def pack_of(job: Job) -> Job:
+    """Return a Slurm job as a whole that works on many runs."""
+    return dataclasses.replace(job, rule="pack", experiment="", seed=None, peak_mb=None)
+
+
+def share(study: Study, job: Job) -> Job:
+    """Return what one run has asked for and used of a Slurm job that works on many."""
+    unknown = {"cpus_allocated": None, "cpu_seconds": None, "elapsed_seconds": None}
+    asked = study.experiments[job.experiment]
+    own = dataclasses.replace(
+        job,
+        **unknown,
+        limit_minutes=asked.runtime if job.rule == "train" else None,
+        cpus=asked.cpus,
+        mem_asked_mb=asked.mem_mb,
+        mem_used_mb=job.peak_mb,
+        runs=1,
+    )
+    with suppress(UserError):
+        recorded = recorded_job(study, job.rule, job.experiment, job.seed)
+        if recorded and recorded.job_id == job.job_id:
+            return recorded
+    return own
 
 
 def completed(study: Study, job: Job) -> Job:
@@ -97,6 +126,7 @@ def job_row(job: Job) -> dict:
         "elapsed_seconds": job.elapsed_seconds,
         "queue_seconds": job.queue_seconds,
         "suggestion": suggestion(job),
+        "runs": job.runs,
     }
 
 

@@ -28,6 +28,17 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
 
 
+def add_results(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the folder of the runs."""
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="the folder that contains runs/ (default: %(default)s)",
+    )
+
+
 def run(main: Callable[[], None]) -> None:
     """Call `main`; turn a `UserError` into `error: ...` on standard error and its exit status.
 

@@ -12,7 +12,15 @@ from pathlib import Path
 TRAINED = ("model.safetensors", "history.csv", "run.json")
 EVALUATED = ("predictions.csv.gz", "accuracy.csv", "evaluation.json")
 STAGES = {"train": TRAINED, "evaluate": EVALUATED}
+# Those that Snakemake knows of. It keeps a file below `.snakemake` for each, and the records name
+# the digests of the others.
+DECLARED = {
+    "train": ("model.safetensors", "run.json"),
+    "evaluate": ("accuracy.csv", "evaluation.json"),
+}
 
+# What was searched, and what was chosen.
+SEARCH_TABLE = "sweep.csv"
 REPORT_TABLES = ("report.csv", "summary.csv", "comparisons.csv")
 FIGURES = ("accuracy", "learning-curves", "confusion", "class-accuracy", "calibration", "cost")
 
@@ -37,6 +45,11 @@ class RunFiles:
     def history(self) -> Path:
         """The table with one row per epoch."""
         return self.folder / "history.csv"
+
+    @property
+    def validation(self) -> Path:
+        """The table with one row per validation image, where there are any."""
+        return self.folder / "validation.csv.gz"
 
     @property
     def record(self) -> Path:
@@ -131,9 +144,9 @@ class Layout:
         return sorted((name, int(seed)) for name, seed in seeds if re.fullmatch("[0-9]+", seed))
 
     def outputs(self, stage: str, experiment: str, seed: int | str) -> list[str]:
-        """Return the paths of the files that a stage writes for a run."""
+        """Return the paths of the files of a stage of a run that Snakemake knows of."""
         folder = self.run(experiment, seed).folder.as_posix()
-        return [f"{folder}/{name}" for name in STAGES[stage]]
+        return [f"{folder}/{name}" for name in DECLARED[stage]]
 
     def listing(self, dataset: str) -> Path:
         """Return the list of a data set's raw files."""

@@ -91,7 +91,7 @@ def accuracy(experiments: list[Experiment], summary: list[dict]) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("test accuracy (%)")
     parts = [f"{row['experiment']} {100 * row['accuracy_mean']:.2f}%" for row in summary]
-    return _figure(figure, "accuracy", "Accuracy by experiment", "Test accuracy: " + _few(parts))
+    return finish(figure, "accuracy", "Accuracy by experiment", "Test accuracy: " + _few(parts))
 
 
 def learning_curves(experiments: list[Experiment]) -> Figure:
@@ -123,7 +123,7 @@ def learning_curves(experiments: list[Experiment]) -> Figure:
     alt += "Accuracy after the last epoch: " + _few(
         f"{e.name} {100 * value:.2f}%" for e, value in last
     )
-    return _figure(figure, "learning-curves", "Learning curves", alt)
+    return finish(figure, "learning-curves", "Learning curves", alt)
 
 
 def _look(place: int) -> dict:
@@ -188,7 +188,7 @@ def confusion(experiments: list[Experiment]) -> Figure:
         "Confusion matrices: test images by label and prediction. The most frequent mistakes: "
         + _few(worst)
     )
-    return _figure(figure, "confusion", "Confusion matrices", alt)
+    return finish(figure, "confusion", "Confusion matrices", alt)
 
 
 def confusion_counts(run: Run, classes: int) -> np.ndarray:
@@ -223,7 +223,7 @@ def class_accuracy(experiments: list[Experiment]) -> Figure:
         for each, row in zip(experiments, values, strict=True)
     ]
     alt = "Accuracy by class. The hardest class of each experiment: " + _few(hardest)
-    return _figure(figure, "class-accuracy", "Accuracy by class", alt)
+    return finish(figure, "class-accuracy", "Accuracy by class", alt)
 
 
 def _cells(panel, values, rows, columns, form: str, scale, numbered) -> None:
@@ -261,7 +261,7 @@ def reliability(experiments: list[Experiment]) -> Figure:
     panel.set(xlabel="mean confidence (%)", ylabel="correct predictions (%)")
     _legend(figure, experiments, errors[:LEGEND])
     alt = "Reliability: how often predictions of a given confidence are correct. " + _few(errors)
-    return _figure(figure, "calibration", "Calibration", alt)
+    return finish(figure, "calibration", "Calibration", alt)
 
 
 def cost(experiments: list[Experiment]) -> Figure:
@@ -285,7 +285,7 @@ def cost(experiments: list[Experiment]) -> Figure:
     panel.set(xlabel="training time per run (s)", ylabel="test accuracy (%)")
     _legend(figure, experiments)
     alt = "Test accuracy against training time. Mean training time: " + _few(times)
-    return _figure(figure, "cost", "Accuracy against training time", alt)
+    return finish(figure, "cost", "Accuracy against training time", alt)
 
 
 def _few(parts, most: int = 8) -> str:
@@ -294,7 +294,8 @@ def _few(parts, most: int = 8) -> str:
     return ", ".join(parts[:most]) + more + "."
 
 
-def _figure(figure, name: str, title: str, alt: str) -> Figure:
+def finish(figure, name: str, title: str, alt: str) -> Figure:
+    """Return a figure of matplotlib's, with its name, its title and its text alternative."""
     text = io.StringIO()
     figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     plt.close(figure)

@@ -14,6 +14,7 @@ from PIL import Image
 from lib.reporting import tables, verdict
 from lib.reporting.figures import DARK, LIGHT, Figure, color
 from lib.reporting.finished_runs import Experiment, Run, TestSet
+from lib.reporting.search_table import SearchTable
 
 TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
 LISTED = 20  # missing runs that are listed
@@ -29,6 +30,7 @@ def render(
     figures: list[Figure],
     test_set: TestSet,
     command: str | None,
+    searches: list[SearchTable] = (),
 ) -> str:
     """Return the page.
 
@@ -39,6 +41,7 @@ def render(
         figures: the figures.
         test_set: what they were evaluated on.
         command: the command that reproduces the report, if known.
+        searches: those that have chosen some of the experiments.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined,
@@ -77,6 +80,7 @@ def render(
         settings={each.name: flat(each.settings) for each in shown},
         test_size=len(test_set.labels),
         command=command,
+        searches=searches,
     )
 
 

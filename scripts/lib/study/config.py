@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import models
-from lib.core import strict_yaml
+from lib.core import strict_yaml, sweep
 from lib.core.errors import UserError
 from lib.core.files import check_folder
 from lib.core.settings import (
@@ -25,7 +25,8 @@ from lib.core.settings import (
 from lib.core.signatures import GIVEN, Signature, signature, torch_class_file
 from lib.core.spelling import nearest
 from lib.data import catalog
-from lib.study.study import Experiment, Study
+from lib.study import choice
+from lib.study.study import Experiment, Search, Study
 
 DEFAULT_CONFIG = Path("config/config.yaml")
 
@@ -67,18 +68,20 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
         entry = catalog.load(Path(config["datasets_file"]), config["dataset"])
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+    config["experiments"], searches = with_points(config, where)
     problems = [
         f"{where}: experiments.{name}: {problem}"
         for name, experiment in config["experiments"].items()
         for problem in experiment_problems(experiment, config["training"], entry["train_size"])
     ]
+    problems += pack_problems(config, where)
     if problems:
         raise UserError("\n".join(problems))
     for key in ("results_dir", "data_dir"):
         config[key] = expanded(config[key], f"{where}: {key}")
-    study = make_study(config, entry)
+    study = make_study(config, entry, searches)
     check_folders(study, where)
-    return study
+    return study.with_choice(choice.read(study))
 
 
 def check_folders(study: Study, where: str) -> None:
@@ -144,6 +147,57 @@ def _fill(mapping: dict, schema: dict) -> dict:
     return {key: each["default"] for key, each in properties if "default" in each} | mapping
 
 
+def with_points(config: dict, where: str) -> tuple[dict[str, dict], dict[str, Search]]:
+    """Return the experiments, with the points of a search in the place of it, and the searches.
+
+    Raises:
+        UserError: a search is wrong; one line for each thing, naming the key.
+    """
+    experiments, searches, problems = {}, {}, []
+    for name, each in config["experiments"].items():
+        if "sweep" not in each:
+            experiments[name] = each
+            continue
+        settings = {key: each.get(key, config["training"][key]) for key in SHARED}
+        settings["model"] = each["model"]
+        at = f"{where}: experiments.{name}.sweep"
+        if not settings["validation_size"]:
+            problems.append(
+                f"{at}: the points are compared on images that are held out of the training set, "
+                f"since the test set is for the one that is chosen: set validation_size"
+            )
+        try:
+            found = sweep.points(name, settings, each["sweep"])
+        except UserError as error:
+            problems += [f"{at}.{line}" for line in str(error).splitlines()]
+            continue
+        own = {key: value for key, value in each.items() if key != "sweep"}
+        points = {point.name: own | point.settings for point in found}
+        problems += [f"{at}: {line}" for line in value_problems(points, where)]
+        problems += [
+            f"{at}: there is an experiment {point} already, the name of one of its points"
+            for point in points
+            if point in config["experiments"]
+        ]
+        experiments |= points
+        searches[name] = Search(
+            {point.name: point.values for point in found}, each["sweep"], settings
+        )
+    if problems:
+        raise UserError("\n".join(problems))
+    return experiments, searches
+
+
+def value_problems(points: dict[str, dict], where: str) -> list[str]:
+    """Return what the schema says of the values of points, each value once."""
+    try:
+        strict_yaml.check({"experiments": points}, "config", where)
+    except UserError as error:
+        lines = [line.removeprefix(f"{where}: experiments.") for line in str(error).splitlines()]
+        return list({line.partition(".")[2]: line for line in lines}.values())
+    return []
+
+
 def experiment_problems(experiment: dict, training: dict, train_size: int) -> list[str]:
     """Return what is wrong with an experiment that the schema cannot see: names and arguments."""
     resolved = training | experiment
@@ -163,6 +217,15 @@ def experiment_problems(experiment: dict, training: dict, train_size: int) -> li
             "would leave none to train on"
         )
     return problems
+
+
+def pack_problems(config: dict, where: str) -> list[str]:
+    """Return what is wrong with the cores of the jobs that train many runs."""
+    most = max(each["cpus"] for each in config["experiments"].values())
+    cpus = config.get("cpus_per_job")
+    if cpus is None or cpus >= most:
+        return []
+    return [f"{where}: cpus_per_job: {cpus} is less than the {most} cores of one run (cpus)"]
 
 
 def model_problems(model: dict) -> list[str]:
@@ -208,14 +271,16 @@ def argument_problems(kind: str, mapping: dict, constructor: Signature) -> list[
     return problems
 
 
-def make_study(config: dict, dataset_entry: dict) -> Study:
-    """Return the study of a checked config."""
+def make_study(config: dict, dataset_entry: dict, searches: dict[str, Search]) -> Study:
+    """Return the study of a checked config, and of the points of its searches."""
     training = config["training"]
+    search_of = {point: name for name, search in searches.items() for point in search.points}
     experiments = {
         name: Experiment(
             **{key: each[key] for key in ("model", "device", "cpus", "mem_mb", "runtime")},
             seeds=each.get("seeds", config["seeds"]),
             training={key: each.get(key, training[key]) for key in training},
+            search=search_of.get(name),
         )
         for name, each in config["experiments"].items()
     }
@@ -227,6 +292,9 @@ def make_study(config: dict, dataset_entry: dict) -> Study:
         data_dir=config["data_dir"],
         mirrors=config["mirrors"],
         experiments=experiments,
+        searches=searches,
+        runs_per_job=config["runs_per_job"],
+        cpus_per_job=config.get("cpus_per_job"),
         check=config["check"],
     )
 

@@ -64,7 +64,9 @@ def find(study: Study) -> Outdated:
         if stage:
             getattr(outdated, stage)[run] = why
         if not outdated.incomplete:
-            outdated.incomplete = not study.layout.run(*run).is_complete("evaluate")
+            files, last = study.layout.run(*run), study.stages(run[0])[-1]
+            outdated.incomplete = not files.is_complete(last)
+    outdated.incomplete = outdated.incomplete or len(study.chosen) < len(study.searches)
     missing = study.layout.prepared_record(study.dataset).is_file() and not data.is_file()
     if missing and (outdated.incomplete or outdated.train or outdated.evaluate):
         outdated.prepare = f"{data} is missing, and needed"
@@ -90,7 +92,7 @@ class RunCheck:
         """
         files = self.study.layout.run(experiment, seed)
         if not files.is_complete("train"):
-            gone = files.is_complete("evaluate")
+            gone = files.record.exists() or files.is_complete("evaluate")
             return ("train", "files of its training are missing") if gone else None
         settings = self.study.experiments[experiment].settings(seed)
         try:
@@ -113,7 +115,7 @@ class RunCheck:
 
     def _evaluation_problem(self, files: RunFiles, trained: dict) -> str | None:
         if not files.is_complete("evaluate"):
-            return None
+            return "files of its evaluation are missing" if files.evaluation.exists() else None
         try:
             evaluation = records.read(files.evaluation)
         except UserError as error:

@@ -61,7 +61,8 @@ def _stage_of_trained(check: RunCheck, experiment: str, seed: int) -> str:
     stage, _ = check.problem(experiment, seed) or (None, "")
     if stage == "train":
         return "failed" if files.failure.is_file() else "out of date"
-    return "done" if not stage and files.is_complete("evaluate") else "trained"
+    last = check.study.stages(experiment)[-1]
+    return "done" if not stage and files.is_complete(last) else "trained"
 
 
 def _seal(record: Path) -> str | None:

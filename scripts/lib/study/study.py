@@ -1,6 +1,6 @@
 """A study as typed objects: its experiments and their runs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib.core.command_line import to_cli_args
@@ -21,6 +21,7 @@ class Experiment:
     runtime: int  # minutes
     seeds: list[int]
     training: dict
+    search: str | None = None  # of which it is a point
 
     @property
     def model_file(self) -> str:
@@ -43,7 +44,27 @@ class Experiment:
                 options += [option, *(to_cli_args(value) if value else ["none"])]
             else:
                 options += [option, str(value)]
-        return options
+        return [*options, *(["--keep-diverged"] if self.search else [])]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search over settings: its points are experiments, of which the best is chosen.
+
+    Attributes:
+        points: the searched settings of each point, by their dotted keys.
+        sweep: as the config has it.
+        settings: all other settings of the experiment that is searched.
+    """
+
+    points: dict[str, dict]
+    sweep: dict
+    settings: dict
+
+    @property
+    def refit(self) -> bool:
+        """Whether the chosen point is trained again, on all training images."""
+        return self.sweep.get("refit", False)
 
 
 @dataclass(frozen=True)
@@ -57,6 +78,10 @@ class Study:
     data_dir: str
     mirrors: list[str]
     experiments: dict[str, Experiment]
+    searches: dict[str, Search] = field(default_factory=dict)  # by the searched experiment's name
+    chosen: dict[str, str] = field(default_factory=dict)  # by search, the best of its points
+    runs_per_job: int = 1  # trained by one job; more than one: in processes that are forked
+    cpus_per_job: int | None = None  # cores of such a job; None: those of one run
     check: bool | str = True  # whether to ask Slurm before a run; `only` that, or `print` the jobs
 
     @property
@@ -71,6 +96,39 @@ class Study:
             (name, seed) for name, each in self.experiments.items() for seed in sorted(each.seeds)
         ]
 
+    def is_evaluated(self, experiment: str) -> bool:
+        """Return whether the runs of an experiment are for the test set and the report.
+
+        Of the points of a search, it is only the chosen one, or what is trained in its place.
+        """
+        search = self.experiments[experiment].search
+        if search is None:
+            return True
+        return self.chosen.get(search) == experiment and not self.searches[search].refit
+
+    @property
+    def evaluated_runs(self) -> list[tuple[str, int]]:
+        """Experiment and seed of each run that is evaluated, as far as it is chosen."""
+        return [run for run in self.runs if self.is_evaluated(run[0])]
+
+    def stages(self, experiment: str) -> tuple[str, ...]:
+        """Return the stages of a run of an experiment."""
+        return ("train", "evaluate") if self.is_evaluated(experiment) else ("train",)
+
+    def with_choice(self, chosen: dict[str, str]) -> "Study":
+        """Return the study with a choice: the point of each search that has been decided.
+
+        What a search trains again is an experiment of the name that the config gives to it.
+        """
+        experiments = {}
+        for name, each in self.experiments.items():
+            if each.search or name not in self.searches:
+                experiments[name] = each
+            if each.search and name == chosen.get(each.search) and self.searches[each.search].refit:
+                training = each.training | {"validation_size": 0}
+                experiments[each.search] = replace(each, training=training, search=None)
+        return replace(self, experiments=experiments, chosen=chosen)
+
     def run_named(self, name: str) -> tuple[str, int]:
         """Return experiment and seed of a run by its name, such as `cnn/seed1`.
 
@@ -83,9 +141,22 @@ class Study:
         return runs[name]
 
     @property
+    def search_options(self) -> dict[str, dict]:
+        """The searches as `scripts/choose.py --searches` reads them."""
+        return {
+            name: {
+                "sweep": each.sweep,
+                "settings": each.settings,
+                "seeds": sorted(self.experiments[next(iter(each.points))].seeds),
+            }
+            for name, each in self.searches.items()
+        }
+
+    @property
     def report_options(self) -> list[str]:
         """The runs as `scripts/report.py --runs` reads them."""
         return [
             f"{name}={','.join(map(str, sorted(each.seeds)))}"
             for name, each in self.experiments.items()
+            if self.is_evaluated(name)
         ]

@@ -1,36 +1,13 @@
-"""What an evaluation finds: the predictions, and the accuracy table that counts them."""
+"""What an evaluation finds: the accuracy table, which counts the predictions."""
 
-import gzip
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from lib.core import records
 from lib.core.files import atomic_path
 from lib.core.layout import RunFiles
-from lib.training.metrics import probabilities
-
-ARCHIVED_NAME = ".predictions.csv.gz.part"
-
-
-def prediction_table(output: torch.Tensor, labels: torch.Tensor, kind: str | None) -> pd.DataFrame:
-    """Return one row per test image, in the test set's order.
-
-    Args:
-        output: of the model, [N, classes].
-        labels: int64 [N].
-        kind: what the output is, as `probabilities` takes it.
-    """
-    confidence, prediction = probabilities(output, kind).max(dim=1)
-    return pd.DataFrame(
-        {
-            "index": range(len(labels)),
-            "label": labels.numpy(),
-            "prediction": prediction.numpy(),
-            "confidence": confidence.numpy(),
-        }
-    )
+from lib.training.predictions import write_predictions
 
 
 def accuracy_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
@@ -75,13 +52,7 @@ def write_evaluation(
 ) -> None:
     """Write the three files of an evaluation."""
     files = RunFiles(folder)
-    with (
-        atomic_path(files.predictions) as temporary,
-        temporary.open("wb") as file,
-        # Name and time are in the archive's header: equal predictions are to be equal bytes.
-        gzip.GzipFile(ARCHIVED_NAME, "wb", fileobj=file, mtime=0) as archive,
-    ):
-        predictions.to_csv(archive, index=False, mode="wb")
+    write_predictions(files.predictions, predictions)
     with atomic_path(files.accuracy) as temporary:
         table.to_csv(temporary, index=False)
     records.write(files.evaluation, record, [files.predictions, files.accuracy])

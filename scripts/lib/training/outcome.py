@@ -1,5 +1,6 @@
 """What a training leaves in its run's folder: its results, or why it always fails."""
 
+import pandas as pd
 import torch
 
 from lib.core import records
@@ -8,6 +9,7 @@ from lib.core.failure_file import Failure
 from lib.core.files import atomic_path, write_csv
 from lib.core.layout import RunFiles
 from lib.core.settings import canonical, difference
+from lib.training.predictions import write_predictions
 from lib.training.weights import save_weights
 
 HISTORY = "epoch,learning_rate,train_loss,split,loss,accuracy,train_seconds,eval_seconds".split(",")
@@ -50,12 +52,31 @@ class Outcome:
         Failure(self.identity, message).write(self.files.failure)
         self.files.progress.unlink(missing_ok=True)
 
-    def write(self, model: torch.nn.Module, history: list[dict], record: dict) -> None:
-        """Write the files of a run, `run.json` last: if it exists, so do the others."""
+    def write(
+        self,
+        model: torch.nn.Module,
+        history: list[dict],
+        record: dict,
+        validation: pd.DataFrame | None,
+    ) -> None:
+        """Write the files of a run, `run.json` last: if it exists, so do the others.
+
+        Args:
+            model: with the trained weights.
+            history: a row for each epoch.
+            record: what run.json is to say.
+            validation: the predictions for the validation images, if there are any.
+        """
         with atomic_path(self.files.weights) as temporary:
             save_weights(model, temporary)
         write_csv(self.files.history, HISTORY, history)
-        records.write(self.files.record, record, [self.files.weights, self.files.history])
+        written = [self.files.weights, self.files.history]
+        if validation is not None:
+            write_predictions(self.files.validation, validation)
+            written.append(self.files.validation)
+        records.write(self.files.record, record, written)
+        if validation is None:  # those of an earlier training
+            self.files.validation.unlink(missing_ok=True)
 
 
 def read_trained(files: RunFiles) -> dict:

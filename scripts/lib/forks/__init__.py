@@ -1,0 +1,1 @@
+"""Many trainings in one job: forked from one process, which has imported torch once."""

@@ -1,0 +1,67 @@
+"""Start the fork server, so that what runs trainings and evaluations need not know of it."""
+
+import atexit
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+# `python` in the commands of the rules asks the server whose sockets are in this folder.
+VARIABLE = "SLURM_CLASSIFIERS_FORKS"
+
+# The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
+# `set` is Snakemake's own prefix, which this one replaces: without it, a command that fails and is
+# piped into tee would count as a success.
+SHELL_PREFIX = (
+    f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+    ". workflow/functions.sh; "
+)
+
+
+# A socket's path has 107 characters at most.
+LONGEST = 60
+
+
+def use_until_exit() -> None:
+    """Start the fork server for all commands that this process starts from now on."""
+    server = ForkServer().__enter__()
+    atexit.register(server.__exit__)
+
+
+class ForkServer:
+    """The fork server of this process, which it does not outlive. Use it in a `with` statement."""
+
+    def __init__(self) -> None:
+        """Start it; it is ready some seconds later."""
+        place = tempfile.gettempdir()
+        place = place if len(place) < LONGEST else "/tmp"  # noqa: S108 - mkdtemp is careful
+        self.folder = Path(tempfile.mkdtemp(prefix="forks-", dir=place))
+        server = Path(__file__).with_name("server.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(server), str(self.folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def __enter__(self) -> Self:
+        """Wait until it is ready, and let the commands that are started from now on use it.
+
+        One that has failed is not used: the commands then start without it.
+        """
+        if self.process.stdout.readline():
+            os.environ[VARIABLE] = str(self.folder)
+        return self
+
+    def __exit__(self, *_) -> None:
+        """End it, and what it has forked."""
+        os.environ.pop(VARIABLE, None)
+        self.process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(10)
+        self.process.stdout.close()
+        shutil.rmtree(self.folder, ignore_errors=True)

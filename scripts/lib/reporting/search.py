@@ -1,0 +1,136 @@
+"""Which point of a search is the best on the validation images, and how far to trust that.
+
+The best of many points is the best partly by chance: its validation accuracy is too high as a
+forecast. How much too high is estimated by repeating the choice on bootstrap samples, and looking
+at the chosen point on what is not in the sample: I. Tsamardinos, E. Greasidou and G. Borboudakis,
+Bootstrapping the out-of-sample predictions for efficient and accurate cross-validation, Machine
+Learning 107 (2018) 1895-1922. Their samples are of images. Here, the seeds of each point are drawn
+too, since a choice depends on them as much.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lib.reporting.uncertainty import recipe_accuracy, wilson
+
+SAMPLES = 500  # of the bootstrap
+BOOTSTRAP_SEED = 0
+FEWEST_RUNS = 3  # from which the spread of seeds can be estimated
+
+COLUMNS = (
+    "experiment,point,rank,chosen,seeds,diverged,validation_accuracy,accuracy_low,accuracy_high,"
+    "validation_loss,bias,train_seconds"
+).split(",")
+
+
+@dataclass(frozen=True)
+class PointResult:
+    """What is known of a point.
+
+    Attributes:
+        name: of its experiment.
+        values: the searched settings.
+        seeds: of its runs.
+        right: whether each run classifies each validation image correctly, bool [runs, images];
+            a run that has diverged has none of them right.
+        loss: mean validation loss; of a run that has diverged it is infinite.
+        seconds: of the trainings, in all.
+        diverged: how many of the runs have.
+    """
+
+    name: str
+    values: dict[str, Any]
+    seeds: list[int]
+    right: np.ndarray
+    loss: float
+    seconds: float
+    diverged: int = 0
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy on the validation images, over the runs."""
+        return float(self.right.mean())
+
+    def interval(self) -> tuple[float, float]:
+        """Return the 95% interval of the accuracy: of the recipe, or of a few trained networks."""
+        runs, images = self.right.shape
+        if runs >= FEWEST_RUNS:
+            low, high = recipe_accuracy(self.right).interval()
+            return max(0.0, low), min(1.0, high)
+        return wilson(round(self.accuracy * images), images)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The points of a search, the best first, and by how much its accuracy is too high."""
+
+    points: list[PointResult] = field(default_factory=list)
+    bias: float = 0.0
+
+    @property
+    def best(self) -> PointResult:
+        """The point that is chosen."""
+        return self.points[0]
+
+
+def rank(points: list[PointResult]) -> Ranking:
+    """Return points by accuracy, equal ones by loss, and those that are equal in both as they were.
+
+    The runs of all points are of the same validation images.
+    """
+    ordered = sorted(points, key=lambda point: (-point.accuracy, point.loss))
+    return Ranking(ordered, bias(ordered))
+
+
+def bias(points: list[PointResult], samples: int = SAMPLES) -> float:
+    """Return by how much the accuracy of the best point is too high, at an average over samples.
+
+    Each sample draws images, and seeds of each point, with replacement; the best point on what is
+    drawn is compared with itself on the images, and the seeds, that are not.
+    """
+    best = max(point.accuracy for point in points)
+    random = np.random.default_rng(BOOTSTRAP_SEED)
+    images = points[0].right.shape[1]
+    right = np.concatenate([point.right for point in points]).astype(np.float32)
+    sizes = [len(point.right) for point in points]
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    corrected = []
+    for _ in range(samples):
+        drawn = random.multinomial(images, np.full(images, 1 / images)).astype(np.float32)
+        if drawn.all():  # of a few images
+            continue
+        weights = np.concatenate([random.multinomial(n, np.full(n, 1 / n)) for n in sizes])
+        inside = right @ drawn / images
+        means = np.add.reduceat(inside * weights, starts) / sizes
+        chosen = int(means.argmax())
+        rows = slice(starts[chosen], starts[chosen] + sizes[chosen])
+        left_rows = weights[rows] == 0
+        left_rows = left_rows if left_rows.any() else np.ones_like(left_rows)
+        corrected.append(right[rows][left_rows][:, drawn == 0].mean())
+    return best - float(np.mean(corrected)) if corrected else 0.0
+
+
+def rows(search: str, ranking: Ranking) -> list[dict]:
+    """Return the rows of sweep.csv for a search, without those of its settings."""
+    found = []
+    for place, point in enumerate(ranking.points, start=1):
+        low, high = point.interval()
+        found.append(
+            {
+                "experiment": search,
+                "point": point.name,
+                "rank": place,
+                "chosen": place == 1,
+                "seeds": " ".join(map(str, point.seeds)),
+                "diverged": point.diverged,
+                "validation_accuracy": point.accuracy,
+                "accuracy_low": low,
+                "accuracy_high": high,
+                "validation_loss": point.loss,
+                "bias": ranking.bias if place == 1 else None,
+                "train_seconds": point.seconds,
+            }
+        )
+    return found

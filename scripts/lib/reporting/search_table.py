@@ -1,0 +1,135 @@
+"""Reads sweep.csv, and says what was searched: the sentences and the figure of the report."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.ticker import NullFormatter, NullLocator
+
+from lib.core.errors import UserError
+from lib.reporting.figures import COLORS, MARKERS, WIDTH, Figure, finish
+from lib.reporting.search import COLUMNS
+
+PANELS = 3  # beside each other
+MOST_TICKS = 6  # searched numbers that are the ticks of their axis
+WIDE_RANGE = 8  # from which a searched number has a logarithmic axis
+
+
+@dataclass(frozen=True)
+class SearchTable:
+    """What sweep.csv says of one search.
+
+    Attributes:
+        name: of the searched experiment.
+        keys: the searched settings.
+        points: a row for each point, the best first.
+    """
+
+    name: str
+    keys: list[str]
+    points: list[dict]
+
+    @property
+    def best(self) -> dict:
+        """The point that is chosen."""
+        return self.points[0]
+
+    def sentences(self) -> list[str]:
+        """Return what was chosen, by how much it leads, and how far to trust that."""
+        best, others = self.best, self.points[1:]
+        text = (
+            f"{self.name}: of {len(self.points)} points, {best['point']} is the best on the "
+            f"validation images: {_percent(best['validation_accuracy'])}%"
+        )
+        if others:
+            lead = best["validation_accuracy"] - others[0]["validation_accuracy"]
+            text += f", {_percent(lead)} percentage points more than the next, {others[0]['point']}"
+        caution = (
+            "As the best of many, it is partly the best by chance, and its validation accuracy is "
+            "too high as a forecast for new images: by about "
+            f"{_percent(max(0.0, best['bias']))} percentage points, by a bootstrap of the choice. "
+            "What it does on the test images, which had no part in the choice, is in the summary."
+        )
+        return [f"{text}.", caution]
+
+
+def read(path: Path) -> list[SearchTable]:
+    """Read the searches of a study.
+
+    Raises:
+        UserError: the file is missing or corrupt; the message names it.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"experiment": str, "point": str, "seeds": str})
+        table[list(COLUMNS)]  # a missing column raises a KeyError
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    keys = [name for name in table.columns if name not in COLUMNS]
+    found = []
+    for name, some in table.groupby("experiment", sort=False):
+        searched = [key for key in keys if some[key].notna().any()]
+        found.append(SearchTable(str(name), searched, some.to_dict("records")))
+    return found
+
+
+def draw(searches: list[SearchTable]) -> Figure:
+    """Draw the validation accuracy of each point against each searched setting."""
+    panels = [(each, key) for each in searches for key in each.keys]
+    rows = math.ceil(len(panels) / PANELS)
+    columns = min(PANELS, len(panels))
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        squeeze=False,
+        figsize=(WIDTH * 1.6 * columns / PANELS, 0.3 + 1.9 * rows),
+    )
+    for axis, (search, key) in zip(axes.flat, panels, strict=False):
+        _panel(axis, search, key, titled=len(searches) > 1)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    chosen = ", ".join(f"{each.best['point']} of {len(each.points)} points" for each in searches)
+    alt = f"Validation accuracy against each searched setting. Chosen: {chosen}."
+    return finish(figure, "search", "Validation accuracy by searched setting", alt)
+
+
+def _panel(axis, search: SearchTable, key: str, titled: bool) -> None:
+    values = [_value(point[key]) for point in search.points]
+    numbers = all(isinstance(value, float) for value in values)
+    names = list(dict.fromkeys(sorted(values, key=str)))
+    places = values if numbers else [names.index(value) for value in values]
+    accuracy = [100 * point["validation_accuracy"] for point in search.points]
+    for point, x, y in zip(search.points, places, accuracy, strict=True):
+        ends = 100 * point["accuracy_low"], 100 * point["accuracy_high"]
+        axis.plot((x, x), ends, color=COLORS[0], alpha=0.25, linewidth=2)
+        axis.plot(x, y, MARKERS[0], color=COLORS[0], markersize=4, alpha=0.7)
+    axis.plot(places[0], accuracy[0], MARKERS[2], color=COLORS[1], markersize=7)
+    if not numbers:
+        axis.set_xticks(range(len(names)), [str(name)[:16] for name in names])
+        axis.margins(x=0.2)
+    elif min(values) > 0 and max(values) >= WIDE_RANGE * min(values):
+        axis.set_xscale("log")
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    if numbers and len(names) <= MOST_TICKS:
+        axis.set_xticks(names)
+        axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlabel(f"{search.name}: {key}" if titled else key)
+    if axis.get_subplotspec().is_first_col():
+        axis.set_ylabel("validation accuracy (%)")
+
+
+def _value(cell) -> float | str:
+    """Return a searched value: a number, or the text of anything else."""
+    if isinstance(cell, bool) or cell != cell:  # nan: null
+        return str(cell) if isinstance(cell, bool) else "none"
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return cell if isinstance(cell, str) else json.dumps(cell)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"

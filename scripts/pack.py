@@ -1,0 +1,149 @@
+"""Train and evaluate many runs in one job: as many at once as it has cores, the others after them.
+
+It reads from standard input a line for each run, which the executor for Slurm writes: a JSON object
+with the run's `name`, its `log`, and the shell `commands` that train and evaluate it. Those are the
+commands that the run has in a job of its own, and they write the same bytes. The difference is that
+their processes do not start Python and import torch each time, but are forked.
+
+On SIGTERM, which Slurm sends before the time is up, it starts no other run; the trainings save a
+checkpoint and end, and the exit status is 143. If a run fails, the others go on, and the exit
+status is 1. If Slurm starts the job again, the runs that were done before are left alone.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import lib.core.command_line as command_line  # first, for Ctrl-C
+
+from lib.core.errors import UserError
+from lib.forks.start import ForkServer
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = command_line.parser(__doc__)
+    parser.add_argument(
+        "--at-once",
+        type=command_line.at_least(1, 1024),
+        default=1,
+        metavar="N",
+        help="runs to work on at the same time (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="where its output goes, and has gone before Slurm started the job again",
+    )
+    args = parser.parse_args()
+    runs = [read_run(line) for line in sys.stdin if line.strip()]
+    before = done_before(args.log)
+    if (
+        "SLURM_JOB_ID" in os.environ
+    ):  # as the log of a run begins, and ends; see lib/cluster/causes.py
+        now, node = datetime.now().astimezone().isoformat("T", "seconds"), os.uname().nodename
+        node = os.environ.get("SLURMD_NODENAME", node)
+        print(f"{now} on {node}, Slurm job {os.environ['SLURM_JOB_ID']}", flush=True)
+    with ForkServer():
+        pack = Pack(len(runs), len(before))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, pack.stop)
+        with ThreadPoolExecutor(args.at_once) as workers:
+            done = list(workers.map(pack.work_on, [run for run in runs if run.name not in before]))
+    print(f"{len(before) + done.count(True)} of {len(runs)} runs are done", flush=True)
+    status = 128 + signal.SIGTERM if pack.stopped.is_set() else int(not all(done))
+    if status:
+        print(f"exit status {status}", flush=True)
+    sys.exit(status)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run: its name, its log, and what trains and evaluates it."""
+
+    name: str
+    log: str
+    commands: list[str]
+
+
+def read_run(line: str) -> Run:
+    """Return the run of a line of the input.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return Run(**json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"standard input: no run in {line[:80]!r}: {error}") from error
+
+
+def done_before(log: Path | None) -> set[str]:
+    """Return the names of the runs that are done, as the log says."""
+    if log is None or not log.exists():
+        return set()
+    text = log.read_text(encoding="utf-8", errors="replace")
+    return set(re.findall(r"^\[\d+ of \d+\] (\S+): done in ", text, flags=re.MULTILINE))
+
+
+class Pack:
+    """The runs that are worked on, of which some may have been done before."""
+
+    def __init__(self, size: int, ended: int = 0):
+        self.size, self.ended = size, ended
+        self.lock, self.stopped = threading.Lock(), threading.Event()
+        self.groups: set[int] = set()  # of the processes that run
+
+    def work_on(self, run: Run) -> bool:
+        """Train and evaluate a run; return whether that has succeeded."""
+        began = time.monotonic()
+        status = None
+        for command in run.commands:
+            status = self.run_command(command)
+            if status:
+                break
+        with self.lock:
+            self.ended += 1
+            seconds = time.monotonic() - began
+            what = f"done in {seconds:.1f} s" if status == 0 else f"exit status {status}: {run.log}"
+            if status is not None:
+                print(f"[{self.ended} of {self.size}] {run.name}: {what}", flush=True)
+        return status == 0
+
+    def run_command(self, command: str) -> int | None:
+        """Run a command and return its exit status; None where it is too late to start it."""
+        with self.lock:
+            if self.stopped.is_set():
+                return None
+            process = subprocess.Popen(
+                ["bash", "-c", command], stdin=subprocess.DEVNULL, start_new_session=True
+            )
+            self.groups.add(process.pid)
+            if self.stopped.is_set():  # since a moment ago
+                self.stop()
+        status = process.wait()
+        with self.lock:
+            self.groups.discard(process.pid)
+        return status
+
+    def stop(self, *_) -> None:
+        """Start no other run, and ask those that run to end."""
+        self.stopped.set()
+        for group in list(self.groups):
+            with suppress(OSError):
+                os.killpg(group, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

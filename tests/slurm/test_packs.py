@@ -1,0 +1,177 @@
+"""Many runs in one Slurm job, and what a cluster does to such jobs: each a scene of its own.
+
+All train the same network with the same seeds, and must end with the bytes of a calm run.
+"""
+
+import csv
+import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from conftest import fresh_project
+from slurm_project import NETWORK, SlurmProject, wait_for
+
+SEEDS = (1, 2, 3)
+LIMITS = "mem_mb: 700, runtime: 5"
+SHORT = f"short: {{{NETWORK}, {LIMITS}, epochs: 12}}"
+PACKED = {"seeds": list(SEEDS), "runs_per_job": 9, "cpus_per_job": 3}
+AT_ONCE = 4
+
+
+def submitted(project) -> list[list[str]]:
+    """Return the packs that were submitted, each with its number of runs and its last state."""
+    rows = {row[1]: row for row in project.accounting("JobID,State") if " the first" in row[0]}
+    return [[rows[job][0].split()[0], rows[job][2].split()[0]] for job in sorted(rows, key=int)]
+
+
+def finish(project, process):
+    """Wait for the end of the workflow, which must be a success."""
+    wait_for(lambda: process.poll() is not None, 500, project.waiting_for)
+    assert process.returncode == 0, project.printed()[-6000:]
+
+
+def calm(project):
+    """Nothing happens."""
+    project.configure(SHORT, **PACKED)
+    process = project.start()
+    project.pack_trained("short", SEEDS)
+    running = project.show("status"), project.show("status", "--why", "short/seed2")
+    finish(project, process)
+    return running
+
+
+def one_killed(project):
+    """The process of one run is killed."""
+    project.configure(SHORT, **PACKED)
+    process = project.start()
+    project.pack_trained("short", SEEDS)
+    lease = json.loads((project.run_folder("short", 2) / "lease.json").read_text())
+    os.kill(lease["process"], signal.SIGKILL)
+    finish(project, process)
+
+
+def put_back(project):
+    """Others want the node, and Slurm starts the job again, with one run that is done."""
+    project.configure(f"quick: {{{NETWORK}, {LIMITS}, epochs: 2}}\n{SHORT}", **PACKED)
+    process = project.start()
+    done = project.run_folder("quick", 3) / "evaluation.json"
+    wait_for(done.exists, 240, "the first runs")
+    (job,) = project.pack_ids()
+    wait_for((project.run_folder("short") / "checkpoint.safetensors").exists, 240, "a checkpoint")
+    logs = [project.results / "logs" / f"{rule}-quick-seed3.log" for rule in ("train", "evaluate")]
+    before = [log.read_text() for log in logs]
+    project.run("scontrol", "requeue", job)
+    finish(project, process)
+    return before, [log.read_text() for log in logs]
+
+
+def too_little_memory(project):
+    project.configure(SHORT.replace("mem_mb: 700", "mem_mb: 50"), **PACKED)
+    finish(project, project.start())
+
+
+def too_little_time(project):
+    """What runs one after the other does not end in time; some of it does."""
+    slow = SHORT.replace("Slow", "Slow, pause: 0.12").replace("runtime: 5", "runtime: 1")
+    project.configure(slow, **PACKED | {"cpus_per_job": 1})
+    finish(project, project.start())
+
+
+def ctrl_c(project):
+    """Interrupt Snakemake, and run it again."""
+    project.configure(SHORT.replace("epochs: 12", "epochs: 50"), **PACKED)
+    process = project.start()
+    project.pack_trained("short", SEEDS)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) != 0
+    wait_for(lambda: not project.pack_ids(), 60, "the jobs to be canceled")
+    kept = [(project.run_folder("short", s) / "checkpoint.safetensors").exists() for s in SEEDS]
+    project.configure(SHORT.replace("epochs: 12", "epochs: 50"), **PACKED | {"runs_per_job": 2})
+    project.slurm_run()
+    return kept
+
+
+SCENES = (calm, one_killed, put_back, too_little_memory, too_little_time, ctrl_c)
+
+
+@pytest.fixture(scope="module")
+def stage(accounting, undisturbed, tmp_path_factory):
+    """Return what gives the project of a scene and what it returned."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        started = {}
+        for scene in SCENES:
+            folder = tmp_path_factory.mktemp(scene.__name__) / "project"
+            project = SlurmProject(fresh_project(folder).folder)
+            started[scene] = project, pool.submit(scene, project)
+        yield lambda scene: (started[scene][0], started[scene][1].result())
+
+
+def outcomes(project, experiment="short") -> list[bytes]:
+    """Return what a disturbance must not change, of all seeds."""
+    files = ("model.safetensors", "predictions.csv.gz")
+    return [
+        (project.run_folder(experiment, seed) / f).read_bytes() for seed in SEEDS for f in files
+    ]
+
+
+def test_one_job_trains_and_evaluates_many_runs_with_the_bytes_of_jobs_of_their_own(
+    stage, undisturbed
+):
+    project, (status, why) = stage(calm)
+    assert project.outcome("short") == undisturbed(12)
+    assert submitted(project) == [["3", "COMPLETED"]]
+    assert [line.split()[:2] for line in status.splitlines() if "train RUNNING" in line] == [
+        ["short", str(seed)] for seed in SEEDS
+    ]
+    assert f"Slurm job {project.record('short')['slurm']['job_id']}" in why
+    with (project.results / "resources.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["rule"] for row in rows] == ["pack", "train", "train", "train"]
+    assert rows[0]["runs"] == "3"
+    assert float(rows[0]["mem_used_mb"]) < float(rows[0]["mem_asked_mb"])
+    log = project.results / "logs" / "train-short-seed2.log"
+    assert not log.is_symlink()
+    assert "Train Epoch: 12 " in log.read_text()
+
+
+def test_of_a_run_that_is_killed_the_others_go_on_and_only_it_is_tried_again(stage):
+    project, _ = stage(one_killed)
+    assert outcomes(project) == outcomes(stage(calm)[0])
+    assert submitted(project) == [["3", "FAILED"], ["1", "COMPLETED"]]
+    assert [project.record("short", seed)["resumes"] for seed in SEEDS] == [0, 1, 0]
+
+
+def test_a_job_that_is_started_again_resumes_what_is_not_done(stage):
+    project, (before, after) = stage(put_back)
+    assert outcomes(project) == outcomes(stage(calm)[0])
+    assert submitted(project) == [["6", "COMPLETED"]]
+    assert project.record("short")["resumes"] == 1
+    assert before == after  # a run that was done is left alone
+
+
+def test_what_was_killed_for_memory_asks_for_more(stage):
+    project, _ = stage(too_little_memory)
+    assert outcomes(project) == outcomes(stage(calm)[0])
+    asked = [row[1] for row in project.accounting("ReqMem") if " the first" in row[0]]
+    assert len(asked) > 1
+    assert asked[0] != asked[-1]
+    assert "it was killed for using more memory than it asked for" in project.printed()
+
+
+def test_what_is_left_when_the_time_is_up_goes_on_in_another_job(stage):
+    project, _ = stage(too_little_time)
+    assert outcomes(project) == outcomes(stage(calm)[0])
+    (first, state), (second, _), *_ = submitted(project)
+    assert (first, state in ("TIMEOUT", "FAILED")) == ("3", True)
+    assert second in ("1", "2")
+    assert "What is left of it is submitted again." in project.printed()
+
+
+def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, undisturbed):
+    project, kept = stage(ctrl_c)
+    assert kept == [True] * 3
+    assert project.outcome("short") == undisturbed(50)
+    assert [project.record("short", seed)["resumes"] for seed in SEEDS] == [1, 1, 1]
+    assert sorted(runs for runs, _ in submitted(project)) == ["1", "2", "3"]

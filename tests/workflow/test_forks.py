@@ -1,0 +1,163 @@
+"""Forked runs: the same bytes, records and exit statuses as those of processes of their own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT, SMALL_STUDY, fresh_project
+
+from lib.core.layout import Layout
+from lib.forks.start import SHELL_PREFIX, VARIABLE, ForkServer
+
+# What two trainings of the same settings do not share.
+OWN = {
+    "command", "start", "end", "seconds", "train_seconds", "images_per_second", "peak_memory_mb",
+    "files", "sha256",
+}  # fmt: skip
+SEVERAL = f"""{SMALL_STUDY}seeds: [1, 2]
+runs_per_job: 10
+experiments:
+  mlp: {{model: {{name: MLP}}, epochs: 2, shuffle: true}}
+  cnn: {{model: {{name: CNN}}, epochs: 1}}
+  bad: {{model: {{name: MLP}}, optimizer: {{name: SGD, lr: 1e30}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def server():
+    """A fork server for the commands of this process."""
+    with ForkServer() as server:
+        assert os.environ[VARIABLE]
+        yield server
+
+
+def shell(command, **options):
+    return subprocess.Popen(
+        ["bash", "-c", SHELL_PREFIX + command], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
+    )  # fmt: skip
+
+
+def trained(folder, data, *options, **environment):
+    """Train by the command of the rule; return the exit status and what was said."""
+    words = " ".join(map(str, ("--model", "CNN", "--epochs", "1", *options)))
+    command = f"python scripts/train.py --data {data} --output {folder} {words}"
+    process = shell(command, env=os.environ | environment)
+    said, _ = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+def test_the_same_bytes_and_the_same_record(server, small_data, tmp_path):
+    assert trained(tmp_path / "forked", small_data)[0] == 0
+    plain = os.environ.copy()
+    plain.pop(VARIABLE)
+    command = f"python scripts/train.py --data {small_data} --output {tmp_path / 'plain'} "
+    assert shell(command + "--model CNN --epochs 1", env=plain).wait(120) == 0
+    for file in ("model.safetensors", "run.json"):
+        one, other = ((tmp_path / name / file).read_bytes() for name in ("forked", "plain"))
+        if file != "run.json":
+            assert one == other
+            continue
+        one, other = json.loads(one), json.loads(other)
+        assert {key for key in one if one[key] != other[key]} <= OWN
+        assert one["code"] == other["code"]
+        assert one["command"][2:4] == ["CNN", "--data"] or "scripts/train.py" in one["command"][0]
+
+
+def test_exit_status_and_messages_are_the_commands(server, small_data, tmp_path):
+    status, said = trained(tmp_path / "bad", small_data, "--optimizer", "SGD", "lr=1e30")
+    assert status == 1
+    assert "error: the training loss is nan" in said
+    status, said = trained(tmp_path / "wrong", small_data, "--no-such-option")
+    assert status == 2
+    assert "unrecognized arguments: --no-such-option" in said
+
+
+def start_long(folder, data):
+    """Start a long training; return the process, and that which trains, once it has begun."""
+    command = f"exec 3>&1; python scripts/train.py --model MLP --epochs 5000 --data {data}"
+    process = shell(f"{command} --output {folder}", start_new_session=True)
+    lease = folder / "lease.json"
+    deadline = time.monotonic() + 60
+    while not (folder / "checkpoint.safetensors").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return process, json.loads(lease.read_text())["process"]
+
+
+def test_a_signal_to_the_command_is_one_to_the_training(server, small_data, tmp_path):
+    process, training = start_long(tmp_path / "run", small_data)
+    os.killpg(process.pid, signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode in (143, -15)
+    if process.returncode == 143:
+        assert "the same command resumes from there" in said
+    assert not alive(training)
+
+
+def test_a_training_whose_command_was_killed_ends(server, small_data, tmp_path):
+    process, training = start_long(tmp_path / "run", small_data)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait(30)
+    assert not alive(training)
+
+
+def alive(pid) -> bool:
+    """Whether a process is there a few seconds later."""
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_without_its_server_a_command_runs_itself(small_data, tmp_path):
+    gone = {VARIABLE: str(tmp_path / "gone")}
+    assert trained(tmp_path / "run", small_data, **gone)[0] == 0
+
+
+def test_a_study_of_forked_runs(tmp_path):
+    """One start of torch for all; the bytes of runs of their own; a bad one stops no other."""
+    project = fresh_project(tmp_path / "project")
+    (project.folder / "many.yaml").write_text(SEVERAL)
+    done = project.snakemake(config="many.yaml", check=False)
+    assert done.returncode == 1
+    assert "bad, seed 2: train failed: the training loss is nan" in done.stdout
+    layout = Layout(project.results)
+    for name, seed in (("mlp", 1), ("mlp", 2), ("cnn", 1), ("cnn", 2)):
+        assert layout.run(name, seed).is_complete("evaluate")
+    alone = fresh_project(tmp_path / "alone")
+    (alone.folder / "many.yaml").write_text(SEVERAL.replace("runs_per_job: 10", ""))
+    alone.snakemake("results/small/runs/mlp/seed2/evaluation.json", config="many.yaml")
+    for file in ("model.safetensors", "predictions.csv.gz", "accuracy.csv"):
+        one, other = (each.run_folder("mlp", 2) / file for each in (project, alone))
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_pack_command_works_on_what_it_is_given(small_data, tmp_path):
+    """By hand, as the job of a pack does: it says what became of each run."""
+    lines = [
+        json.dumps({"name": name, "log": f"{name}.log", "commands": [SHELL_PREFIX + command]})
+        for name, command in (
+            ("good", f"python scripts/train.py --model MLP --epochs 1 --data {small_data} "
+                     f"--output {tmp_path / 'good'} > /dev/null"),
+            ("bad", "exit 3"),
+        )
+    ]  # fmt: skip
+    command = [sys.executable, "scripts/pack.py", "--at-once", "2"]
+    done = subprocess.run(
+        command, cwd=ROOT, input="\n".join(lines), capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 1
+    assert "good: done in" in done.stdout
+    assert "bad: exit status 3: bad.log" in done.stdout
+    assert done.stdout.endswith("1 of 2 runs are done\nexit status 1\n")
+    wrong = subprocess.run(command, cwd=ROOT, input="{}", capture_output=True, text=True)
+    assert wrong.returncode == 1
+    assert "error: standard input: no run in '{}'" in wrong.stderr

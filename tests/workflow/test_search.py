@@ -1,0 +1,162 @@
+"""A search over settings as a whole: what is trained, chosen, evaluated, and what is not."""
+
+import csv
+
+import pytest
+from conftest import SMALL_STUDY, fresh_project
+
+from lib.core.layout import Layout
+
+STUDY = f"""{SMALL_STUDY}seeds: [1, 2]
+runs_per_job: 20
+training: {{epochs: 1, validation_size: 500}}
+experiments:
+  searched:
+    model: {{name: MLP}}
+    sweep: {{model.hidden: [8, 128], optimizer.lr: [0.001, 1.0]}}
+  plain: {{model: {{name: MLP}}}}
+"""
+BEST = "searched_hidden128_lr1"
+
+
+class Searched:
+    """A project with a search, in `search.yaml`."""
+
+    def __init__(self, project):
+        self.project, self.layout = project, Layout(project.results)
+
+    def write(self, text):
+        (self.project.folder / "search.yaml").write_text(text)
+
+    def run(self, *arguments, **options):
+        return self.project.snakemake(*arguments, config="search.yaml", **options).stdout
+
+    def planned(self):
+        """Return the runs that a dry run would train."""
+        words = [each.split() for each in self.project.planned(config="search.yaml")]
+        return {" ".join(rest) for stage, *rest in words if stage == "train"}
+
+    def table(self, name="sweep"):
+        with (self.project.results / f"{name}.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    def copy(self, folder):
+        return Searched(self.project.copy(folder))
+
+
+@pytest.fixture(scope="module")
+def searched_once(tmp_path_factory):
+    """A finished search. Only for looking at."""
+    made = Searched(fresh_project(tmp_path_factory.mktemp("search") / "project"))
+    made.write(STUDY)
+    made.printed = made.run()
+    return made
+
+
+@pytest.fixture
+def searched(searched_once, tmp_path):
+    return searched_once.copy(tmp_path / "searched")
+
+
+def test_the_best_on_the_validation_images_is_chosen(searched_once):
+    rows = searched_once.table()
+    assert [row["rank"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["point"] for row in rows if row["chosen"] == "True"] == [BEST]
+    assert rows[0]["point"] == BEST
+    accuracies = [float(row["validation_accuracy"]) for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert (rows[0]["model.hidden"], rows[0]["optimizer.lr"]) == ("128", "1.0")
+    for row in rows:
+        history = searched_once.layout.run(row["point"], 1).history.read_text().splitlines()
+        assert ",validation," in history[-1]
+
+
+def test_only_the_chosen_point_has_seen_the_test_set(searched_once):
+    for row in searched_once.table():
+        for seed in (1, 2):
+            files = searched_once.layout.run(row["point"], seed)
+            assert files.is_complete("train")
+            assert files.evaluation.exists() == (row["point"] == BEST)
+    report = [(row["experiment"], row["seed"]) for row in searched_once.table("report")]
+    assert report == [(BEST, "1"), (BEST, "2"), ("plain", "1"), ("plain", "2")]
+
+
+def test_it_says_how_large_the_search_is_and_what_was_chosen(searched_once):
+    assert "Search searched: 4 points, 8 runs" in searched_once.printed
+    page = (searched_once.project.results / "report.html").read_text()
+    assert f"of 4 points, {BEST} is the best on the validation images" in page
+    log = (searched_once.project.results / "logs" / "choose.log").read_text()
+    assert f"searched: {BEST} is the best of 4 points" in log
+    status = searched_once.project.script("status", "--configfile", "search.yaml").stdout
+    assert status.count(" done ") == 10
+
+
+def test_nothing_is_left_to_do(searched):
+    assert "Nothing to be done" in searched.run()
+
+
+def test_one_more_value_trains_its_points_alone(searched):
+    searched.write(STUDY.replace("[8, 128]", "[8, 16, 128]"))
+    new = {f"searched_hidden16_lr{rate} {seed}" for rate in ("0.001", "1") for seed in (1, 2)}
+    assert searched.planned() == new
+    # By what the runs that are there took.
+    said = searched.run("-n")
+    assert "4 runs are to be trained: about" in said
+    searched.run()
+    assert len(searched.table()) == 6
+
+
+def test_the_chosen_point_is_trained_again_on_all_images(searched):
+    searched.write(STUDY.replace("[0.001, 1.0]", "[0.001, 1.0], refit: true"))
+    searched.run()
+    record = searched.project.record("searched", 2)
+    assert (record["train_size"], record["validation_size"]) == (2000, 0)
+    assert record["settings"]["model"] == {"name": "MLP", "hidden": 128}
+    report = [row["experiment"] for row in searched.table("report")]
+    assert report == ["searched", "searched", "plain", "plain"]
+    assert "Nothing to be done" in searched.run()
+    # Another choice is trained again in its turn, and nothing else.
+    searched.write(STUDY.replace("[8, 128]", "[8]").replace("1.0]", "1.0], refit: true"))
+    searched.run()
+    assert searched.project.record("searched", 2)["settings"]["model"]["hidden"] == 8
+
+
+def test_deleted_files_come_back(searched):
+    searched.layout.run("searched_hidden8_lr1", 1).weights.unlink()
+    searched.layout.table("sweep.csv").unlink()
+    assert searched.planned() == {"searched_hidden8_lr1 1"}
+    searched.run()
+    assert searched.table()[0]["point"] == BEST
+
+
+def test_what_diverges_is_the_worst(searched):
+    searched.write(STUDY.replace("[0.001, 1.0]", "[0.001, 1.0, 1e30]"))
+    searched.run()
+    rows = searched.table()
+    assert rows[0]["point"] == BEST
+    for row in rows[-2:]:
+        assert (row["optimizer.lr"], row["diverged"]) == ("1e+30", "2")
+        assert (row["validation_accuracy"], row["validation_loss"]) == ("0.0", "inf")
+
+
+def test_a_search_without_validation_images_is_an_error(searched):
+    searched.write(STUDY.replace("validation_size: 500", "validation_size: 0"))
+    said = searched.run("-n", check=False)
+    assert "experiments.searched.sweep: the points are compared on images that are held" in said
+    assert "set validation_size" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("model.hidden: [8, 128]", "batch_size: [0]", "sweep: searched_batch_size0_lr0.001"),
+        ("[0.001, 1.0]", "[-1]", "searched.sweep: searched_hidden8_lr-1.optimizer.lr: -1 is less"),
+        ("model.hidden", "model.hiden", "model: MLP has no argument 'hiden'"),
+        ("optimizer.lr", "optimiser.lr", "sweep.optimiser.lr: no such setting"),
+        ("plain:", "searched_hidden8_lr1:", "there is an experiment searched_hidden8_lr1 already"),
+        ("runs_per_job: 20", "cpus_per_job: 1\ntraining2: 1", "unknown key 'training2'"),
+    ],
+)
+def test_a_wrong_search_is_an_error_that_names_the_key(searched, old, new, message):
+    searched.write(STUDY.replace(old, new))
+    assert message in searched.run("-n", check=False)
