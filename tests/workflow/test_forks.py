@@ -161,3 +161,31 @@ def test_the_pack_command_works_on_what_it_is_given(small_data, tmp_path):
     wrong = subprocess.run(command, cwd=ROOT, input="{}", capture_output=True, text=True)
     assert wrong.returncode == 1
     assert "error: standard input: no run in '{}'" in wrong.stderr
+
+
+def test_code_that_is_edited_meanwhile_is_the_code_that_runs(small_data, tmp_path):
+    """And the code that the record names."""
+    project = fresh_project(tmp_path / "project")
+    edited = project.folder / "scripts/lib/training/progress.py"
+    assert "Train Epoch" in edited.read_text()
+    train = f"python scripts/train.py --model MLP --epochs 1 --data {small_data} --output"
+    runs = [
+        ("before", f"{train} {tmp_path}/before > {tmp_path}/before.log"),
+        ("edit", f"sed -i 's/Train Epoch/Training Epoch/' {edited}"),
+        ("after", f"{train} {tmp_path}/after > {tmp_path}/after.log"),
+    ]
+    lines = [
+        json.dumps({"name": name, "log": "", "commands": [SHELL_PREFIX + command]})
+        for name, command in runs
+    ]
+    done = subprocess.run(
+        [sys.executable, "scripts/pack.py"], cwd=project.folder, input="\n".join(lines),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "3 of 3 runs are done" in done.stdout
+    assert "Train Epoch" in (tmp_path / "before.log").read_text()
+    assert "Training Epoch" in (tmp_path / "after.log").read_text()
+    one, other = (json.loads((tmp_path / r / "run.json").read_text()) for r in ("before", "after"))
+    assert [name for name in one["code"] if one["code"][name] != other["code"][name]] == [
+        "lib/training/progress.py"
+    ]

@@ -6,6 +6,7 @@ that is what its record says. A test holds the one against the other.
 """
 
 import ast
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -20,9 +21,10 @@ SCRIPTS = Path(__file__).absolute().parents[2]
 def imported_files() -> list[Path]:
     """Return the project's own files that this process has imported, sorted."""
     files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    # Not resolved: torch alone has some thousand modules.
-    paths = {Path(file).absolute() for file in files if file}
-    return sorted(path for path in paths if path.is_relative_to(SCRIPTS))
+    # Not resolved, nor made paths: torch alone has some thousand modules.
+    ours = f"{SCRIPTS}{os.sep}"
+    paths = {os.path.abspath(file) for file in files if file}  # noqa: PTH100
+    return sorted(Path(path) for path in paths if path.startswith(ours))
 
 
 def files_behind(*scripts: Path) -> list[Path]:

@@ -5,7 +5,8 @@ imports torch, and forks one more for each of the scripts, which imports what th
 These wait for commands (`client.py`) and fork a process for each: it runs the script from its first
 line, with the arguments, the environment, the folder and the open files of whoever has asked. So
 the script cannot tell the difference: its record names the same files of code, and its results are
-the same bytes.
+the same bytes. If a file of the code is edited meanwhile, the commands after that are run by a new
+Python: what was imported is not what is there any more.
 
 A process must be forked before torch starts a thread or uses a GPU. So nothing is computed here.
 https://docs.pytorch.org/docs/stable/notes/multiprocessing.html
@@ -97,6 +98,10 @@ class Nursery:
             if name != "__main__" and _is_ours(module):
                 del sys.modules[name]
         runpy.run_path(str(self.script), run_name="imported")
+        from lib.core import code_digests
+
+        code = code_digests.file_digests(code_digests.imported_files())
+        self.code_has_changed = lambda: bool(code_digests.changed(code))
         gc.freeze()  # a collection in a child would copy all memory
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -147,6 +152,8 @@ class Nursery:
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        if self.code_has_changed():
+            os.execv(sys.executable, [sys.executable, *request["command"]])  # noqa: S606
         sys.argv = request["command"]
         os._exit(run_script(self.script))
 
