@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,10 +99,7 @@ class Nursery:
             if name != "__main__" and _is_ours(module):
                 del sys.modules[name]
         runpy.run_path(str(self.script), run_name="imported")
-        from lib.core import code_digests
-
-        code = code_digests.file_digests(code_digests.imported_files())
-        self.code_has_changed = lambda: bool(code_digests.changed(code))
+        self.code_has_changed = watch_code()
         gc.freeze()  # a collection in a child would copy all memory
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -206,6 +204,22 @@ def receive(client: socket.socket) -> tuple[dict, list[int]]:
     if len(files) != 3:
         raise ValueError("it has no files")
     return json.loads(text), list(files)
+
+
+def watch_code() -> Callable[[], bool]:
+    """Return what says whether a file of the code has changed since: of this process, or a model.
+
+    What the models import is looked up here, once for all processes that are forked.
+    """
+    from lib.core import code_digests
+    from lib.core.errors import UserError
+
+    files = set(code_digests.imported_files())
+    for model in (SCRIPTS / "models").glob("*.py"):
+        with suppress(UserError):  # of those who train it
+            files.update(code_digests.files_of(model))
+    code = code_digests.file_digests(files)
+    return lambda: bool(code_digests.changed(code))
 
 
 def say(client: socket.socket, **words: int) -> None:
