@@ -25,6 +25,16 @@ datasets_file: tests/data/datasets.yaml
 data_dir: results/small/data
 mirrors: [tests/data]
 """
+# A search of four points, and an experiment that is not searched.
+SEARCH = f"""{SMALL_STUDY}seeds: [1, 2]
+runs_per_job: 20
+training: {{epochs: 1, validation_size: 500}}
+experiments:
+  searched:
+    model: {{name: MLP}}
+    sweep: {{model.hidden: [8, 128], optimizer.lr: [0.001, 1.0]}}
+  plain: {{model: {{name: MLP}}}}
+"""
 # Where `slurm up` says why its cluster has no accounting, on a release of Debian that cannot.
 NO_ACCOUNTING = Path("/var/lib/slurm-throwaway/no-accounting")
 IN_CI = os.environ.get("CI") == "true"
@@ -237,6 +247,15 @@ def undisturbed(tmp_path_factory):
         # Beside the tests that will ask for it: they wait for Slurm most of the time.
         run = pool.submit(project.snakemake, config="slurm.yaml", timeout=1800)
         yield lambda epochs: run.result() and project.outcome(lengths[epochs])
+
+
+@pytest.fixture(scope="session")
+def finished_search(tmp_path_factory):
+    """A finished run of the study `SEARCH`, in search.yaml. Only for looking at."""
+    project = fresh_project(tmp_path_factory.mktemp("search") / "project")
+    (project.folder / "search.yaml").write_text(SEARCH)
+    project.printed = project.snakemake(config="search.yaml").stdout
+    return project
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from made_up import change_record, make_up
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-SHAPES = ("two", "one with one epoch", "fifty", "incomplete")
+SHAPES = ("two", "one with one epoch", "fifty", "incomplete", "search")
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +30,11 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def reports(finished_once, tmp_path_factory):
-    """The folders of four reports.
+def reports(finished_once, finished_search, tmp_path_factory):
+    """The folders of five reports.
 
-    Two experiments, one with one epoch, fifty with five seeds, and three that are incomplete.
+    Two experiments, one with one epoch, fifty with five seeds, three that are incomplete, and a
+    search.
     """
     folders = {"two": finished_once.results}
     folder = tmp_path_factory.mktemp("alone")
@@ -52,6 +53,7 @@ def reports(finished_once, tmp_path_factory):
     for folder in list(folders.values())[1:]:
         options = ("--results", folder, "--data", finished_once.data, "--incomplete")
         finished_once.script("report", *options)
+    folders["search"] = finished_search.results
     return folders
 
 
@@ -121,7 +123,8 @@ def test_every_image_is_rendered(visit, shape):
     page = visit(shape).window
     sizes = page.eval_on_selector_all("img", "all => all.map(img => [img.naturalWidth, img.alt])")
     assert all(width > 0 and alt for width, alt in sizes)
-    assert len([alt for _, alt in sizes if not alt.startswith("Test image")]) == 6
+    figures = [alt for _, alt in sizes if not alt.startswith("Test image")]
+    assert len(figures) == (7 if shape == "search" else 6)
 
 
 def test_the_background_is_white_in_print(visit):

@@ -3,19 +3,10 @@
 import csv
 
 import pytest
-from conftest import SMALL_STUDY, fresh_project
+from conftest import SEARCH
 
 from lib.core.layout import Layout
 
-STUDY = f"""{SMALL_STUDY}seeds: [1, 2]
-runs_per_job: 20
-training: {{epochs: 1, validation_size: 500}}
-experiments:
-  searched:
-    model: {{name: MLP}}
-    sweep: {{model.hidden: [8, 128], optimizer.lr: [0.001, 1.0]}}
-  plain: {{model: {{name: MLP}}}}
-"""
 BEST = "searched_hidden128_lr1"
 
 
@@ -45,11 +36,10 @@ class Searched:
 
 
 @pytest.fixture(scope="module")
-def searched_once(tmp_path_factory):
+def searched_once(finished_search):
     """A finished search. Only for looking at."""
-    made = Searched(fresh_project(tmp_path_factory.mktemp("search") / "project"))
-    made.write(STUDY)
-    made.printed = made.run()
+    made = Searched(finished_search)
+    made.printed = finished_search.printed
     return made
 
 
@@ -96,7 +86,7 @@ def test_nothing_is_left_to_do(searched):
 
 
 def test_one_more_value_trains_its_points_alone(searched):
-    searched.write(STUDY.replace("[8, 128]", "[8, 16, 128]"))
+    searched.write(SEARCH.replace("[8, 128]", "[8, 16, 128]"))
     new = {f"searched_hidden16_lr{rate} {seed}" for rate in ("0.001", "1") for seed in (1, 2)}
     assert searched.planned() == new
     # By what the runs that are there took.
@@ -107,7 +97,7 @@ def test_one_more_value_trains_its_points_alone(searched):
 
 
 def test_the_chosen_point_is_trained_again_on_all_images(searched):
-    searched.write(STUDY.replace("[0.001, 1.0]", "[0.001, 1.0], refit: true"))
+    searched.write(SEARCH.replace("[0.001, 1.0]", "[0.001, 1.0], refit: true"))
     searched.run()
     record = searched.project.record("searched", 2)
     assert (record["train_size"], record["validation_size"]) == (2000, 0)
@@ -116,7 +106,7 @@ def test_the_chosen_point_is_trained_again_on_all_images(searched):
     assert report == ["searched", "searched", "plain", "plain"]
     assert "Nothing to be done" in searched.run()
     # Another choice is trained again in its turn, and nothing else.
-    searched.write(STUDY.replace("[8, 128]", "[8]").replace("1.0]", "1.0], refit: true"))
+    searched.write(SEARCH.replace("[8, 128]", "[8]").replace("1.0]", "1.0], refit: true"))
     searched.run()
     assert searched.project.record("searched", 2)["settings"]["model"]["hidden"] == 8
 
@@ -130,7 +120,7 @@ def test_deleted_files_come_back(searched):
 
 
 def test_what_diverges_is_the_worst(searched):
-    searched.write(STUDY.replace("[0.001, 1.0]", "[0.001, 1.0, 1e30]"))
+    searched.write(SEARCH.replace("[0.001, 1.0]", "[0.001, 1.0, 1e30]"))
     searched.run()
     rows = searched.table()
     assert rows[0]["point"] == BEST
@@ -140,7 +130,7 @@ def test_what_diverges_is_the_worst(searched):
 
 
 def test_a_search_without_validation_images_is_an_error(searched):
-    searched.write(STUDY.replace("validation_size: 500", "validation_size: 0"))
+    searched.write(SEARCH.replace("validation_size: 500", "validation_size: 0"))
     said = searched.run("-n", check=False)
     assert "experiments.searched.sweep: the points are compared on images that are held" in said
     assert "set validation_size" in said
@@ -158,5 +148,5 @@ def test_a_search_without_validation_images_is_an_error(searched):
     ],
 )
 def test_a_wrong_search_is_an_error_that_names_the_key(searched, old, new, message):
-    searched.write(STUDY.replace(old, new))
+    searched.write(SEARCH.replace(old, new))
     assert message in searched.run("-n", check=False)
