@@ -80,3 +80,49 @@ def test_the_last_words_are_those_of_the_last_attempt(tmp_path):
     assert causes.last_words(end(tmp_path, "FAILED", "1:0", "", log)) == "new\nerror: wrong"
     never_began = end(tmp_path, "FAILED", "127:0", f"{NOT_FOUND}\n", "")
     assert causes.last_words(never_began) == NOT_FOUND
+
+
+# As above, but the job has worked on many runs: its log is a pack's, the run's own is its own.
+PACK_ENDS = {
+    "it has diverged": (
+        "FAILED", BEGAN + "exit status 1\n", BEGAN + "exit status 1\n", Cause.ALWAYS
+    ),
+    "it has diverged, others used too much": (
+        "OUT_OF_MEMORY", BEGAN + OOM, BEGAN + "error: nan\nexit status 1\n", Cause.ALWAYS
+    ),
+    "it was killed, others have diverged": (
+        "FAILED", BEGAN + "exit status 1\n", BEGAN + "Killed\nexit status 137\n", Cause.UNKNOWN
+    ),
+    "it was killed for memory": (
+        "OUT_OF_MEMORY", BEGAN + OOM, BEGAN + "Killed\nexit status 137\n", Cause.MEMORY
+    ),
+    "the time is up": (
+        "TIMEOUT", BEGAN + LIMIT, BEGAN + "stopped by SIGTERM\nexit status 143\n", Cause.TIME
+    ),
+    "the time is up before it has begun": ("TIMEOUT", BEGAN + LIMIT, "", Cause.TIME),
+    "canceled": ("CANCELLED", BEGAN + SCANCEL, BEGAN, Cause.OUTSIDE),
+    "the job could not begin": ("FAILED", NOT_FOUND, "", Cause.NODE),
+    "its node cannot run it": (
+        "FAILED", BEGAN + "exit status 1\n", BEGAN + "exit status 69\n", Cause.NODE
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("known", PACK_ENDS.values(), ids=PACK_ENDS.keys())
+def test_the_cause_for_one_run_of_many(tmp_path, known):
+    state, slurm_log, log, cause = known
+    assert causes.cause_in_pack(end(tmp_path, state, "1:0", slurm_log, log)) is cause
+
+
+def test_a_pack_that_was_asked_to_end_shortly_before_its_limit(tmp_path):
+    """A run that had begun only then was out of time, too; the pack's log says since when."""
+    said = "{} on cpu1, Slurm job 7\nexit status 143\n"
+    start = datetime(2026, 1, 2, 3, 4, 5).astimezone()
+    later = start + timedelta(minutes=8.5)
+    logs = [said.format(time.isoformat()) for time in (start, later)]
+    stopped = end(tmp_path, "FAILED", "143:0", *logs)
+    for name in ("log", "7.log"):
+        time = (start + timedelta(minutes=8.9)).timestamp()
+        os.utime(tmp_path / name, (time, time))
+    assert causes.cause_of(stopped) is Cause.UNKNOWN
+    assert causes.cause_in_pack(stopped) is Cause.TIME

@@ -16,6 +16,7 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 from lib.cluster import executor, polling
 from lib.cluster.bad_nodes import BadNodes
 from lib.cluster.executor import StudyExecutor
+from lib.cluster.packs import Pack
 from lib.cluster.polling import Polling
 from lib.cluster.queue_watch import QueueWatch
 from lib.cluster.sbatch import Growth
@@ -220,6 +221,66 @@ def test_a_job_that_squeue_has_forgotten_has_ended(programs, tmp_path):
     assert check(fake.made, active) == []
     assert fake.reported["1"] == "success"
     assert "FORGOTTEN" in fake.reported["2"]
+
+
+def pack(tmp_path, fake, *names):
+    """Return submitted jobs that are one Slurm job, 7; the outputs of the first are there."""
+    fake.made.study, fake.made.is_complete = SimpleNamespace(runs_per_job=9), lambda job: False
+    fake.made.packs_of, fake.made.run_pack = lambda some: [list(some)] if some else [], None
+    fake.made._job_submission_executor.submit = lambda run, some: fake.again.extend(
+        job.name for job in some
+    )
+    made = jobs(tmp_path, *names)
+    for job in made:
+        job.name, job.external_jobid = job.external_jobid, "7"
+        job.job.output = [tmp_path / f"{job.name}.out"]
+        aux = {polling.BEFORE: polling.Files.of(job.job), executor.PACK: {"runtime": 10}}
+        job.aux |= aux | {"slurm_logfile": tmp_path / "7.log"}
+    (tmp_path / f"{made[0].name}.out").touch()
+    fake.made.report_job_success = lambda job: fake.reported.update({job.name: "success"})
+    fake.made.report_job_error = lambda job, msg, aux_logs: fake.reported.update({job.name: msg})
+    return made
+
+
+def test_of_many_runs_in_a_job_each_has_an_end_of_its_own(programs, tmp_path):
+    fake = fake_executor(programs, tmp_path, answer(_7="FAILED"))
+    active = pack(tmp_path, fake, "good", "bad", "killed")
+    began = "2026-01-02T03:04:05 on cpu1, Slurm job 7\n"
+    (tmp_path / "bad.own").write_text(f"{began}exit status 1\n")
+    (tmp_path / "killed.own").write_text(f"{began}exit status 137\n")
+    (tmp_path / "7.log").write_text(f"{began}exit status 1\n")
+    assert check(fake.made, active) == []
+    assert fake.reported.pop("good") == "success"
+    assert "fails whenever it is tried" in fake.reported["bad"]
+    assert "it failed" in fake.reported["killed"]
+    assert [job.job.attempt for job in active] == [1, 3, 1]  # with 2 restarts, the last
+
+
+@pytest.mark.parametrize(("done", "growth"), [(True, Growth()), (False, Growth(time=2))])
+def test_what_is_left_when_the_time_is_up(programs, tmp_path, done, growth):
+    """It goes on in another job. If nothing is done, one run is too long for its own time."""
+    fake = fake_executor(programs, tmp_path, answer(_7="TIMEOUT"))
+    active = pack(tmp_path, fake, "first", "second")
+    if not done:
+        (tmp_path / "first.out").unlink()
+    assert check(fake.made, active) == []
+    assert fake.again == (["second"] if done else [])
+    assert ("second" in fake.reported) is not done
+    assert fake.made.attempts[active[1].job].growth == growth
+
+
+def test_many_runs_ask_for_no_more_time_than_a_partition_gives(programs, tmp_path, caplog):
+    fake = fake_executor(programs, tmp_path, "")
+    runs = [
+        FakeJob(name="train", threads=1, resources={"runtime": 30}, is_group=lambda: False)
+        for _ in range(3)
+    ]
+    most = {"minutes": 60}
+    fake.made.sbatch = SimpleNamespace(most_minutes=lambda request: most["minutes"])
+    assert fake.made.within_limits(Pack(runs, 1)).resources["runtime"] == 60
+    assert "3 runs in one job need up to 90 minutes, and no partition gives more" in caplog.text
+    most["minutes"] = 20  # less than one run asks for: the check says so
+    assert fake.made.within_limits(Pack(runs, 1)).resources["runtime"] == 90
 
 
 FULL = "sbatch: error: AssocMaxSubmitJobLimit"
