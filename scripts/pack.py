@@ -7,7 +7,9 @@ their processes do not start Python and import torch each time, but are forked.
 
 On SIGTERM, which Slurm sends before the time is up, it starts no other run; the trainings save a
 checkpoint and end, and the exit status is 143. If a run fails, the others go on, and the exit
-status is 1. If Slurm starts the job again, the runs that were done before are left alone.
+status is 1. A run that ends with 75, which is to say that it may succeed later (as on a GPU whose
+memory the others have taken), is tried once more when all others have ended. If Slurm starts the
+job again, the runs that were done before are left alone.
 """
 
 import json
@@ -27,7 +29,10 @@ from pathlib import Path
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
 from lib.core.errors import UserError
+from lib.forks.mps import Mps
 from lib.forks.start import ForkServer
+
+LATER = os.EX_TEMPFAIL  # the exit status of a run that may succeed later
 
 
 def main() -> None:
@@ -46,6 +51,11 @@ def main() -> None:
         metavar="FILE",
         help="where its output goes, and has gone before Slurm started the job again",
     )
+    parser.add_argument(
+        "--share-gpu",
+        action="store_true",
+        help="the runs use one GPU: let them use it at the same time, if NVIDIA MPS is there",
+    )
     args = parser.parse_args()
     runs = [read_run(line) for line in sys.stdin if line.strip()]
     before = done_before(args.log)
@@ -55,14 +65,14 @@ def main() -> None:
         now, node = datetime.now().astimezone().isoformat("T", "seconds"), os.uname().nodename
         node = os.environ.get("SLURMD_NODENAME", node)
         print(f"{now} on {node}, Slurm job {os.environ['SLURM_JOB_ID']}", flush=True)
-    with ForkServer():
+    with Mps(args.at_once if args.share_gpu else 1), ForkServer():
         pack = Pack(len(runs), len(before))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, pack.stop)
-        with ThreadPoolExecutor(args.at_once) as workers:
-            done = list(workers.map(pack.work_on, [run for run in runs if run.name not in before]))
-    print(f"{len(before) + done.count(True)} of {len(runs)} runs are done", flush=True)
-    status = 128 + signal.SIGTERM if pack.stopped.is_set() else int(not all(done))
+        done = pack.work([run for run in runs if run.name not in before], args.at_once)
+    done += len(before)
+    print(f"{done} of {len(runs)} runs are done", flush=True)
+    status = 128 + signal.SIGTERM if pack.stopped.is_set() else int(done < len(runs))
     if status:
         print(f"exit status {status}", flush=True)
     sys.exit(status)
@@ -105,21 +115,31 @@ class Pack:
         self.lock, self.stopped = threading.Lock(), threading.Event()
         self.groups: set[int] = set()  # of the processes that run
 
-    def work_on(self, run: Run) -> bool:
-        """Train and evaluate a run; return whether that has succeeded."""
+    def work(self, runs: list[Run], at_once: int) -> int:
+        """Train and evaluate the runs; return how many have succeeded."""
+        with ThreadPoolExecutor(at_once) as workers:
+            statuses = list(workers.map(self.work_on, runs))
+        later = [run for run, status in zip(runs, statuses, strict=True) if status == LATER]
+        statuses += [self.work_on(run, alone=True) for run in later]
+        return statuses.count(0)
+
+    def work_on(self, run: Run, alone: bool = False) -> int | None:
+        """Train and evaluate a run; return its exit status, None where it was too late for it."""
         began = time.monotonic()
         status = None
         for command in run.commands:
             status = self.run_command(command)
             if status:
                 break
+        seconds = time.monotonic() - began
+        what = f"done in {seconds:.1f} s" if status == 0 else f"exit status {status}: {run.log}"
         with self.lock:
-            self.ended += 1
-            seconds = time.monotonic() - began
-            what = f"done in {seconds:.1f} s" if status == 0 else f"exit status {status}: {run.log}"
-            if status is not None:
+            if status == LATER and not alone:
+                print(f"{run.name}: {what}, tried again when the others have ended", flush=True)
+            elif status is not None:
+                self.ended += 1
                 print(f"[{self.ended} of {self.size}] {run.name}: {what}", flush=True)
-        return status == 0
+        return status
 
     def run_command(self, command: str) -> int | None:
         """Run a command and return its exit status; None where it is too late to start it."""

@@ -1,6 +1,7 @@
 """The benchmark's part on a GPU: the networks, the CUDA graph's floor, packed runs, bf16."""
 
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from conftest import ROOT
 from measure import DATA_DIR, PREPARED, history_of, in_process, measured, rows_of
 
+from lib.forks.start import SHELL_PREFIX
 from lib.training.process import PLAIN
 
 SEEDS = 8
@@ -127,15 +129,31 @@ def without(table, network: str) -> None:
 
 
 def packed(table) -> None:
-    """Train eight seeds of the MLP one after the other, and at the same time."""
-    seconds = []
-    for workers in (1, SEEDS):
-        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as pool:
+    """Train eight seeds of the MLP in jobs of their own, one after the other, and in one job."""
+    for epochs in (3, 30):
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [
+                [str(word) for word in train("mlp", Path(folder, place, str(seed)), "--seed", seed)]
+                + ["--epochs", str(epochs)]
+                for place in ("alone", "packed")
+                for seed in range(SEEDS)
+            ]
             clock = time.perf_counter()
-            runs = [train("mlp", Path(folder, str(seed)), "--seed", seed) for seed in range(SEEDS)]
-            list(pool.map(lambda command: measured(*command), runs))
-            seconds.append([time.perf_counter() - clock])
-    table.pairs("gpu", "mlp", f"{SEEDS} seeds, in turn or at once", "s", *seconds, ">= 3")
+            for command in runs[:SEEDS]:
+                measured(*command)
+            in_turn = time.perf_counter() - clock
+            lines = [
+                json.dumps({"name": str(seed), "log": "", "commands": [SHELL_PREFIX + words]})
+                for seed, command in enumerate(runs[SEEDS:])
+                if (words := shlex.join(["python", *command[1:]]))
+            ]
+            (jobs := Path(folder, "jobs")).write_text("\n".join(lines))
+            pack = shlex.join(
+                [sys.executable, "scripts/pack.py", "--at-once", str(SEEDS), "--share-gpu"]
+            )
+            at_once = measured("bash", "-c", f"{pack} < {jobs}").wall
+        what = f"{SEEDS} seeds, {epochs} epochs, in turn or in one job"
+        table.pairs("gpu", "mlp", what, "s", [in_turn], [at_once], ">= 3" if epochs == 3 else "")
 
 
 def bf16(table, network: str) -> None:

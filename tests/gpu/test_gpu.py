@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import statistics
@@ -22,6 +23,7 @@ from conftest import ROOT
 from own_models import net
 from safetensors.torch import load_file
 
+from lib.forks.start import SHELL_PREFIX
 from lib.training.process import PLAIN
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
@@ -269,6 +271,58 @@ def test_too_little_memory_names_the_batch_size_that_fits(data, tmp_path):
 def test_a_model_too_large_for_the_gpu_says_so(data, tmp_path):
     printed = run(data, tmp_path, "--model", "MLP", "hidden=400000", status=1, **memory(500))
     assert "the model MLP does not fit on the GPU even with one image per step" in printed
+
+
+def pack(runs: dict[str, str], at_once: int) -> str:
+    """Run the commands of runs as the job of a pack does; return what it prints."""
+    lines = [
+        json.dumps({"name": name, "log": "", "commands": [SHELL_PREFIX + command]})
+        for name, command in runs.items()
+    ]
+    done = subprocess.run(
+        [sys.executable, "scripts/pack.py", "--at-once", str(at_once), "--share-gpu"],
+        cwd=ROOT, input="\n".join(lines), capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_runs_that_share_the_gpu_in_one_job_have_the_same_bits(trained, data, tmp_path):
+    names = ("MLP", "CNN", "MLP, shuffled", "CNN, Adam")
+    runs = {
+        name: shlex.join(
+            ["python", "scripts/train.py", "--data", str(data), "--output", str(tmp_path / name),
+             "--device", "cuda", "--epochs", "3", *RECIPES[name]]
+        )
+        for name in names
+    }  # fmt: skip
+    printed = pack(runs, at_once=4)
+    assert printed.endswith("4 of 4 runs are done\n")
+    if shutil.which("nvidia-cuda-mps-control"):
+        assert "the runs use the GPU at the same time (NVIDIA MPS)" in printed
+    for name in names:
+        assert results(tmp_path / name) == results(trained(name))
+
+
+def test_a_run_that_finds_no_room_beside_others_is_tried_again_alone(data, tmp_path):
+    taken = tmp_path / "taken"
+    hold = (
+        "import pathlib, time, torch; "
+        "hold = torch.empty(torch.cuda.mem_get_info()[0] - 1200 * 2**20, dtype=torch.uint8, "
+        f"device='cuda'); pathlib.Path({str(taken)!r}).touch(); time.sleep(30)"
+    )
+    train = ["python", "scripts/train.py", "--data", str(data), "--output", str(tmp_path / "run")]
+    train += ["--device", "cuda", "--model", "MLP", "hidden=200000", "--epochs", "1"]
+    wait = f"until [ -e {shlex.quote(str(taken))} ]; do sleep 0.2; done; "
+    log = tmp_path / "log"
+    runs = {
+        "other": shlex.join([sys.executable, "-c", hold]),
+        "run": f"{wait} {shlex.join(train)} 2>> {shlex.quote(str(log))}",
+    }
+    printed = pack(runs, at_once=2)
+    assert "run: exit status 75: , tried again when the others have ended" in printed
+    assert "no memory left for this training beside the other processes on it" in log.read_text()
+    assert printed.endswith("2 of 2 runs are done\n")
 
 
 def own(folder: Path, source: str) -> Path:

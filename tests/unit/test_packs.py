@@ -120,3 +120,10 @@ def test_the_script_has_the_commands_of_the_rules(tmp_path, monkeypatch):
     assert len(second["commands"]) == 1
     assert (tmp_path / "runs/mlp/seed1").is_dir()
     assert (tmp_path / "logs").is_dir()
+    assert "--share-gpu" not in script
+
+
+def test_runs_with_a_gpu_share_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (pack,) = made([train_job(number, gpu=1) for number in range(4)], cpus_per_job=2)
+    assert " scripts/pack.py --at-once 2 --share-gpu --log " in pack.script(tmp_path / "%j.log")

@@ -163,6 +163,51 @@ def test_the_pack_command_works_on_what_it_is_given(small_data, tmp_path):
     assert "error: standard input: no run in '{}'" in wrong.stderr
 
 
+def test_a_run_that_may_succeed_later_is_tried_again_when_the_others_have_ended(tmp_path):
+    other, tried = tmp_path / "other", tmp_path / "tried"
+    commands = {
+        "needs": f"[ -e {other} ] || {{ touch {tried}; exit 75; }}",
+        "never": "exit 75",
+        "other": f"until [ -e {tried} ]; do sleep 0.1; done; sleep 1; touch {other}",
+    }
+    lines = [
+        json.dumps({"name": name, "log": f"{name}.log", "commands": [SHELL_PREFIX + command]})
+        for name, command in commands.items()
+    ]
+    done = subprocess.run(
+        [sys.executable, "scripts/pack.py", "--at-once", "3"], cwd=ROOT, input="\n".join(lines),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "needs: exit status 75: needs.log, tried again when the others" in done.stdout
+    ends = [line.split(": ")[0] for line in done.stdout.splitlines() if line.startswith("[")]
+    assert ends == ["[1 of 3] other", "[2 of 3] needs", "[3 of 3] never"]
+    assert "[3 of 3] never: exit status 75: never.log\n2 of 3 runs are done" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("starts", "at_once", "said"),
+    [(True, 2, "the runs take turns on the GPU"), (False, 2, "the runs take turns"), (True, 1, "")],
+)
+def test_a_gpu_sharing_service_that_does_not_work_is_not_used(tmp_path, starts, at_once, said):
+    """It stands in for NVIDIA's, which needs a GPU: it starts or not, and has nothing behind it."""
+    control = tmp_path / "bin" / "nvidia-cuda-mps-control"
+    control.parent.mkdir()
+    calls = tmp_path / "calls"
+    control.write_text(f'#!/bin/sh\necho "$@" $(cat) >> {calls}\nexit {int(not starts)}\n')
+    control.chmod(0o755)
+    command = f'{SHELL_PREFIX} [ -z "${{CUDA_MPS_PIPE_DIRECTORY-}}" ]'
+    done = subprocess.run(
+        [sys.executable, "scripts/pack.py", "--at-once", str(at_once), "--share-gpu"],
+        cwd=ROOT, input=json.dumps({"name": "run", "log": "", "commands": [command]}),
+        env=os.environ | {"PATH": f"{control.parent}:{os.environ['PATH']}"},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "1 of 1 runs are done" in done.stdout
+    assert done.stdout.startswith(said)
+    assert ("NVIDIA MPS" in done.stdout) == bool(said)
+    assert (calls.read_text() if calls.exists() else "") == ("-d\nquit\n" if said else "")
+
+
 def test_code_that_is_edited_meanwhile_is_the_code_that_runs(small_data, tmp_path):
     """And the code that the record names."""
     project = fresh_project(tmp_path / "project")

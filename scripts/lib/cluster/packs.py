@@ -86,7 +86,9 @@ class Pack:
             {"name": name_of(job), "log": str(job.log[0]), "commands": self._commands(job)}
             for job in self.jobs
         ]
-        python = shlex.join([sys.executable, "scripts/pack.py", "--at-once", str(self.at_once)])
+        options = ["--at-once", str(self.at_once)]
+        options += ["--share-gpu"] if self.jobs[0].resources.get("gpu") else []
+        python = shlex.join([sys.executable, "scripts/pack.py", *options])
         log = f'{shlex.quote(str(log.parent))}/"$SLURM_JOB_ID"{log.suffix}'
         lines = "\n".join(map(json.dumps, runs))
         return f"exec {python} --log {log} <<'END OF RUNS'\n{lines}\nEND OF RUNS"

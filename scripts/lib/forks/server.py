@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ def start_nurseries(folder: Path) -> NoReturn:
     """Import torch, start a nursery for each script, and end once they are ready."""
     import torch  # noqa: F401 - for the processes that are forked
 
+    # Some libraries start threads when they are imported. What is forked does not use those.
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     waiting = []
     for name in SERVED:
         listener = socket.socket(socket.AF_UNIX)

@@ -18,6 +18,7 @@ from lib.training.recipe import loss_function, make_optimizer
 from lib.training.state import Training
 
 GIB = 2**30
+MOST_ALONE = 1.5 * GIB  # what is in use besides torch's own where one process has the GPU
 
 
 def ran_out(error: BaseException) -> bool:
@@ -41,6 +42,13 @@ def advice(settings: Settings, dataset: Dataset, device: torch.device) -> UserEr
     free, total = torch.cuda.mem_get_info(device)
     has = f"{torch.cuda.get_device_name(device)} has {total / GIB:.1f} GiB of memory"
     has += f", {free / GIB:.1f} GiB of it free"
+    others = total - free - torch.cuda.memory_reserved(device)
+    if others > MOST_ALONE:
+        return TemporaryError(
+            "the GPU has no memory left for this training beside the other processes on it: "
+            f"{has}. Let fewer share it (cpus_per_job in the config); the same command resumes "
+            "from the last checkpoint"
+        )
     try:
         trial = Trial(settings, dataset, device)
     except torch.OutOfMemoryError:
