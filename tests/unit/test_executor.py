@@ -4,7 +4,9 @@ import asyncio
 import logging
 import re
 import threading
+import time
 from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -62,7 +64,8 @@ def fake_executor(programs, tmp_path, sacct, **settings):
     made.workflow = SimpleNamespace(executor_settings=SimpleNamespace(**defaults | settings))
     made.logger, made.query, made.failed_queries = logging.getLogger("test"), ["sacct"], 0
     made.bad_nodes, made.absent, made.told = BadNodes(), Counter(), set()
-    made.study, made.returned, made.evaluated = SimpleNamespace(runs_per_job=1), [], set()
+    made.study, made.evaluated = SimpleNamespace(runs_per_job=1), set()
+    made.ready, made.gathering = [], threading.Lock()
     made.dag = None
     made.queue = QueueWatch("a-run", made.bad_nodes, made.logger)
     made.attempts, made.polling = defaultdict(executor.Attempts), Polling(0)
@@ -226,10 +229,7 @@ def test_a_job_that_squeue_has_forgotten_has_ended(programs, tmp_path):
 def pack(tmp_path, fake, *names):
     """Return submitted jobs that are one Slurm job, 7; the outputs of the first are there."""
     fake.made.study, fake.made.is_complete = SimpleNamespace(runs_per_job=9), lambda job: False
-    fake.made.packs_of, fake.made.run_pack = lambda some: [list(some)] if some else [], None
-    fake.made._job_submission_executor.submit = lambda run, some: fake.again.extend(
-        job.name for job in some
-    )
+    fake.made.gather = lambda jobs: fake.again.extend(job.name for job in jobs)
     made = jobs(tmp_path, *names)
     for job in made:
         job.name, job.external_jobid = job.external_jobid, "7"
@@ -267,6 +267,19 @@ def test_what_is_left_when_the_time_is_up(programs, tmp_path, done, growth):
     assert fake.again == (["second"] if done else [])
     assert ("second" in fake.reported) is not done
     assert fake.made.attempts[active[1].job].growth == growth
+
+
+def test_what_becomes_ready_one_after_the_other_is_one_pack(programs, tmp_path, monkeypatch):
+    fake = fake_executor(programs, tmp_path, "")
+    monkeypatch.setattr(executor, "GATHER", 0.2)
+    submitted = []
+    fake.made.packs_of = lambda jobs: [jobs] if jobs else []
+    fake.made.run_pack = submitted.append
+    with ThreadPoolExecutor(4) as fake.made._job_submission_executor:
+        for number in range(4):
+            fake.made.gather([number])
+            time.sleep(0.05)
+    assert submitted == [[0, 1, 2, 3]]
 
 
 def test_many_runs_ask_for_no_more_time_than_a_partition_gives(programs, tmp_path, caplog):

@@ -97,6 +97,7 @@ MOST_ABSENT = 2  # answers of squeue without a job, until it is taken to have en
 
 SUBMISSION_PATIENCE = 300.0  # seconds that submissions wait for slurmctld
 SUBMISSION_INTERVAL = 30.0  # seconds between tries while the queue is full
+GATHER = 2.0  # seconds without another job that is ready, until a pack is submitted
 AWAY_INTERVAL = 5.0  # seconds between tries while slurmctld is away
 
 
@@ -155,7 +156,8 @@ class StudyExecutor(PluginExecutor):
         self.told: set[str] = set()
         self.attempts: dict[object, Attempts] = defaultdict(Attempts)
         self.evaluated: set = set()  # evaluations that were done right after their training
-        self.returned: list = []  # jobs of packs that are to be submitted again
+        self.ready: list = []  # jobs that are to be submitted in packs
+        self.gathering = threading.Lock()
         self.check()
         self.bad_nodes = BadNodes()
         self.query = polling.choose(settings.status_command, self.run_uuid, self.logger)
@@ -217,10 +219,31 @@ class StudyExecutor(PluginExecutor):
         self.evaluated.difference_update(done)
         for job in done:  # right after its training, by the same Slurm job
             self.report_job_success(SubmittedJobInfo(job))
-        for pack in self.packs_of(job for job in jobs if job not in done):
-            for job in pack.jobs:
-                self.run_job_pre(job)
-            self._job_submission_executor.submit(self.run_pack, pack)
+        others = [job for job in jobs if job not in done]
+        for job in others:
+            self.run_job_pre(job)
+        self.gather(others)
+
+    def gather(self, jobs: list) -> None:
+        """Submit jobs in packs, soon: with others that become ready now.
+
+        Of the jobs of a pack that ends, Snakemake hears one after the other, and so it names those
+        that may run in their place.
+        """
+        with self.gathering:
+            self.ready += jobs
+        self._job_submission_executor.submit(self.run_ready)
+
+    def run_ready(self) -> None:
+        """Submit what is ready in packs, once nothing more becomes so."""
+        number = -1
+        while number != len(self.ready):
+            number = len(self.ready)
+            time.sleep(GATHER)
+        with self.gathering:
+            jobs, self.ready = self.ready, []
+        for pack in self.packs_of(jobs):
+            self.run_pack(pack)
 
     def packs_of(self, some: Iterable) -> list[packs.Pack]:
         """Return the packs of jobs."""
@@ -381,9 +404,6 @@ class StudyExecutor(PluginExecutor):
             else:
                 for job in some:
                     yield job
-        for pack in self.packs_of(self.returned):
-            self._job_submission_executor.submit(self.run_pack, pack)
-        self.returned.clear()
 
     def count_query(self, succeeded: bool) -> None:
         """Count the status queries that fail; end the run after too many in a row."""
@@ -522,7 +542,7 @@ class StudyExecutor(PluginExecutor):
         """Submit a job again in a way that does not count as a retry."""
         if self.study.runs_per_job > 1:  # together with others of the same pack
             self.tell(why)
-            self.returned.append(job.job)
+            self.gather([job.job])
             return
         self.logger.warning(why)
         self._job_submission_executor.submit(self.run_job, job.job)
