@@ -26,7 +26,7 @@ from lib.core import command_line
 from lib.core.errors import UserError
 from lib.forks import start as forks
 from lib.reporting.verdict import verdict_of
-from lib.study import outdated
+from lib.study import choice, outdated
 from lib.study.config import read_study
 
 sys.path.pop(0)
@@ -73,11 +73,12 @@ onstart:
 
 
 onsuccess:
-    summary.write_resources(STUDY)
+    summary.write_resources(choice.decided(STUDY))
     print(verdict_of(STUDY.layout))
 
 
 onerror:
-    summary.write_resources(STUDY)
-    print(summary.unfinished(STUDY))
-    print(summary.report_what_is_done(STUDY, shlex.join(["snakemake", *sys.argv[1:]])))
+    decided = choice.decided(STUDY)
+    summary.write_resources(decided)
+    print(summary.unfinished(decided))
+    print(summary.report_what_is_done(decided, shlex.join(["snakemake", *sys.argv[1:]])))

@@ -6,6 +6,8 @@ The runs of all points must be trained. The accuracy of a point is the mean over
 points, the one with the smaller loss is chosen. The test set is not looked at. A training that has
 diverged counts as wrong for each image.
 
+The checkpoints of these runs are removed, as they are complete.
+
 OUTPUT/sweep.csv   one row per point, the best first: settings, accuracy, rank, and what is chosen
 """
 
@@ -48,12 +50,18 @@ def main() -> None:
             table.append(row | {key: _cell(value) for key, value in point.values.items()})
         columns += [key for key in points[0].values if key not in columns]
         best = ranking.best
+        if best.diverged == len(best.seeds):
+            raise UserError(
+                f"search {name}: all trainings of all its points have diverged: search "
+                "smaller learning rates"
+            )
         print(
             f"{name}: {best.name} is the best of {len(points)} points on the validation images, "
             f"with {100 * best.accuracy:.2f}%; as a forecast, that is about "
             f"{100 * ranking.bias:.2f} percentage points too high"
         )
     write_csv(Layout(args.output or args.results).table(SEARCH_TABLE), columns, table)
+    remove_leftovers(layout, [(row["point"], row["seeds"].split()) for row in table])
 
 
 def read_point(layout: Layout, point: sweep.Point, seeds: list[int]) -> search.PointResult:
@@ -67,7 +75,7 @@ def read_point(layout: Layout, point: sweep.Point, seeds: list[int]) -> search.P
         files = layout.run(point.name, seed)
         record = records.read(files.record)
         records.check_seed(files, record)
-        seconds += record["seconds"]
+        seconds += record["train_seconds"]
         if record["diverged"]:
             diverged += 1
             right.append(np.zeros(record["validation_size"], dtype=bool))
@@ -83,6 +91,14 @@ def read_point(layout: Layout, point: sweep.Point, seeds: list[int]) -> search.P
     return search.PointResult(
         point.name, point.values, seeds, np.stack(right), float(np.mean(losses)), seconds, diverged
     )
+
+
+def remove_leftovers(layout: Layout, points: list[tuple[str, list[str]]]) -> None:
+    """Remove from what the trainings would resume: most of the points are never evaluated."""
+    for name, seeds in points:
+        for seed in seeds:
+            for file in layout.run(name, seed).temporary:
+                file.unlink(missing_ok=True)
 
 
 def _cell(value):

@@ -93,7 +93,16 @@ def ctrl_c(project):
     return kept
 
 
-SCENES = (calm, one_killed, put_back, too_little_memory, too_little_time, ctrl_c)
+def searched(project):
+    """A search, whose chosen point is trained again."""
+    sweep = "sweep: {optimizer.lr: [0.001, 1.0], refit: true}"
+    project.configure(
+        f"best: {{{NETWORK}, {LIMITS}, epochs: 2, validation_size: 500, {sweep}}}", **PACKED
+    )
+    finish(project, project.start())
+
+
+SCENES = (calm, one_killed, put_back, too_little_memory, too_little_time, ctrl_c, searched)
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +176,19 @@ def test_what_is_left_when_the_time_is_up_goes_on_in_another_job(stage):
     assert (first, state in ("TIMEOUT", "FAILED")) == ("3", True)
     assert second in ("1", "2")
     assert "What is left of it is submitted again." in project.printed()
+
+
+def test_what_a_search_has_chosen_is_trained_again_in_a_job_of_its_own(stage):
+    project, _ = stage(searched)
+    assert submitted(project) == [["6", "COMPLETED"], ["3", "COMPLETED"]]
+    with (project.results / "report.csv").open() as file:
+        assert [(row["experiment"], row["seed"]) for row in csv.DictReader(file)] == [
+            ("best", str(seed)) for seed in SEEDS
+        ]
+    with (project.results / "resources.csv").open() as file:
+        names = [row["experiment"] for row in csv.DictReader(file) if row["rule"] == "train"]
+    assert names.count("best") == 3
+    assert len(names) == 9
 
 
 def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, undisturbed):

@@ -97,6 +97,7 @@ def jobs(tmp_path, *ids):
             resources={"mem_mb": 100, "runtime": 10},
         )  # fmt: skip
         aux = {"slurm_logfile": slurm_log, polling.BEFORE: polling.Files.of(job)}
+        aux[executor.ASKED] = job.resources
         made.append(SimpleNamespace(external_jobid=each, aux=aux, job=job))
     return made
 
@@ -234,7 +235,10 @@ def pack(tmp_path, fake, *names):
     for job in made:
         job.name, job.external_jobid = job.external_jobid, "7"
         job.job.output = [tmp_path / f"{job.name}.out"]
-        aux = {polling.BEFORE: polling.Files.of(job.job), executor.PACK: {"runtime": 10}}
+        aux = {
+            polling.BEFORE: polling.Files.of(job.job),
+            executor.PACK: SimpleNamespace(evaluations={}),
+        }
         job.aux |= aux | {"slurm_logfile": tmp_path / "7.log"}
     (tmp_path / f"{made[0].name}.out").touch()
     fake.made.report_job_success = lambda job: fake.reported.update({job.name: "success"})
@@ -280,6 +284,42 @@ def test_what_becomes_ready_one_after_the_other_is_one_pack(programs, tmp_path, 
             fake.made.gather([number])
             time.sleep(0.05)
     assert submitted == [[0, 1, 2, 3]]
+
+
+def test_jobs_that_cannot_be_submitted_for_an_unforeseen_reason_fail_aloud(programs, tmp_path):
+    """Snakemake would wait for them forever."""
+    fake = fake_executor(programs, tmp_path, "")
+    first, second, third = (each.job for each in jobs(tmp_path, "1", "2", "3"))
+    fake.made.ready = [first, second, third]
+    fake.made.packs_of = lambda jobs: [Pack([job], 1) for job in jobs]
+    failed = {}
+    fake.made._report_job_error_threadsafe = lambda info, why: failed.update({info.job.name: why})
+
+    def run_pack(pack):
+        if pack.jobs != [first]:
+            raise KeyError("a key")
+
+    fake.made.run_pack = run_pack
+    fake.made.run_ready()
+    assert failed == dict.fromkeys(("2", "3"), "KeyError: 'a key'\n")
+    assert [first.attempt, second.attempt] == [1, 3]
+
+
+def test_the_choice_of_a_search_counts_once_it_is_made(programs, tmp_path, monkeypatch):
+    """What is trained again for it is no experiment of the study that was read at the start."""
+    fake = fake_executor(programs, tmp_path, "")
+    decided = SimpleNamespace(
+        layout=SimpleNamespace(run=lambda *run: SimpleNamespace(is_complete=lambda stage: True))
+    )
+    fake.made.study = decided
+    monkeypatch.setattr(executor.choice, "decided", lambda study: "with the choice")
+    monkeypatch.setattr(
+        executor,
+        "RunCheck",
+        lambda study: SimpleNamespace(problem={"with the choice": lambda *_: None}[study]),
+    )
+    wildcards = SimpleNamespace(experiment="mlp", seed="1")
+    assert fake.made.is_complete(SimpleNamespace(wildcards=wildcards, name="train"))
 
 
 def test_many_runs_ask_for_no_more_time_than_a_partition_gives(programs, tmp_path, caplog):

@@ -35,3 +35,9 @@ def test_another_error_is_not_taken_for_it():
     with pytest.raises(UserError, match="ZeroDivisionError with 64"):
         largest(64, broken)
     assert not ran_out(UserError("model Net: no memory"))
+
+
+def test_libraries_say_it_in_their_own_words():
+    error = UserError("model Net: ...")
+    error.__cause__ = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublas")
+    assert ran_out(error)

@@ -48,6 +48,34 @@ def test_points_that_mean_the_same_are_one():
     assert len(names({"model": whole})) == 1
 
 
+@pytest.mark.parametrize("argument_first", [False, True])
+def test_a_whole_component_and_one_of_its_arguments_can_be_searched_together(argument_first):
+    keys = {"optimizer": [{"name": "SGD"}, {"name": "Adam"}], "optimizer.lr": [0.1, 0.01]}
+    if argument_first:
+        keys = dict(reversed(keys.items()))
+    found = points("mlp", SETTINGS, keys)
+    assert len({point.name for point in found}) == 4
+    for point in found:
+        expected = point.values["optimizer"] | {"lr": point.values["optimizer.lr"]}
+        assert point.settings["optimizer"] == expected
+    assert keys["optimizer"] == [{"name": "SGD"}, {"name": "Adam"}]
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_an_argument_of_what_some_points_do_not_have_is_an_error(sampled):
+    values = [None, {"name": "StepLR", "step_size": 1}]
+    keys = {"scheduler": values, "scheduler.gamma": [0.5, 0.7]}
+    if sampled:
+        keys = {key: {"choice": each} for key, each in keys.items()} | {"samples": 3}
+    with pytest.raises(UserError, match="gamma: the experiment has no scheduler at some of the"):
+        points("mlp", SETTINGS, keys)
+
+
+def test_there_is_a_limit_for_samples_too():
+    with pytest.raises(UserError, match="it has 100,000,000 points; 100,000 is the limit"):
+        points("mlp", SETTINGS, {"samples": 10**8, "optimizer.lr": {"uniform": [0.1, 1]}})
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

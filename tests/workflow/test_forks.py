@@ -186,7 +186,11 @@ def test_a_run_that_may_succeed_later_is_tried_again_when_the_others_have_ended(
 
 @pytest.mark.parametrize(
     ("starts", "at_once", "said"),
-    [(True, 2, "the runs take turns on the GPU"), (False, 2, "the runs take turns"), (True, 1, "")],
+    [
+        (True, 2, "the runs take turns on the GPU: NVIDIA MPS does not work here"),
+        (False, 2, "the runs take turns"),
+        (True, 1, ""),
+    ],
 )
 def test_a_gpu_sharing_service_that_does_not_work_is_not_used(tmp_path, starts, at_once, said):
     """It stands in for NVIDIA's, which needs a GPU: it starts or not, and has nothing behind it."""

@@ -86,6 +86,8 @@ def test_nothing_is_left_to_do(searched):
 
 
 def test_one_more_value_trains_its_points_alone(searched):
+    searched.write(SEARCH.replace("epochs: 1", "epochs: 2"))
+    assert "10 runs are to be trained: about" in searched.run("-n")  # all are out of date
     searched.write(SEARCH.replace("[8, 128]", "[8, 16, 128]"))
     new = {f"searched_hidden16_lr{rate} {seed}" for rate in ("0.001", "1") for seed in (1, 2)}
     assert searched.planned() == new
@@ -139,8 +141,13 @@ def test_a_search_without_validation_images_is_an_error(searched):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("[0.001, 1.0]", f"{[-n for n in range(1, 13)]}", "sweep: and 2 more like these"),
         ("model.hidden: [8, 128]", "batch_size: [0]", "sweep: searched_batch_size0_lr0.001"),
-        ("[0.001, 1.0]", "[-1]", "searched.sweep: searched_hidden8_lr-1.optimizer.lr: -1 is less"),
+        (
+            "[0.001, 1.0]",
+            "[-1]",
+            "searched.sweep: searched_hidden128_lr-1.optimizer.lr: -1 is less",
+        ),
         ("model.hidden", "model.hiden", "model: MLP has no argument 'hiden'"),
         ("optimizer.lr", "optimiser.lr", "sweep.optimiser.lr: no such setting"),
         ("plain:", "searched_hidden8_lr1:", "there is an experiment searched_hidden8_lr1 already"),
@@ -149,4 +156,34 @@ def test_a_search_without_validation_images_is_an_error(searched):
 )
 def test_a_wrong_search_is_an_error_that_names_the_key(searched, old, new, message):
     searched.write(SEARCH.replace(old, new))
-    assert message in searched.run("-n", check=False)
+    assert searched.run("-n", check=False).count(message) == 1
+
+
+def test_if_all_points_diverge_nothing_is_chosen(searched):
+    searched.write(SEARCH.replace("[0.001, 1.0]", "[1e30]").replace("[8, 128]", "[8]"))
+    said = searched.run(check=False)
+    log = (searched.project.results / "logs" / "choose.log").read_text()
+    assert "search searched: all trainings of all its points have diverged" in log
+    assert "search smaller learning rates" in said
+
+
+def test_no_checkpoint_stays_of_points_that_are_not_evaluated(searched_once):
+    assert not list(searched_once.project.results.rglob("checkpoint.safetensors"))
+    assert not list(searched_once.project.results.rglob("progress.json"))
+
+
+def test_a_refit_that_fails_is_named(searched):
+    """The experiment that is trained again is none of the study that was read at the start."""
+    searched.write(SEARCH.replace("[0.001, 1.0]", "[0.001, 1.0], refit: true"))
+    train = searched.project.folder / "scripts" / "train.py"
+    train.write_text(
+        train.read_text().replace(
+            "    outcome = Outcome(files, identity)\n",
+            "    outcome = Outcome(files, identity)\n"
+            '    if "searched/" in str(files.folder):\n'
+            '        raise UserError("this one fails")\n',
+        )
+    )
+    said = searched.run(check=False)
+    assert "searched, seed 1: train is not done; see " in said
+    assert "Not finished:" in said

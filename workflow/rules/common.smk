@@ -32,7 +32,7 @@ if workflow.is_main_process and (OUTDATED or OLD_REPORT or not NOW.exists()):
     NOW.write_text(datetime.now().isoformat())
 for line in OUTDATED.lines():
     logger.info(f"Out of date: {line}")
-for line in forecast.lines(STUDY) if workflow.is_main_process else ():
+for line in forecast.lines(STUDY, OUTDATED.train) if workflow.is_main_process else ():
     logger.info(line)
 
 # Where a job that fails had no earlier output to keep, there is none to bring back.
@@ -65,10 +65,9 @@ def searched(run):
 
 def decided():
     """Return the study with what its searches have chosen, once they have: before, wait for it."""
-    if not STUDY.searches:
-        return STUDY
-    checkpoints.choose.get()
-    return STUDY.with_choice(choice.read(STUDY))
+    if STUDY.searches:
+        checkpoints.choose.get()
+    return choice.decided(STUDY)
 
 
 @functools.cache

@@ -29,6 +29,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from snakemake_interface_common.exceptions import WorkflowError
@@ -40,6 +41,7 @@ from lib.cluster.polling import Polling, Status
 from lib.cluster.queue_watch import QueueWatch
 from lib.core import subprocesses
 from lib.core.errors import UserError
+from lib.study import choice
 from lib.study.outdated import RunCheck
 from lib.study.study import Study
 
@@ -89,8 +91,7 @@ FAILED = (
     "BOOT_FAIL CANCELLED DEADLINE ERROR FAILED OUT_OF_MEMORY REVOKED TIMEOUT FORGOTTEN"
 ).split()
 FORGOTTEN = "FORGOTTEN"  # of a job that squeue does not know any more, and that left no results
-# Of a job in a pack: what its Slurm job asks for, and the run's evaluation, which that does, too.
-PACK, EVALUATION = "pack", "evaluation"
+ASKED, PACK = "asked", "pack"  # of a job: what its Slurm job asks for, and the pack that it is in
 MOST_AGAIN = 10  # submissions of a job that do not count as retries
 MOST_NODES = 3  # nodes on which a job is tried that could not run on others
 MOST_ABSENT = 2  # answers of squeue without a job, until it is taken to have ended
@@ -242,8 +243,12 @@ class StudyExecutor(PluginExecutor):
             time.sleep(GATHER)
         with self.gathering:
             jobs, self.ready = self.ready, []
-        for pack in self.packs_of(jobs):
-            self.run_pack(pack)
+        try:
+            for pack in self.packs_of(jobs):
+                self.run_pack(pack)
+                jobs = [job for job in jobs if job not in pack.jobs]
+        except Exception as error:  # of which nobody hears in this thread: Snakemake would wait
+            self.fail(jobs, f"{type(error).__name__}: {error}")
 
     def packs_of(self, some: Iterable) -> list[packs.Pack]:
         """Return the packs of jobs."""
@@ -253,17 +258,13 @@ class StudyExecutor(PluginExecutor):
         """Submit a job; wait while Slurm takes none. After Ctrl-C, submit none."""
         rule, wildcards = sbatch.rule_and_wildcards(job)
         comment = f"{rule}_wildcards_{wildcards}" if wildcards else rule
-        self.send(
-            {job: {}}, job, Path(rule, wildcards), comment, lambda log: self.format_job_exec(job)
-        )
+        self.send([job], job, Path(rule, wildcards), comment, lambda log: self.format_job_exec(job))
 
     def run_pack(self, pack: packs.Pack) -> None:
         """Submit the jobs of a pack as one Slurm job, as `run_job` submits one."""
         comment = f"{packs.number_of_runs(pack.jobs)}, {packs.name_of(pack.jobs[0])} the first"
         request = self.within_limits(pack)
-        asked = sbatch.resources(request, self.attempts[pack.jobs[0]].growth)
-        jobs = {job: {PACK: asked, EVALUATION: pack.evaluations.get(job)} for job in pack.jobs}
-        self.send(jobs, request, Path("packs"), comment, pack.script)
+        self.send(pack.jobs, request, Path("packs"), comment, pack.script, {PACK: pack})
 
     def within_limits(self, pack: packs.Pack) -> sbatch.Request:
         """Return what a pack asks for, with no more time than a partition gives."""
@@ -280,34 +281,33 @@ class StudyExecutor(PluginExecutor):
 
     def send(
         self,
-        known: Mapping[object, dict],
+        jobs: list,
         request,
         folder: Path,
         comment: str,
         script: Callable[[Path], str],
+        known: Mapping = MappingProxyType({}),
     ) -> None:
         """Submit one Slurm job.
 
         Args:
-            known: the jobs of Snakemake's that it does, and what is to be known of each of them
-                when it ends.
+            jobs: of Snakemake's, that it does.
             request: what it asks for, as a job of Snakemake's.
             folder: for Slurm's own log, in that of such logs.
             comment: of the Slurm job.
             script: returns what it does, given that log.
+            known: what else is to be known of each of the jobs when it ends.
         """
-        jobs = list(known)
         log = self.slurm_logdir / folder / "%j.log"
         try:
             log.parent.mkdir(parents=True, exist_ok=True)
             line = self.line(jobs[0], request, name=self.run_uuid, log=log, comment=comment)
+            asked = self.sbatch.fitting(request, self.attempts[jobs[0]].growth)[0].resources
             files = [polling.Files.of(job) for job in jobs]
             done = self.submit(line, script(log))
             job_id = done and validate_or_get_slurm_job_id(done.split(";")[0].strip(), done)
         except (UserError, WorkflowError, OSError) as error:
-            for job in jobs:
-                self.never_again(job)
-                self._report_job_error_threadsafe(SubmittedJobInfo(job), f"{error}\n")
+            self.fail(jobs, str(error))
             return
         if not job_id:
             return
@@ -317,8 +317,14 @@ class StudyExecutor(PluginExecutor):
         what = f"Job {jobs[0].jobid} is" if len(jobs) == 1 else f"{len(jobs)} runs are"
         self.logger.info(f"{what} Slurm job {job_id}{grown} (log: {log}).")
         for job, before in zip(jobs, files, strict=True):
-            aux = {"slurm_logfile": log, polling.BEFORE: before, **known[job]}
+            aux = {"slurm_logfile": log, polling.BEFORE: before, ASKED: asked, **known}
             self._report_job_submission_threadsafe(SubmittedJobInfo(job, job_id, aux))
+
+    def fail(self, jobs: list, why: str) -> None:
+        """Let Snakemake know that jobs cannot be submitted."""
+        for job in jobs:
+            self.never_again(job)
+            self._report_job_error_threadsafe(SubmittedJobInfo(job), f"{why}\n")
 
     def line(self, job, request=None, **how) -> str:
         """Return the `sbatch` line of a job, or of what is requested, as it is submitted now."""
@@ -436,7 +442,7 @@ class StudyExecutor(PluginExecutor):
     def is_complete(self, job) -> bool:
         """Return whether a run's stage is done: a training that is started again writes nothing."""
         run = str(job.wildcards.experiment), int(job.wildcards.seed)
-        check = RunCheck(self.study)
+        check = RunCheck(choice.decided(self.study))
         problem = check.problem(*run)
         done = self.study.layout.run(*run).is_complete(job.name)
         return done and (problem is None or problem[0] != job.name)
@@ -465,19 +471,18 @@ class StudyExecutor(PluginExecutor):
 
     def succeed(self, job: SubmittedJobInfo) -> None:
         """Report a job's success; note whether the same Slurm job has evaluated the run, too."""
-        evaluation = job.aux.get(EVALUATION)
+        evaluation = job.aux[PACK].evaluations.get(job.job) if PACK in job.aux else None
         if evaluation is not None and self.is_complete(evaluation):
             self.evaluated.add(evaluation)
         self.report_job_success(job)
 
     def end_of(self, job: SubmittedJobInfo, status: Status) -> causes.End:
         """Return how a job has ended."""
-        asked = job.aux.get(PACK) or sbatch.resources(job.job, self.attempts[job.job].growth)
         return causes.End(
             job_id=job.external_jobid,
             state="" if status.state == FORGOTTEN else status.state,
             exit_code=status.exit_code,
-            limit_minutes=asked.get("runtime") or float("inf"),
+            limit_minutes=job.aux[ASKED].get("runtime") or float("inf"),
             log=polling.log_of(job.job),
             slurm_log=job.aux.get("slurm_logfile"),
         )

@@ -119,7 +119,7 @@ class Sbatch:
             NoPartition: no partition takes it; the message says what it asks for.
             WorkflowError: the plugin refuses a resource; the message names it.
         """
-        request, partition = self._fitting(job, growth)
+        request, partition = self.fitting(job, growth)
         validate_slurm_extra(request)
         account = request.resources.get("slurm_account")
         parameters = {
@@ -148,8 +148,12 @@ class Sbatch:
             default=float("inf"),
         )
 
-    def _fitting(self, job, growth: Growth) -> tuple[Request, str]:
-        """Return what a job asks for, with the most growth that a partition takes, and that one."""
+    def fitting(self, job, growth: Growth) -> tuple[Request, str]:
+        """Return what a job asks for, with the most growth that a partition takes, and that one.
+
+        Raises:
+            NoPartition: no partition takes it; the message says what it asks for.
+        """
         for less in growth.less():
             request = Request(job, resources(job, less))
             partition = request.resources.get("slurm_partition")

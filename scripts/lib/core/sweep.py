@@ -60,7 +60,7 @@ def points(name: str, settings: dict[str, Any], sweep: dict[str, Any]) -> list[P
         UserError: it is wrong; the message names the key.
     """
     searched = {key: each for key, each in sweep.items() if key not in OPTIONS}
-    problems = _problems(searched, settings, "samples" in sweep)
+    problems = _problems(searched, settings, sweep.get("samples"))
     if problems:
         raise UserError("\n".join(problems))
     found: dict[str, Point] = {}
@@ -71,7 +71,7 @@ def points(name: str, settings: dict[str, Any], sweep: dict[str, Any]) -> list[P
     return list(found.values())
 
 
-def _problems(searched: dict, settings: dict, sampled: bool) -> list[str]:
+def _problems(searched: dict, settings: dict, samples: int | None) -> list[str]:
     """Return what is wrong with the keys of a sweep and their values."""
     if not searched:
         return ["there is nothing to search: give a key a list of values"]
@@ -83,18 +83,28 @@ def _problems(searched: dict, settings: dict, sampled: bool) -> list[str]:
             problems.append(f"{key}: the points would be compared on different images")
         elif first not in ("model", *SEARCHED) or (dot and first not in COMPONENTS):
             problems.append(f"{key}: no such setting{nearest(key, ['model.', *SEARCHED])}")
-        elif dot and not (argument and settings[first]):
-            problems.append(f"{key}: the experiment has no {first}")
-        if sampled and not isinstance(values, dict):
+        elif dot and not argument:
+            problems.append(f"{key}: no such setting")
+        elif dot and not all(isinstance(each, dict) for each in _bases(first, searched, settings)):
+            part = " at some of the points" if first in searched else ""
+            problems.append(f"{key}: the experiment has no {first}{part}")
+        if samples and not isinstance(values, dict):
             problems.append(f"{key}: with samples, name a distribution: {{choice: [...]}}")
-        elif isinstance(values, dict) and not sampled:
+        elif isinstance(values, dict) and not samples:
             problems.append(f"{key}: a distribution needs samples, their number")
         elif isinstance(values, dict):
             problems += [f"{key}.{problem}" for problem in _distribution_problems(values)]
         size *= len(values)
+    size = samples or size
     if size > MOST_POINTS:
         problems.append(f"it has {size:,} points; {MOST_POINTS:,} is the limit")
     return problems
+
+
+def _bases(component: str, searched: dict, settings: dict) -> list:
+    """Return what a dotted key changes an argument of: what is searched, or the experiment's."""
+    values = searched.get(component, [settings[component]])
+    return next(iter(values.values())) if isinstance(values, dict) else values
 
 
 def _distribution_problems(distribution: dict) -> list[str]:
@@ -138,14 +148,14 @@ def _hash(text: str) -> int:
 
 
 def with_values(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """Return settings with those of a point."""
-    changed = copy.deepcopy(settings)
+    """Return settings with those of a point: a whole `optimizer` first, then its arguments."""
+    changed = copy.deepcopy(
+        settings | {key: each for key, each in values.items() if "." not in key}
+    )
     for key, value in values.items():
         first, dot, argument = key.partition(".")
         if dot:
             changed[first][argument] = value
-        else:
-            changed[first] = value
     return changed
 
 

@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 READY = b"\n"  # ends what the server says of the process, and of its end
 
@@ -30,8 +31,13 @@ def main() -> None:
         pid = json.loads(answers.readline())["pid"]
     except (OSError, ValueError):
         os.execvp("python", ["python", *command])  # noqa: S606 - it takes this one's place
+
+    def pass_on(number: int, _) -> None:
+        with suppress(ProcessLookupError):  # it has ended at this moment
+            os.kill(pid, number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: os.kill(pid, number))
+        signal.signal(number, pass_on)
     end = answers.readline()
     if not end:
         print("error: the process that starts the trainings of this job has ended", file=sys.stderr)

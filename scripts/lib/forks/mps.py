@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 CONTROL = "nvidia-cuda-mps-control"
+VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
 MOST_CLIENTS = 48  # of one GPU
 SECONDS = 60  # that it may take to start, or to end
 # What a program does first on a GPU. Where the service is started and does not work, this fails.
@@ -37,24 +38,34 @@ class Mps:
 
     def __init__(self, clients: int):
         """Prepare it for so many processes at once."""
-        self.wanted = 1 < clients <= MOST_CLIENTS and "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
-        self.folder: Path | None = None
+        self.clients, self.folder = clients, None
 
     def __enter__(self) -> Self:
         """Start it, and say whether it is used."""
-        control = shutil.which(CONTROL)
-        if not self.wanted or not control:
+        if self.clients == 1 or VARIABLES[0] in os.environ:
             return self
-        self.control, self.folder = control, Path(tempfile.mkdtemp(prefix="mps-"))
-        names = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
-        self.environment = dict.fromkeys(names, str(self.folder))
+        self.control = shutil.which(CONTROL)
+        if not self.control:
+            why_not = f"there is no {CONTROL} here"
+        elif self.clients > MOST_CLIENTS:
+            why_not = f"NVIDIA MPS is for {MOST_CLIENTS} at most"
+        else:
+            why_not = self._start()
+        if why_not:
+            print(f"the runs take turns on the GPU: {why_not}", flush=True)
+        else:
+            print("the runs use the GPU at the same time (NVIDIA MPS)", flush=True)
+        return self
+
+    def _start(self) -> str:
+        """Start it; return why it is not used, if it is not."""
+        self.folder = Path(tempfile.mkdtemp(prefix="mps-"))
+        self.environment = dict.fromkeys(VARIABLES, str(self.folder))
         if self._works("-d") and self._works("-c", PROBE, program=sys.executable):
             os.environ.update(self.environment)
-            print("the runs use the GPU at the same time (NVIDIA MPS)", flush=True)
-        else:
-            print("the runs take turns on the GPU: NVIDIA MPS does not work here", flush=True)
-            self.__exit__()
-        return self
+            return ""
+        self.__exit__()
+        return "NVIDIA MPS does not work here"
 
     def _works(self, *options: str, program: str | None = None, says: str = "") -> bool:
         try:

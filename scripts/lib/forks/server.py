@@ -128,11 +128,17 @@ class Nursery:
         except (OSError, ValueError):
             client.close()  # which then runs its command itself
             return
-        pid = os.fork()
-        if not pid:
+        try:
+            pid = os.fork()
+        except OSError:  # too many processes: the client tries it itself, and says why
+            pid = None
+        if pid == 0:
             self.be(request, files, client)
         for file in files:
             os.close(file)
+        if pid is None:
+            client.close()
+            return
         self.children[pid] = Child(pid, client)
         self.selector.register(client, selectors.EVENT_READ, lambda: self.lost(pid))
         say(client, pid=pid)
@@ -160,9 +166,12 @@ class Nursery:
 
     def lost(self, pid: int) -> None:
         """Kill a process whose client has gone, as if it had been killed itself."""
+        child = self.children.get(pid)
+        if child is None:  # it has ended at the same moment, which was noticed first
+            return
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)
-        self.selector.unregister(self.children[pid].client)
+        self.selector.unregister(child.client)
 
     def reap(self, wake: socket.socket) -> None:
         """Tell the clients of the processes that have ended."""

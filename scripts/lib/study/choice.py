@@ -6,6 +6,11 @@ from lib.core.layout import SEARCH_TABLE
 from lib.study.study import Study
 
 
+def decided(study: Study) -> Study:
+    """Return a study with what its searches have chosen by now."""
+    return study.with_choice(read(study)) if study.searches else study
+
+
 def read(study: Study) -> dict[str, str]:
     """Return the chosen point of each search of a study, as far as there is one.
 

@@ -29,6 +29,7 @@ from lib.study import choice
 from lib.study.study import Experiment, Search, Study
 
 DEFAULT_CONFIG = Path("config/config.yaml")
+MOST_SHOWN = 10  # problems with the points of one search
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
@@ -69,19 +70,20 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     config["experiments"], searches = with_points(config, where)
+    search_of = {point: name for name, search in searches.items() for point in search.points}
     problems = [
-        f"{where}: experiments.{name}: {problem}"
+        f"{where}: experiments.{search_of.get(name, name)}: {problem}"
         for name, experiment in config["experiments"].items()
         for problem in experiment_problems(experiment, config["training"], entry["train_size"])
     ]
     problems += pack_problems(config, where)
     if problems:
-        raise UserError("\n".join(problems))
+        raise UserError("\n".join(dict.fromkeys(problems)))  # many points may have the same one
     for key in ("results_dir", "data_dir"):
         config[key] = expanded(config[key], f"{where}: {key}")
     study = make_study(config, entry, searches)
     check_folders(study, where)
-    return study.with_choice(choice.read(study))
+    return choice.decided(study)
 
 
 def check_folders(study: Study, where: str) -> None:
@@ -189,12 +191,18 @@ def with_points(config: dict, where: str) -> tuple[dict[str, dict], dict[str, Se
 
 
 def value_problems(points: dict[str, dict], where: str) -> list[str]:
-    """Return what the schema says of the values of points, each value once."""
+    """Return what the schema says of the values of points: each value once, and of many a few."""
     try:
         strict_yaml.check({"experiments": points}, "config", where)
     except UserError as error:
         lines = [line.removeprefix(f"{where}: experiments.") for line in str(error).splitlines()]
-        return list({line.partition(".")[2]: line for line in lines}.values())
+        once: dict[tuple[str, str], str] = {}
+        for line in lines:
+            place, _, problem = line.partition(": ")
+            once.setdefault((place.rpartition(".")[2], problem), line)
+        shown = list(once.values())[:MOST_SHOWN]
+        more = len(once) - len(shown)
+        return [*shown, f"and {more} more like these"] if more else shown
     return []
 
 

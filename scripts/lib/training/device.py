@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 import torch
 
-from lib.core.errors import NodeError
+from lib.core.errors import NodeError, TemporaryError, UserError
+
+MPS = "CUDA_MPS_PIPE_DIRECTORY"  # set where NVIDIA's Multi-Process Service shares the GPU
 
 
 def choose(asked: str) -> torch.device:
@@ -29,7 +31,10 @@ def choose(asked: str) -> torch.device:
     if asked == "cpu" or not available:
         return torch.device("cpu")
     with errors_of_the_gpu():
-        torch.zeros(1, device="cuda")  # starts CUDA: the seed and `random_state` know of it
+        try:
+            torch.zeros(1, device="cuda")  # starts CUDA: the seed and `random_state` know of it
+        except torch.OutOfMemoryError as error:
+            raise no_room(error) from error
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Filling memory that is about to be written takes a kernel each time.
@@ -42,11 +47,49 @@ def choose(asked: str) -> torch.device:
 
 @contextmanager
 def errors_of_the_gpu() -> Iterator[None]:
-    """Turn a failure of the GPU itself, within the `with` block, into a `NodeError`."""
+    """Turn a failure of the GPU itself, within the `with` block, into an error that says so.
+
+    Raises:
+        NodeError: it fails, and another one may not.
+        TemporaryError: it has no memory left; or other processes use it by way of NVIDIA's MPS, by
+            which a fault of one of them is one of all.
+    """
     try:
         yield
-    except torch.AcceleratorError as error:
-        raise NodeError(f"the GPU of this node fails: {str(error).splitlines()[0]}") from error
+    except (torch.AcceleratorError, UserError) as error:
+        fault = of_the_gpu(error)
+        if fault is None:
+            raise
+        if "out of memory" in str(fault):
+            raise no_room(fault) from error
+        if MPS in os.environ:
+            raise TemporaryError(
+                f"{first_line(error)}. The cause may be another run that shares this GPU; the same "
+                "command resumes from the last checkpoint"
+            ) from error
+        if isinstance(error, UserError):  # it was the model that ran
+            raise
+        raise NodeError(f"the GPU of this node fails: {first_line(error)}") from error
+
+
+def of_the_gpu(error: BaseException | None) -> torch.AcceleratorError | None:
+    """Return the failure of a GPU that an exception is, or comes from."""
+    while error is not None and not isinstance(error, torch.AcceleratorError):
+        error = error.__cause__
+    return error
+
+
+def no_room(error: BaseException) -> TemporaryError:
+    """Return what to say where not even the start has room on the GPU: others use it."""
+    return TemporaryError(
+        f"the GPU of this node has no memory left: {first_line(error)}. Other processes use it; "
+        "the same command resumes from the last checkpoint"
+    )
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says; of CUDA's, the others are advice."""
+    return str(error).partition("\n")[0].rstrip(".")
 
 
 def describe(asked: str, device: torch.device, cuda_graph: bool) -> dict:

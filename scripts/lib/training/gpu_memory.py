@@ -23,8 +23,10 @@ MOST_ALONE = 1.5 * GIB  # what is in use besides torch's own where one process h
 
 def ran_out(error: BaseException) -> bool:
     """Return whether an exception says that a GPU has no memory left, or comes from one."""
-    return isinstance(error, torch.OutOfMemoryError) or (
-        error.__cause__ is not None and ran_out(error.__cause__)
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "_STATUS_ALLOC_FAILED" in str(error)  # of cuBLAS and cuDNN
+        or (error.__cause__ is not None and ran_out(error.__cause__))
     )
 
 
