@@ -26,6 +26,7 @@ from tqdm import tqdm
 from lib.cluster import driver
 from lib.core import command_line
 from lib.core.errors import UserError
+from lib.study import choice
 from lib.study.config import add_argument, read_study
 from lib.study.outdated import RunCheck
 from lib.study.run_states import RunState, run_state
@@ -106,11 +107,12 @@ class Display:
         A run that is done may be trained again. In a large study its files are read only now and
         then, unless `all_runs` is set.
         """
+        self._look_at_choice()
         runs = self.study.runs
         everything = all_runs or len(runs) <= FEW_RUNS or self.looks % SETTLED_LOOKS == 0
         self.looks += 1
         if not everything:
-            runs = [run for run in runs if self.stages[run] not in SETTLED]
+            runs = [run for run in runs if self.stages.get(run) not in SETTLED]
         states = {run: run_state(self.check, *run) for run in runs}
         self.stages |= {run: state.stage for run, state in states.items()}
         for run, state in states.items():
@@ -118,7 +120,15 @@ class Display:
         if self.on_terminal:
             self._draw_bars({r: s for r, s in states.items() if s.stage == "training"})
         self._show_headline()
-        return not all(stage in SETTLED for stage in self.stages.values())
+        stages = set(self.stages.values())
+        to_choose = self.study.searches.keys() - self.study.chosen.keys()
+        return bool(stages.difference(SETTLED) or (to_choose and "failed" not in stages))
+
+    def _look_at_choice(self) -> None:
+        """Show what a search trains again, too, once it has chosen."""
+        decided = choice.decided(self.study)
+        if decided.chosen != self.study.chosen:
+            self.study, self.check = decided, RunCheck(decided)
 
     def write(self, text: str) -> None:
         """Print a line above the bars."""
@@ -137,7 +147,7 @@ class Display:
 
     def _show_epochs(self, run: tuple[str, int], state: RunState) -> None:
         """Print the epochs that are new: each of them in a pipe, the last one on a terminal."""
-        shown, results = self.shown[run]
+        shown, results = self.shown.get(run, (0, None))
         if results is not None and state.results != results:  # it is trained again
             shown = 0
         for each in state.done[shown:]:

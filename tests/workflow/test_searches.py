@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from conftest import SEARCH
+from conftest import BIN, SEARCH
 
 from lib.core.layout import Layout
 
@@ -100,7 +100,11 @@ def test_one_more_value_trains_its_points_alone(searched):
 
 def test_the_chosen_point_is_trained_again_on_all_images(searched):
     searched.write(SEARCH.replace("[0.001, 1.0]", "[0.001, 1.0], refit: true"))
-    searched.run()
+    searched.layout.table("sweep.csv").unlink()  # nothing is chosen when it starts
+    snakemake = (BIN / "snakemake", "--profile", "profiles/local", "--configfile", "search.yaml")
+    shown = searched.project.script("watch", "--configfile", "search.yaml", "--", *snakemake).stdout
+    assert "searched, seed 2: epoch 1 of 1, test accuracy " in shown
+    assert "12 of 12 runs are done" in shown
     record = searched.project.record("searched", 2)
     assert (record["train_size"], record["validation_size"]) == (2000, 0)
     assert record["settings"]["model"] == {"name": "MLP", "hidden": 128}
