@@ -29,7 +29,7 @@ from pathlib import Path
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
 from lib.core.errors import UserError
-from lib.forks.mps import Mps
+from lib.forks.mps import shared_gpu
 from lib.forks.start import ForkServer
 
 LATER = os.EX_TEMPFAIL  # the exit status of a run that may succeed later
@@ -65,7 +65,7 @@ def main() -> None:
         now, node = datetime.now().astimezone().isoformat("T", "seconds"), os.uname().nodename
         node = os.environ.get("SLURMD_NODENAME", node)
         print(f"{now} on {node}, Slurm job {os.environ['SLURM_JOB_ID']}", flush=True)
-    with Mps(args.at_once if args.share_gpu else 1), ForkServer():
+    with shared_gpu(args.at_once if args.share_gpu else 1), ForkServer():
         pack = Pack(len(runs), len(before))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, pack.stop)

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from cluster import namespaces
 
+from lib.forks.start import SHELL_PREFIX
+
 ROOT = Path(__file__).parents[1]
 SMALL_CONFIG = "tests/data/config.yaml"
 # Where the small data set is, and its results: how the config of a study of it begins.
@@ -157,6 +159,18 @@ class Project:
         """Return a copy with the same times of change, which Snakemake looks at."""
         shutil.copytree(self.folder, folder, symlinks=True)
         return Project(folder)
+
+
+def run_pack(commands: dict[str, str], *options, cwd=ROOT, **more) -> subprocess.CompletedProcess:
+    """Run commands, by the names of their runs, as the Slurm job of a pack does."""
+    lines = [
+        json.dumps({"name": name, "log": f"{name}.log", "commands": [SHELL_PREFIX + command]})
+        for name, command in commands.items()
+    ]
+    return subprocess.run(
+        [sys.executable, "scripts/pack.py", *map(str, options)], cwd=cwd, input="\n".join(lines),
+        capture_output=True, text=True, timeout=600, **more,
+    )  # fmt: skip
 
 
 def untouched(folder: Path) -> dict:

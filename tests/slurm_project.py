@@ -6,11 +6,14 @@ import shutil
 import subprocess
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from conftest import BIN, Project, ordinary_user
+from conftest import BIN, Project, fresh_project, ordinary_user
 
+AT_ONCE = 4  # projects of `staged`: more of them would wait for two cores
 # What is trained where a test compares bytes: dropout and shuffling draw random numbers. It takes
 # its time, so that something can happen to it, but leaves the processor to the other tests.
 NETWORK = "model: {name: Slow}, shuffle: true"
@@ -35,6 +38,18 @@ class Slow(nn.Module):
             time.sleep(self.pause)
         return self.layers(images)
 """
+
+
+@contextmanager
+def staged(interruptions, tmp_path_factory):
+    """Start what happens to projects, some at once; yield what gives a project and the outcome."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        started = {}
+        for interruption in interruptions:
+            folder = tmp_path_factory.mktemp(interruption.__name__) / "project"
+            project = SlurmProject(fresh_project(folder).folder)
+            started[interruption] = project, pool.submit(interruption, project)
+        yield lambda interruption: (started[interruption][0], started[interruption][1].result())
 
 
 class SlurmProject(Project):

@@ -10,10 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from conftest import ROOT
+from conftest import ROOT, run_pack
 from measure import DATA_DIR, PREPARED, history_of, in_process, measured, rows_of
 
-from lib.forks.start import SHELL_PREFIX
 from lib.training.process import PLAIN
 
 SEEDS = 8
@@ -130,30 +129,34 @@ def without(table, network: str) -> None:
 
 def packed(table) -> None:
     """Train eight seeds of the MLP in jobs of their own, one after the other, and in one job."""
-    for epochs in (3, 30):
-        with tempfile.TemporaryDirectory() as folder:
-            runs = [
-                [str(word) for word in train("mlp", Path(folder, place, str(seed)), "--seed", seed)]
-                + ["--epochs", str(epochs)]
-                for place in ("alone", "packed")
-                for seed in range(SEEDS)
-            ]
-            clock = time.perf_counter()
-            for command in runs[:SEEDS]:
-                measured(*command)
-            in_turn = time.perf_counter() - clock
-            lines = [
-                json.dumps({"name": str(seed), "log": "", "commands": [SHELL_PREFIX + words]})
-                for seed, command in enumerate(runs[SEEDS:])
-                if (words := shlex.join(["python", *command[1:]]))
-            ]
-            (jobs := Path(folder, "jobs")).write_text("\n".join(lines))
-            pack = shlex.join(
-                [sys.executable, "scripts/pack.py", "--at-once", str(SEEDS), "--share-gpu"]
-            )
-            at_once = measured("bash", "-c", f"{pack} < {jobs}").wall
-        what = f"{SEEDS} seeds, {epochs} epochs, in turn or in one job"
-        table.pairs("gpu", "mlp", what, "s", [in_turn], [at_once], ">= 3" if epochs == 3 else "")
+    with tempfile.TemporaryDirectory() as folder:
+        clock = time.perf_counter()
+        for seed in range(SEEDS):
+            measured(*train("mlp", Path(folder, str(seed)), "--seed", seed))
+        in_turn = time.perf_counter() - clock
+    at_once, _ = in_one_job(SEEDS, 3, "--share-gpu")
+    what = f"{SEEDS} seeds, in turn or in one job"
+    table.pairs("gpu", "mlp", what, "s", [in_turn], [at_once], ">= 3")
+    alone = in_one_job(1, 10)[1]
+    table.single("gpu", "mlp", "an epoch of a run alone", "s", alone)
+    for what, options in (("in turns", ()), ("with MPS, if it is there", ("--share-gpu",))):
+        each = in_one_job(SEEDS, 10, *options)[1]
+        table.single("gpu", "mlp", f"an epoch of each of {SEEDS} at once, {what}", "s", each)
+
+
+def in_one_job(seeds: int, epochs: int, *options) -> tuple[float, float]:
+    """Train some seeds of the MLP at once; return seconds: of all, and of an epoch of the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = {}
+        for seed in range(seeds):
+            words = train("mlp", Path(folder, str(seed)), "--seed", seed, "--epochs", epochs)
+            runs[str(seed)] = shlex.join(["python", *map(str, words[1:])])
+        clock = time.perf_counter()
+        done = run_pack(runs, "--at-once", seeds, *options)
+        seconds = time.perf_counter() - clock
+        if done.returncode:
+            sys.exit(done.stdout[-3000:] + done.stderr)
+        return seconds, epoch(history_of(Path(folder, "0")), "train_seconds")
 
 
 def bf16(table, network: str) -> None:

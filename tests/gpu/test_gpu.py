@@ -19,11 +19,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, run_pack
 from own_models import net
 from safetensors.torch import load_file
 
-from lib.forks.start import SHELL_PREFIX
 from lib.training.process import PLAIN
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
@@ -274,15 +273,8 @@ def test_a_model_too_large_for_the_gpu_says_so(data, tmp_path):
 
 
 def pack(runs: dict[str, str], at_once: int) -> str:
-    """Run the commands of runs as the job of a pack does; return what it prints."""
-    lines = [
-        json.dumps({"name": name, "log": "", "commands": [SHELL_PREFIX + command]})
-        for name, command in runs.items()
-    ]
-    done = subprocess.run(
-        [sys.executable, "scripts/pack.py", "--at-once", str(at_once), "--share-gpu"],
-        cwd=ROOT, input="\n".join(lines), capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    """Run the commands of runs in one job, which share the GPU; return what it prints."""
+    done = run_pack(runs, "--at-once", at_once, "--share-gpu")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -319,7 +311,7 @@ def test_a_run_that_finds_no_room_beside_others_is_tried_again_alone(data, tmp_p
         "run": f"{wait} {shlex.join(train)} 2>> {shlex.quote(str(log))}",
     }
     printed = pack(runs, at_once=2)
-    assert "run: exit status 75: , tried again when the others have ended" in printed
+    assert "run: exit status 75: run.log, tried again when the others have ended" in printed
     assert "no memory left for this training beside the other processes on it" in log.read_text()
     assert printed.endswith("2 of 2 runs are done\n")
 

@@ -9,11 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import BIN, ROOT, fresh_project
-from slurm_project import NETWORK, SlurmProject, wait_for
+from slurm_project import NETWORK, SlurmProject, staged, wait_for
 
 from lib.core.layout import TRAINED
 
@@ -141,20 +140,14 @@ def lesson(project):
     project.slurm_run()
 
 
-AT_ONCE = 4  # more of them would wait for two cores
 INTERRUPTIONS = (ctrl_c, killed, useless, full, broken, diverging, no_gpu, lesson)
 
 
 @pytest.fixture(scope="module")
 def stage(accounting, undisturbed, tmp_path_factory):
     """Return what gives the project of an interruption and what it returned."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        started = {}
-        for interruption in INTERRUPTIONS:
-            folder = tmp_path_factory.mktemp(interruption.__name__) / "project"
-            project = SlurmProject(fresh_project(folder).folder)
-            started[interruption] = project, pool.submit(interruption, project)
-        yield lambda interruption: (started[interruption][0], started[interruption][1].result())
+    with staged(INTERRUPTIONS, tmp_path_factory) as found:
+        yield found
 
 
 def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, undisturbed):

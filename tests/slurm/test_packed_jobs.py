@@ -1,23 +1,20 @@
-"""Many runs in one Slurm job, and what a cluster does to such jobs: each a scene of its own.
+"""Many runs in one Slurm job, and what a cluster does to such jobs: each a project of its own.
 
-All train the same network with the same seeds, and must end with the bytes of a calm run.
+All train the same network with the same seeds, and must end with the bytes of an undisturbed run.
 """
 
 import csv
 import json
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import fresh_project
-from slurm_project import NETWORK, SlurmProject, wait_for
+from slurm_project import NETWORK, staged, wait_for
 
 SEEDS = (1, 2, 3)
 LIMITS = "mem_mb: 700, runtime: 5"
 SHORT = f"short: {{{NETWORK}, {LIMITS}, epochs: 12}}"
 PACKED = {"seeds": list(SEEDS), "runs_per_job": 9, "cpus_per_job": 3}
-AT_ONCE = 4
 
 
 def submitted(project) -> list[list[str]]:
@@ -32,7 +29,7 @@ def finish(project, process):
     assert process.returncode == 0, project.printed()[-6000:]
 
 
-def calm(project):
+def uninterrupted(project):
     """Nothing happens."""
     project.configure(SHORT, **PACKED)
     process = project.start()
@@ -102,19 +99,22 @@ def searched(project):
     finish(project, project.start())
 
 
-SCENES = (calm, one_killed, put_back, too_little_memory, too_little_time, ctrl_c, searched)
+INTERRUPTIONS = (
+    uninterrupted,
+    one_killed,
+    put_back,
+    too_little_memory,
+    too_little_time,
+    ctrl_c,
+    searched,
+)
 
 
 @pytest.fixture(scope="module")
 def stage(accounting, undisturbed, tmp_path_factory):
-    """Return what gives the project of a scene and what it returned."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        started = {}
-        for scene in SCENES:
-            folder = tmp_path_factory.mktemp(scene.__name__) / "project"
-            project = SlurmProject(fresh_project(folder).folder)
-            started[scene] = project, pool.submit(scene, project)
-        yield lambda scene: (started[scene][0], started[scene][1].result())
+    """Return what gives the project of an interruption and what it returned."""
+    with staged(INTERRUPTIONS, tmp_path_factory) as found:
+        yield found
 
 
 def outcomes(project, experiment="short") -> list[bytes]:
@@ -128,7 +128,7 @@ def outcomes(project, experiment="short") -> list[bytes]:
 def test_one_job_trains_and_evaluates_many_runs_with_the_bytes_of_jobs_of_their_own(
     stage, undisturbed
 ):
-    project, (status, why) = stage(calm)
+    project, (status, why) = stage(uninterrupted)
     assert project.outcome("short") == undisturbed(12)
     assert submitted(project) == [["3", "COMPLETED"]]
     assert [line.split()[:2] for line in status.splitlines() if "train RUNNING" in line] == [
@@ -147,14 +147,14 @@ def test_one_job_trains_and_evaluates_many_runs_with_the_bytes_of_jobs_of_their_
 
 def test_of_a_run_that_is_killed_the_others_go_on_and_only_it_is_tried_again(stage):
     project, _ = stage(one_killed)
-    assert outcomes(project) == outcomes(stage(calm)[0])
+    assert outcomes(project) == outcomes(stage(uninterrupted)[0])
     assert submitted(project) == [["3", "FAILED"], ["1", "COMPLETED"]]
     assert [project.record("short", seed)["resumes"] for seed in SEEDS] == [0, 1, 0]
 
 
 def test_a_job_that_is_started_again_resumes_what_is_not_done(stage):
     project, (before, after) = stage(put_back)
-    assert outcomes(project) == outcomes(stage(calm)[0])
+    assert outcomes(project) == outcomes(stage(uninterrupted)[0])
     assert submitted(project) == [["6", "COMPLETED"]]
     assert project.record("short")["resumes"] == 1
     assert before == after  # a run that was done is left alone
@@ -162,7 +162,7 @@ def test_a_job_that_is_started_again_resumes_what_is_not_done(stage):
 
 def test_what_was_killed_for_memory_asks_for_more(stage):
     project, _ = stage(too_little_memory)
-    assert outcomes(project) == outcomes(stage(calm)[0])
+    assert outcomes(project) == outcomes(stage(uninterrupted)[0])
     asked = [row[1] for row in project.accounting("ReqMem") if " the first" in row[0]]
     assert len(asked) > 1
     assert asked[0] != asked[-1]
@@ -171,7 +171,7 @@ def test_what_was_killed_for_memory_asks_for_more(stage):
 
 def test_what_is_left_when_the_time_is_up_goes_on_in_another_job(stage):
     project, _ = stage(too_little_time)
-    assert outcomes(project) == outcomes(stage(calm)[0])
+    assert outcomes(project) == outcomes(stage(uninterrupted)[0])
     (first, state), (second, _), *_ = submitted(project)
     assert (first, state in ("TIMEOUT", "FAILED")) == ("3", True)
     assert second in ("1", "2")

@@ -286,7 +286,7 @@ def test_what_becomes_ready_one_after_the_other_is_one_pack(programs, tmp_path, 
     assert submitted == [[0, 1, 2, 3]]
 
 
-def test_jobs_that_cannot_be_submitted_for_an_unforeseen_reason_fail_aloud(programs, tmp_path):
+def test_jobs_that_cannot_be_submitted_for_an_unforeseen_reason_fail_with_it(programs, tmp_path):
     """Snakemake would wait for them forever."""
     fake = fake_executor(programs, tmp_path, "")
     first, second, third = (each.job for each in jobs(tmp_path, "1", "2", "3"))

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, SMALL_STUDY, fresh_project
+from conftest import ROOT, SMALL_STUDY, fresh_project, run_pack
 
 from lib.core.layout import Layout
 from lib.forks.start import SHELL_PREFIX, VARIABLE, ForkServer
@@ -142,22 +142,14 @@ def test_a_study_of_forked_runs(tmp_path):
 
 def test_the_pack_command_works_on_what_it_is_given(small_data, tmp_path):
     """By hand, as the job of a pack does: it says what became of each run."""
-    lines = [
-        json.dumps({"name": name, "log": f"{name}.log", "commands": [SHELL_PREFIX + command]})
-        for name, command in (
-            ("good", f"python scripts/train.py --model MLP --epochs 1 --data {small_data} "
-                     f"--output {tmp_path / 'good'} > /dev/null"),
-            ("bad", "exit 3"),
-        )
-    ]  # fmt: skip
-    command = [sys.executable, "scripts/pack.py", "--at-once", "2"]
-    done = subprocess.run(
-        command, cwd=ROOT, input="\n".join(lines), capture_output=True, text=True, timeout=120
-    )
+    train = f"python scripts/train.py --model MLP --epochs 1 --data {small_data}"
+    runs = {"good": f"{train} --output {tmp_path / 'good'} > /dev/null", "bad": "exit 3"}
+    done = run_pack(runs, "--at-once", 2)
     assert done.returncode == 1
     assert "good: done in" in done.stdout
     assert "bad: exit status 3: bad.log" in done.stdout
     assert done.stdout.endswith("1 of 2 runs are done\nexit status 1\n")
+    command = [sys.executable, "scripts/pack.py"]
     wrong = subprocess.run(command, cwd=ROOT, input="{}", capture_output=True, text=True)
     assert wrong.returncode == 1
     assert "error: standard input: no run in '{}'" in wrong.stderr
@@ -170,14 +162,7 @@ def test_a_run_that_may_succeed_later_is_tried_again_when_the_others_have_ended(
         "never": "exit 75",
         "other": f"until [ -e {tried} ]; do sleep 0.1; done; sleep 1; touch {other}",
     }
-    lines = [
-        json.dumps({"name": name, "log": f"{name}.log", "commands": [SHELL_PREFIX + command]})
-        for name, command in commands.items()
-    ]
-    done = subprocess.run(
-        [sys.executable, "scripts/pack.py", "--at-once", "3"], cwd=ROOT, input="\n".join(lines),
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    done = run_pack(commands, "--at-once", 3)
     assert "needs: exit status 75: needs.log, tried again when the others" in done.stdout
     ends = [line.split(": ")[0] for line in done.stdout.splitlines() if line.startswith("[")]
     assert ends == ["[1 of 3] other", "[2 of 3] needs", "[3 of 3] never"]
@@ -187,7 +172,7 @@ def test_a_run_that_may_succeed_later_is_tried_again_when_the_others_have_ended(
 @pytest.mark.parametrize(
     ("starts", "at_once", "said"),
     [
-        (True, 2, "the runs take turns on the GPU: NVIDIA MPS does not work here"),
+        (True, 2, "the runs take turns on the GPU: NVIDIA MPS does not work on this node"),
         (False, 2, "the runs take turns"),
         (True, 1, ""),
     ],
@@ -199,13 +184,10 @@ def test_a_gpu_sharing_service_that_does_not_work_is_not_used(tmp_path, starts, 
     calls = tmp_path / "calls"
     control.write_text(f'#!/bin/sh\necho "$@" $(cat) >> {calls}\nexit {int(not starts)}\n')
     control.chmod(0o755)
-    command = f'{SHELL_PREFIX} [ -z "${{CUDA_MPS_PIPE_DIRECTORY-}}" ]'
-    done = subprocess.run(
-        [sys.executable, "scripts/pack.py", "--at-once", str(at_once), "--share-gpu"],
-        cwd=ROOT, input=json.dumps({"name": "run", "log": "", "commands": [command]}),
-        env=os.environ | {"PATH": f"{control.parent}:{os.environ['PATH']}"},
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    path = f"{control.parent}:{os.environ['PATH']}"
+    unset = {"run": '[ -z "${CUDA_MPS_PIPE_DIRECTORY-}" ]'}
+    options = ("--at-once", at_once, "--share-gpu")
+    done = run_pack(unset, *options, env=os.environ | {"PATH": path})
     assert "1 of 1 runs are done" in done.stdout
     assert done.stdout.startswith(said)
     assert ("NVIDIA MPS" in done.stdout) == bool(said)
@@ -218,19 +200,12 @@ def test_code_that_is_edited_meanwhile_is_the_code_that_runs(small_data, tmp_pat
     edited = project.folder / "scripts/lib/training/progress.py"
     assert "Train Epoch" in edited.read_text()
     train = f"python scripts/train.py --model MLP --epochs 1 --data {small_data} --output"
-    runs = [
-        ("before", f"{train} {tmp_path}/before > {tmp_path}/before.log"),
-        ("edit", f"sed -i 's/Train Epoch/Training Epoch/' {edited}"),
-        ("after", f"{train} {tmp_path}/after > {tmp_path}/after.log"),
-    ]
-    lines = [
-        json.dumps({"name": name, "log": "", "commands": [SHELL_PREFIX + command]})
-        for name, command in runs
-    ]
-    done = subprocess.run(
-        [sys.executable, "scripts/pack.py"], cwd=project.folder, input="\n".join(lines),
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    runs = {
+        "before": f"{train} {tmp_path}/before > {tmp_path}/before.log",
+        "edit": f"sed -i 's/Train Epoch/Training Epoch/' {edited}",
+        "after": f"{train} {tmp_path}/after > {tmp_path}/after.log",
+    }
+    done = run_pack(runs, cwd=project.folder)
     assert "3 of 3 runs are done" in done.stdout
     assert "Train Epoch" in (tmp_path / "before.log").read_text()
     assert "Training Epoch" in (tmp_path / "after.log").read_text()

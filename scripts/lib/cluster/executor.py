@@ -232,12 +232,13 @@ class StudyExecutor(PluginExecutor):
         that may run in their place.
         """
         with self.gathering:
+            if jobs and not self.ready:  # nobody waits for more of them yet
+                self._job_submission_executor.submit(self.run_ready)
             self.ready += jobs
-        self._job_submission_executor.submit(self.run_ready)
 
     def run_ready(self) -> None:
         """Submit what is ready in packs, once nothing more becomes so."""
-        number = -1
+        number = None
         while number != len(self.ready):
             number = len(self.ready)
             time.sleep(GATHER)

@@ -9,9 +9,10 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
-from typing import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lib.forks.start import socket_folder
 
 CONTROL = "nvidia-cuda-mps-control"
 VARIABLES = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
@@ -29,60 +30,55 @@ raise SystemExit(bool(
 """
 
 
-class Mps:
-    """The service for the commands of this process. Use it in a `with` statement.
+@contextmanager
+def shared_gpu(clients: int) -> Iterator[None]:
+    """Let the commands of this process use the GPU at the same time, and say whether they do.
 
-    It needs no rights but those of the user. If it is not there, or does not work, the commands run
-    without it. One that the site has started is left alone.
+    The service needs no permissions beyond those of the user. If it is not available, or does not
+    work, the commands run without it. One that the site has started is left alone.
+
+    Args:
+        clients: how many processes use the GPU at once.
     """
-
-    def __init__(self, clients: int):
-        """Prepare it for so many processes at once."""
-        self.clients, self.folder = clients, None
-
-    def __enter__(self) -> Self:
-        """Start it, and say whether it is used."""
-        if self.clients == 1 or VARIABLES[0] in os.environ:
-            return self
-        self.control = shutil.which(CONTROL)
-        if not self.control:
-            why_not = f"there is no {CONTROL} here"
-        elif self.clients > MOST_CLIENTS:
-            why_not = f"NVIDIA MPS is for {MOST_CLIENTS} at most"
-        else:
-            why_not = self._start()
-        if why_not:
-            print(f"the runs take turns on the GPU: {why_not}", flush=True)
-        else:
-            print("the runs use the GPU at the same time (NVIDIA MPS)", flush=True)
-        return self
-
-    def _start(self) -> str:
-        """Start it; return why it is not used, if it is not."""
-        self.folder = Path(tempfile.mkdtemp(prefix="mps-"))
-        self.environment = dict.fromkeys(VARIABLES, str(self.folder))
-        if self._works("-d") and self._works("-c", PROBE, program=sys.executable):
-            os.environ.update(self.environment)
-            return ""
-        self.__exit__()
-        return "NVIDIA MPS does not work here"
-
-    def _works(self, *options: str, program: str | None = None, says: str = "") -> bool:
-        try:
-            return not subprocess.run(
-                [program or self.control, *options], env=os.environ | self.environment,
-                input=says, text=True, timeout=SECONDS,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            ).returncode  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired):
-            return False
-
-    def __exit__(self, *_) -> None:
-        """End it."""
-        if not self.folder:
-            return
-        self._works(says="quit\n")
-        for name in self.environment:
+    if clients == 1 or VARIABLES[0] in os.environ:
+        yield
+        return
+    folder = socket_folder("mps-")
+    environment = dict.fromkeys(VARIABLES, str(folder))
+    why_not = start(clients, environment)
+    if why_not:
+        print(f"the runs take turns on the GPU: {why_not}", flush=True)
+    else:
+        print("the runs use the GPU at the same time (NVIDIA MPS)", flush=True)
+        os.environ.update(environment)
+    try:
+        yield
+    finally:
+        succeeds([CONTROL], environment, "quit\n")
+        for name in environment:
             os.environ.pop(name, None)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder = None
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def start(clients: int, environment: dict[str, str]) -> str:
+    """Start the service; return why it cannot be used, or nothing if it can."""
+    if not shutil.which(CONTROL):
+        return f"there is no {CONTROL} on this node"
+    if clients > MOST_CLIENTS:
+        return f"NVIDIA MPS serves {MOST_CLIENTS} processes at most"
+    for command in ([CONTROL, "-d"], [sys.executable, "-c", PROBE]):
+        if not succeeds(command, environment):
+            return "NVIDIA MPS does not work on this node"
+    return ""
+
+
+def succeeds(command: list[str], environment: dict[str, str], text: str = "") -> bool:
+    """Return whether a command that reads a text succeeds in an environment."""
+    try:
+        done = subprocess.run(
+            command, env=os.environ | environment, input=text, text=True, timeout=SECONDS,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0

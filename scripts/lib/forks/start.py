@@ -22,9 +22,15 @@ SHELL_PREFIX = (
     ". workflow/functions.sh; "
 )
 
-
 # A socket's path has 107 characters at most.
 LONGEST = 60
+
+
+def socket_folder(prefix: str) -> Path:
+    """Make a temporary folder for sockets, of this user alone, and return its path."""
+    place = tempfile.gettempdir()
+    place = place if len(place) < LONGEST else "/tmp"  # noqa: S108 - mkdtemp is careful
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
 
 
 def use_until_exit() -> None:
@@ -38,9 +44,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         """Start it; it is ready some seconds later."""
-        place = tempfile.gettempdir()
-        place = place if len(place) < LONGEST else "/tmp"  # noqa: S108 - mkdtemp is careful
-        self.folder = Path(tempfile.mkdtemp(prefix="forks-", dir=place))
+        self.folder = socket_folder("forks-")
         server = Path(__file__).with_name("server.py")
         self.process = subprocess.Popen(
             [sys.executable, str(server), str(self.folder)],
