@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument(
         "--share-gpu",
         action="store_true",
-        help="the runs use one GPU: let them use it at the same time, if NVIDIA MPS is there",
+        help="the runs use one GPU: let them use it at the same time, if NVIDIA MPS is available",
     )
     args = parser.parse_args()
     runs = [read_run(line) for line in sys.stdin if line.strip()]

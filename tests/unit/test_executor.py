@@ -19,7 +19,7 @@ from lib.cluster import executor, polling
 from lib.cluster.bad_nodes import BadNodes
 from lib.cluster.executor import StudyExecutor
 from lib.cluster.packs import Pack
-from lib.cluster.polling import Polling
+from lib.cluster.polling import Polling, Status
 from lib.cluster.queue_watch import QueueWatch
 from lib.cluster.sbatch import Growth
 from lib.core.errors import UserError
@@ -320,6 +320,21 @@ def test_the_choice_of_a_search_counts_once_it_is_made(programs, tmp_path, monke
     )
     wildcards = SimpleNamespace(experiment="mlp", seed="1")
     assert fake.made.is_complete(SimpleNamespace(wildcards=wildcards, name="train"))
+
+
+def test_the_time_limit_of_a_job_is_the_one_that_was_submitted(programs, tmp_path):
+    """It may ask for more than any partition gives, after an attempt that ran out of time."""
+    fake = fake_executor(programs, tmp_path, "")
+    fitting = SimpleNamespace(resources={"runtime": 1440})
+    fake.made.sbatch = SimpleNamespace(fitting=lambda request, growth: (fitting, "long"))
+    fake.made.slurm_logdir, fake.made.line = tmp_path, lambda *job, **how: "echo 7"
+    submitted = []
+    fake.made._report_job_submission_threadsafe = submitted.append
+    (made,) = jobs(tmp_path, "1")
+    made.job.jobid, made.job.resources = 1, {"runtime": 2880}
+    fake.made.send([made.job], made.job, "folder", "comment", lambda log: "true")
+    end = fake.made.end_of(submitted[0], Status("TIMEOUT", ""))
+    assert (end.job_id, end.limit_minutes) == ("7", 1440)
 
 
 def test_many_runs_ask_for_no_more_time_than_a_partition_gives(programs, tmp_path, caplog):

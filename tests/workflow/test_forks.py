@@ -11,6 +11,7 @@ import pytest
 from conftest import ROOT, SMALL_STUDY, fresh_project, run_pack
 
 from lib.core.layout import Layout
+from lib.forks.server import Nursery
 from lib.forks.start import SHELL_PREFIX, VARIABLE, ForkServer
 
 # What two trainings of the same settings do not share.
@@ -115,6 +116,10 @@ def alive(pid) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def test_a_command_that_ends_as_its_client_goes_is_no_error():
+    Nursery(ROOT / "scripts" / "train.py", None).lost(2**22 + 1)  # a process that never was
 
 
 def test_without_its_server_a_command_runs_itself(small_data, tmp_path):

@@ -57,6 +57,8 @@ def test_the_best_on_the_validation_images_is_chosen(searched_once):
     assert accuracies == sorted(accuracies, reverse=True)
     assert (rows[0]["model.hidden"], rows[0]["optimizer.lr"]) == ("128", "1.0")
     for row in rows:
+        runs = [searched_once.project.record(row["point"], seed) for seed in (1, 2)]
+        assert float(row["train_seconds"]) == sum(run["train_seconds"] for run in runs)
         history = searched_once.layout.run(row["point"], 1).history.read_text().splitlines()
         assert ",validation," in history[-1]
 
