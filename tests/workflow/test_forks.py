@@ -183,7 +183,7 @@ def test_a_run_that_may_succeed_later_is_tried_again_when_the_others_have_ended(
     ],
 )
 def test_a_gpu_sharing_service_that_does_not_work_is_not_used(tmp_path, starts, at_once, said):
-    """It stands in for NVIDIA's, which needs a GPU: it starts or not, and has nothing behind it."""
+    """A simulated service, as NVIDIA's needs a GPU: it starts or does not, and shares no GPU."""
     control = tmp_path / "bin" / "nvidia-cuda-mps-control"
     control.parent.mkdir()
     calls = tmp_path / "calls"
