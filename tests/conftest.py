@@ -1,5 +1,7 @@
 """What the tests share: copies of the project, and one finished run of the small data set."""
 
+import atexit
+import fcntl
 import functools
 import json
 import os
@@ -9,13 +11,20 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
-import pytest
-from cluster import namespaces
+# Several tests run at once: threads of the same processors would wait for each other. This must be
+# set before numpy and torch are imported.
+for library in ("OMP", "OPENBLAS"):
+    os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
-from lib.forks.start import SHELL_PREFIX
+import pytest  # noqa: E402
+from cluster import namespaces  # noqa: E402
+
+from lib.forks.start import SHELL_PREFIX, VARIABLE, ForkServer  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SMALL_CONFIG = "tests/data/config.yaml"
@@ -90,6 +99,24 @@ def pytest_collection_modifyitems(items):
             if item.get_closest_marker(mark) and os.environ.get(variable) != "true":
                 reason = f"slow: run only where {variable}=true"
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@functools.cache
+def fork_server() -> Path:
+    """Start a fork server for this worker's tests of the scripts, and return its sockets' folder.
+
+    Copies of the project do not get to know it, as it forks the code of this one.
+    """
+    server = ForkServer().__enter__()
+    assert os.environ.pop(VARIABLE) == str(server.folder)
+    atexit.register(server.__exit__)
+    return server.folder
+
+
+def forked(script: str, *arguments) -> list:
+    """Return the command line of a training or evaluation as in a pack, where it starts at once."""
+    client = [sys.executable, "-IS", "scripts/lib/forks/client.py"]
+    return [*client, fork_server() / f"{script}.socket", f"scripts/{script}.py", *arguments]
 
 
 class Project:
@@ -182,15 +209,28 @@ def untouched(folder: Path) -> dict:
     }
 
 
-def fresh_project(folder: Path) -> Project:
-    """Copy what git has, or would have, into a new folder."""
+def fresh_project(folder: Path, data: bool = False) -> Project:
+    """Copy what git has, or would have, into a new folder; with the prepared data, if asked to."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, files.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-    return Project(folder)
+    project = Project(folder)
+    if data:
+        shutil.copytree(prepared_data(), project.results / "data")
+    return project
+
+
+@functools.cache
+def prepared_data() -> Path:
+    """Prepare the small data set once for this worker, and return its folder."""
+    folder = tempfile.TemporaryDirectory(prefix="small-data-")
+    atexit.register(folder.cleanup)
+    project = fresh_project(Path(folder.name) / "project")
+    project.snakemake("--until", "prepare")
+    return project.results / "data"
 
 
 @pytest.fixture
@@ -200,10 +240,17 @@ def project(tmp_path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def finished_once(tmp_path_factory) -> Project:
-    """The project after a complete run on the small data set. Only for looking at."""
-    project = fresh_project(tmp_path_factory.mktemp("finished") / "project")
-    project.log = project.snakemake().stdout
+def finished_once(tmp_path_factory, worker_id) -> Project:
+    """The project after a complete run on the small data set. Only for looking at: all share it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own if worker_id == "master" else own.parent) / "finished"
+    printed = folder / "printed.txt"
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not printed.exists():
+            printed.write_text(fresh_project(folder / "project").snakemake().stdout)
+    project = Project(folder / "project")
+    project.log = printed.read_text()
     return project
 
 
@@ -228,14 +275,44 @@ def slurm_machine():
 
 
 @pytest.fixture(scope="session")
-def slurm(slurm_machine):
-    """A real Slurm on this machine. One that runs already is used, and left running."""
+def slurm(slurm_machine, request):
+    """A real Slurm on this machine. One that runs already is used, and left running.
+
+    The other sites are visited meanwhile, if they are tested at all.
+    """
     was_up = cluster("status").returncode == 0
-    done = cluster("up", *(["--user", ordinary_user().pw_name] if ordinary_user() else []))
-    assert done.returncode == 0, done.stdout + done.stderr
-    yield
+    with priority(-5):
+        done = cluster("up", *(["--user", ordinary_user().pw_name] if ordinary_user() else []))
+        assert done.returncode == 0, done.stdout + done.stderr
+        if any(item.path.stem == "test_sites" for item in request.session.items):
+            request.getfixturevalue("visits")
+        yield
     if not was_up:
         assert cluster("down").returncode == 0
+
+
+@contextmanager
+def priority(nice: int):
+    """Raise the priority of what this process starts: what waits for Slurm takes the longest."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    with suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    yield
+    os.setpriority(os.PRIO_PROCESS, 0, before)
+
+
+@pytest.fixture(scope="session")
+def visits(slurm_machine):
+    """What users type on other sites, each with a cluster of its own: `site_visits.visits`.
+
+    None where there can be no such clusters.
+    """
+    from site_visits import visits
+
+    apart = ["unshare", "--net", "--mount", "--pid", "--fork", "true"]
+    possible = subprocess.run(apart, check=False).returncode == 0
+    with visits() if possible else nullcontext() as visited:
+        yield visited
 
 
 @pytest.fixture(scope="session")
@@ -250,9 +327,9 @@ def undisturbed(tmp_path_factory):
     """Return a function that gives the bytes of the Slurm tests' networks, by their epochs."""
     from slurm_project import NETWORK, SlurmProject
 
-    project = SlurmProject(fresh_project(tmp_path_factory.mktemp("undisturbed") / "project").folder)
+    project = SlurmProject(tmp_path_factory.mktemp("undisturbed") / "project")
     at_once = NETWORK.replace("Slow", "Slow, pause: 0")
-    lengths = {2: "brief", 12: "short", 50: "long", 90: "longer"}
+    lengths = {2: "brief", 12: "short", 50: "long"}
     lines = [f"{name}: {{{at_once}, epochs: {epochs}}}" for epochs, name in lengths.items()]
     lengths[3] = "large"
     lines.append(f"large: {{{NETWORK.replace('Slow', 'CNN')}, epochs: 3}}")
@@ -266,7 +343,7 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture(scope="session")
 def finished_search(tmp_path_factory):
     """A finished run of the study `SEARCH`, in search.yaml. Only for looking at."""
-    project = fresh_project(tmp_path_factory.mktemp("search") / "project")
+    project = fresh_project(tmp_path_factory.mktemp("search") / "project", data=True)
     (project.folder / "search.yaml").write_text(SEARCH)
     project.printed = project.snakemake(config="search.yaml").stdout
     return project

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 from conftest import BIN, Project, fresh_project, ordinary_user
 
-AT_ONCE = 4  # projects of `staged`: more of them would wait for two cores
+AT_ONCE = 6  # projects of `staged`: more of them would wait for two cores
 # What is trained where a test compares bytes: dropout and shuffling draw random numbers. It takes
 # its time, so that something can happen to it, but leaves the processor to the other tests.
 NETWORK = "model: {name: Slow}, shuffle: true"
@@ -41,13 +41,16 @@ class Slow(nn.Module):
 
 
 @contextmanager
-def staged(interruptions, tmp_path_factory):
-    """Start what happens to projects, some at once; yield what gives a project and the outcome."""
+def staged(interruptions, tmp_path_factory, kind=None):
+    """Start what happens to projects, some at once; yield what gives a project and the outcome.
+
+    `kind` is their class, `SlurmProject` where it is not given.
+    """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         started = {}
         for interruption in interruptions:
             folder = tmp_path_factory.mktemp(interruption.__name__) / "project"
-            project = SlurmProject(fresh_project(folder).folder)
+            project = (kind or SlurmProject)(folder)
             started[interruption] = project, pool.submit(interruption, project)
         yield lambda interruption: (started[interruption][0], started[interruption][1].result())
 
@@ -58,8 +61,9 @@ class SlurmProject(Project):
     What runs in its folder runs as the user who owns it. Root keeps the cluster.
     """
 
-    def __init__(self, folder: Path):
-        super().__init__(folder)
+    def __init__(self, folder: Path, data: bool = True):
+        """Copy the project into a new folder, with the prepared small data set or not."""
+        super().__init__(fresh_project(folder, data).folder)
         self.user = ordinary_user()
         (folder / "scripts" / "models" / "slow.py").write_text(SLOW)
         self.hand_over()
@@ -226,8 +230,8 @@ def counting_wrappers(folder: Path, log: Path, programs) -> Path:
     return folder
 
 
-def wait_for(condition, seconds=120, what="the condition"):
-    """Wait until a function returns something true, and return that.
+def wait_for(condition, seconds=120, what="the condition", every=0.3):
+    """Wait until a function, called every so many seconds, returns something true; return that.
 
     `what` says what has been waited for in vain; it may be a function that is asked then.
     """
@@ -236,5 +240,5 @@ def wait_for(condition, seconds=120, what="the condition"):
         found = condition()
         if found:
             return found
-        time.sleep(0.3)
+        time.sleep(every)
     raise AssertionError(f"waited {seconds} s for {what() if callable(what) else what}")

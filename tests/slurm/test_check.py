@@ -1,11 +1,9 @@
 """The check before queueing: what is said of a request that Slurm cannot meet, now or ever."""
 
-import os
 import re
 
 import pytest
-from conftest import fresh_project
-from slurm_project import SlurmProject, wait_for
+from slurm_project import SlurmProject
 
 CONFIG = "profiles/slurm/config.yaml"
 PARTITIONS = "profiles/slurm/partitions.yaml"
@@ -119,7 +117,7 @@ LATER = {
 
 @pytest.fixture
 def project(slurm, tmp_path):
-    return SlurmProject(fresh_project(tmp_path / "project").folder)
+    return SlurmProject(tmp_path / "project")
 
 
 def configure(project, asked, edit=None):
@@ -208,20 +206,3 @@ def test_check_says_that_all_is_well(project):
     said = project.show("check")
     assert "mlp: MLP can be trained" in said
     assert "Slurm would take the jobs of all 1 experiments" in said
-
-
-def test_a_job_that_will_wait_forever_is_told(accounting, project, tmp_path):
-    """A QoS whose limit is below the runtime: sbatch accepts the job, and it pends."""
-    configure(project, "mem_mb: 1500, runtime: 30")
-    name = project.user.pw_name if project.user else "root"
-    project.as_root("sacctmgr", "-i", "add", "qos", "brief", "MaxWall=5")
-    project.as_root("sacctmgr", "-i", "modify", "user", name, "set", "qos+=brief")
-    process = project.start("--slurm-qos", "brief")
-    try:
-        told = "waits: QOSMaxWallDurationPerJobLimit (ask for less time"
-        wait_for(lambda: told in project.printed() or process.poll() is not None, 150, told)
-        assert told in project.printed()
-    finally:
-        os.killpg(process.pid, 2)
-        process.wait(60)
-        project.as_root("sacctmgr", "-i", "delete", "qos", "brief")

@@ -12,7 +12,7 @@ import signal
 import time
 
 import pytest
-from conftest import cluster, fresh_project
+from conftest import cluster
 from slurm_project import NETWORK, SlurmProject, wait_for
 
 LIMITS = "mem_mb: 1600, runtime: 10"
@@ -28,7 +28,7 @@ FAULTS = {
     "memory": "FAILED",
 }
 # The CNN needs more memory than it asks for; all others train the same network.
-EPOCHS = dict.fromkeys(FAULTS, 12) | {"time": 90, "lost": 50, "memory": 3}
+EPOCHS = dict.fromkeys(FAULTS, 12) | {"time": 50, "lost": 50, "memory": 3}
 CNN = NETWORK.replace("Slow", "CNN")
 # Jobs that train two runs each, with the faults of the experiment of that name.
 PACKS = {"preempted": "PREEMPTED", "lost": "NODE_FAIL"}
@@ -96,7 +96,7 @@ def injected(all_injected):
 
 def new_project(folder) -> SlurmProject:
     """Return a copy of the project with the partitions of these tests."""
-    project = SlurmProject(fresh_project(folder).folder)
+    project = SlurmProject(folder)
     (project.folder / "profiles/slurm/partitions.yaml").write_text(PARTITIONS)
     return project
 

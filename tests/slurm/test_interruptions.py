@@ -11,7 +11,7 @@ import sys
 import time
 
 import pytest
-from conftest import BIN, ROOT, fresh_project
+from conftest import BIN, ROOT
 from slurm_project import NETWORK, SlurmProject, staged, wait_for
 
 from lib.core.layout import TRAINED
@@ -264,7 +264,7 @@ def test_the_lesson_asks_slurm_for_what_it_did_and_gives_the_same_answer(stage, 
 
 
 def test_make_status_and_why(slurm, tmp_path):
-    project = SlurmProject(fresh_project(tmp_path / "project").folder)
+    project = SlurmProject(tmp_path / "project")
     environment = {**os.environ, "VENV": str(BIN.parent)}
     assert "not started" in project.run("make", "status", env=environment).stdout
     done = project.run("make", "why", "RUN=cnn/seed1", env=environment)

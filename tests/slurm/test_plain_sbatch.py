@@ -3,10 +3,11 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
-from conftest import BIN, SMALL_CONFIG, fresh_project
-from slurm_project import NETWORK, SlurmProject, wait_for
+from conftest import BIN, SMALL_CONFIG
+from slurm_project import NETWORK, SlurmProject, staged, wait_for
 
 RUN = "cnn/seed1"
 # What a job has asked for, in the words of `scontrol show job`.
@@ -18,6 +19,9 @@ REQUEST = (
 
 class ByHand(SlurmProject):
     """A project in which a user submits one run by hand."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, data=False)
 
     @property
     def output(self):
@@ -43,31 +47,20 @@ class ByHand(SlurmProject):
         return dict(re.findall(rf"\b({REQUEST})=(\S+)", shown))
 
 
-@pytest.fixture
-def project(slurm, tmp_path):
-    return ByHand(fresh_project(tmp_path / "project").folder)
-
-
-def test_plain_sbatch_leads_to_the_same_bytes(project, finished_once):
+def whole(project):
+    """Submit the script, then let the workflow train the same run; return both requests."""
     shutil.copy(project.folder / SMALL_CONFIG, project.folder / "slurm.yaml")
     project.hand_over()
     project.prepare()
     job = project.run("sbatch", "--parsable", "--wait", "job.sh").stdout.strip()
     asked = project.request(job)
-    assert {"Partition", "TimeLimit", "MinMemoryNode", "NumCPUs"} <= set(asked)
-    for file in ("model.safetensors", "predictions.csv.gz", "accuracy.csv"):
-        theirs = finished_once.run_folder("cnn") / file
-        assert (project.output / file).read_bytes() == theirs.read_bytes()
-    assert "test images correct" in (project.results / f"cnn-seed1-{job}.out").read_text()
-    assert json.loads((project.output / "run.json").read_text())["slurm"]["job_id"] == job
     assert not (project.results / "runs").exists()  # that is the workflow's
-    # The workflow's own job asks Slurm for the same.
     project.slurm_run("--", f"results/small/runs/{RUN}/run.json")
-    theirs = project.record("cnn")["slurm"]["job_id"]
-    assert project.request(theirs) == asked
+    return job, asked, project.request(project.record("cnn")["slurm"]["job_id"])
 
 
-def test_a_job_that_is_canceled_resumes_when_it_is_submitted_again(project):
+def canceled(project):
+    """Cancel the job once it has saved a checkpoint, and submit the script again."""
     project.configure(f"cnn: {{{NETWORK}, epochs: 20, mem_mb: 1536, runtime: 5}}")
     project.hand_over()
     project.prepare()
@@ -76,6 +69,29 @@ def test_a_job_that_is_canceled_resumes_when_it_is_submitted_again(project):
     project.run("scancel", job)
     first = project.results / f"cnn-seed1-{job}.out"
     wait_for(lambda: "the same command resumes from there" in first.read_text(), 30, "its end")
-    assert "test images correct" not in first.read_text()
     project.run("sbatch", "--wait", "job.sh")
+    return first
+
+
+@pytest.fixture(scope="module")
+def stage(slurm, tmp_path_factory):
+    """Return what gives the project of one of these, and what it returned."""
+    with staged((whole, canceled), tmp_path_factory, ByHand) as found:
+        yield found
+
+
+def test_plain_sbatch_leads_to_the_same_bytes(stage, finished_once):
+    project, (job, asked, asked_by_the_workflow) = stage(whole)
+    assert {"Partition", "TimeLimit", "MinMemoryNode", "NumCPUs"} <= set(asked)
+    for file in ("model.safetensors", "predictions.csv.gz", "accuracy.csv"):
+        theirs = finished_once.run_folder("cnn") / file
+        assert (project.output / file).read_bytes() == theirs.read_bytes()
+    assert "test images correct" in (project.results / f"cnn-seed1-{job}.out").read_text()
+    assert json.loads((project.output / "run.json").read_text())["slurm"]["job_id"] == job
+    assert asked_by_the_workflow == asked
+
+
+def test_a_job_that_is_canceled_resumes_when_it_is_submitted_again(stage):
+    project, first = stage(canceled)
+    assert "test images correct" not in first.read_text()
     assert json.loads((project.output / "run.json").read_text())["resumes"] == 1

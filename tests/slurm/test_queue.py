@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import cluster, fresh_project
+from conftest import cluster
 from slurm_project import SlurmProject, counting_wrappers, wait_for
 
 from lib.cluster import jobs, queue_watch
@@ -20,7 +20,7 @@ from lib.core.layout import Layout
 
 @pytest.fixture
 def project(slurm, tmp_path):
-    project = SlurmProject(fresh_project(tmp_path / "project").folder)
+    project = SlurmProject(tmp_path / "project")
     project.configure("cnn: {model: {name: CNN}}")
     project.run_id = f"queue-{uuid.uuid4()}"
     project.job = submit(project, "--hold")

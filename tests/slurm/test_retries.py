@@ -1,13 +1,9 @@
 """A job that has ended is tried again in a way that fits the cause, or not at all."""
 
-import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
-from conftest import fresh_project
-from slurm_project import NETWORK, SlurmProject, counting_wrappers, wait_for
+from slurm_project import NETWORK, SlurmProject, wait_for
 
 LIMITS = "epochs: 1, runtime: 3"
 STUDY = f"""
@@ -22,7 +18,7 @@ FIELDS = "JobID,State,ReqMem,Timelimit"
 @pytest.fixture(scope="module")
 def project(accounting, tmp_path_factory):
     """A study after a run in which each job failed in a way of its own."""
-    project = SlurmProject(fresh_project(tmp_path_factory.mktemp("retries") / "project").folder)
+    project = SlurmProject(tmp_path_factory.mktemp("retries") / "project")
     project.configure(STUDY)
     # A run whose folder cannot be made fails like a wrong config: in its first second, for good.
     (project.results / "runs" / "wrong").mkdir(parents=True)
@@ -70,7 +66,7 @@ def test_what_always_fails_is_submitted_once(project, experiment):
 def test_a_node_that_cannot_start_a_job_is_left_out(slurm, accounting, tmp_path):
     """Slurm holds a job that its daemon cannot start, and would start it there again."""
     starter = Path("/var/lib/slurm-throwaway/slurmstepd")
-    project = SlurmProject(fresh_project(tmp_path / "project").folder)
+    project = SlurmProject(tmp_path / "project")
     project.configure("mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}")
     starter.chmod(0o644)
     try:
@@ -85,30 +81,3 @@ def test_a_node_that_cannot_start_a_job_is_left_out(slurm, accounting, tmp_path)
     assert process.wait(200) == 0, project.printed()[-3000:]
     assert "Jobs could not run on the node cpu" in project.printed()
     assert "Tell the support of the cluster" in project.printed()
-
-
-def test_slurm_is_asked_rarely(accounting, tmp_path):
-    """By the profile's own values; jobs that wait for a time cost no processor."""
-    project = SlurmProject(fresh_project(tmp_path / "project").folder)
-    extra = "--signal=TERM@60 --open-mode=append"
-    project.edit("profiles/slurm/config.yaml", extra, f"{extra} --begin=now+1hour")
-    project.configure(
-        "mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}", seeds=list(range(20))
-    )
-    log = tmp_path / "asked"
-    wrappers = counting_wrappers(tmp_path / "bin", log, ("sacct", "squeue", "scontrol", "sinfo"))
-    path = f"{wrappers}{os.pathsep}{os.environ['PATH']}"
-    process = project.start("--max-status-checks-per-second", "0.0333", PATH=path)
-    try:
-        wait_for(lambda: project.printed().count(" is Slurm job ") == 20, 150, "20 submissions")
-        before = len(log.read_text().splitlines())
-        time.sleep(65)
-        asked = log.read_text().splitlines()[before:]
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
-    assert len([line for line in asked if line.startswith("sacct")]) in (2, 3)
-    # Why jobs wait is asked after a minute, then after two, and so on.
-    others = [line for line in asked if not line.startswith("sacct")]
-    assert len(others) <= 1
-    assert all(line.startswith("squeue") for line in others)

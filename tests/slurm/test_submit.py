@@ -1,10 +1,14 @@
-"""The driver: Snakemake itself as a Slurm job, by `make submit` and `make cancel`."""
+"""The driver: Snakemake itself as a Slurm job, by `make submit` and `make cancel`.
+
+What happens to it happens to a project of its own; all of them at once.
+"""
 
 import re
 
 import psutil
+import pytest
 from conftest import cluster
-from slurm_project import NETWORK, SlurmProject, wait_for
+from slurm_project import NETWORK, staged, wait_for
 
 BRIEF = f"brief: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 2}}"
 SHORT = f"short: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 12}}"
@@ -16,12 +20,6 @@ partitions:
   cpu: {max_runtime: 60, max_mem_mb: 12288, max_cpus_per_task: 8}
   gpu: {max_runtime: 1440, max_mem_mb: 12288, max_cpus_per_task: 8}
 """
-
-
-def the_project(project, experiments, **keys) -> SlurmProject:
-    slurm = SlurmProject(project.folder)
-    slurm.configure(experiments, **keys)
-    return slurm
 
 
 def driver_of(project) -> str:
@@ -45,21 +43,23 @@ def no_driver(project) -> bool:
     return "Driver:" not in project.show("status")
 
 
-def test_a_whole_study(slurm, project, undisturbed):
+def locks(project) -> list:
+    """Return what Snakemake has locked."""
+    return list((project.folder / ".snakemake" / "locks").glob("*"))
+
+
+def whole_study(project):
     """One driver runs the study; a second one is refused meanwhile; cancel finds nothing after."""
-    project = the_project(project, BRIEF)
-    assert "make cancel" in project.show("submit")
+    project.configure(BRIEF)
+    said = project.show("submit")
     again = project.script("submit", "--configfile", "slurm.yaml", check=False)
-    assert again.returncode == 1
-    assert "has a driver already, Slurm job" in again.stdout
-    wait_for(lambda: no_driver(project), 300, "the driver to end")
-    assert project.outcome("brief") == undisturbed(2)
-    assert "There was no driver." in project.show("cancel")
+    wait_for(lambda: no_driver(project), 300, "the driver to end", every=2)
+    return said, again, project.show("cancel")
 
 
-def test_cancel_and_kill(slurm, project, undisturbed):
+def killed(project):
     """A killed driver's locks and jobs are cleared by the next one; cancel ends it in order."""
-    project = the_project(project, SHORT)
+    project.configure(SHORT)
     project.show("submit")
     left = project.trained("short")
     kill(project)
@@ -68,20 +68,18 @@ def test_cancel_and_kill(slurm, project, undisturbed):
     assert "was killed" in project.show("submit")
     (again,) = wait_for(lambda: project.job_ids("short"), 180, "the next driver's job")
     assert again != left
-    assert "RUNNING on cpu" in project.show("status")
-    said = project.show("cancel")
-    assert "The driver has ended" in said
+    running, said = project.show("status"), project.show("cancel")
     assert no_driver(project)
     assert not project.job_ids("short")
-    assert not list((project.folder / ".snakemake" / "locks").glob("*"))
+    assert not locks(project)
     project.show("submit")
-    wait_for(lambda: no_driver(project), 300, "the driver to end")
-    assert project.outcome("short") == undisturbed(12)
+    wait_for(lambda: no_driver(project), 300, "the driver to end", every=2)
+    return running, said
 
 
-def test_time_is_up(slurm, project, undisturbed):
+def time_is_up(project):
     """At Slurm's warning the driver cancels its jobs, goes back into the queue, and goes on."""
-    project = the_project(project, SHORT)
+    project.configure(SHORT)
     project.show("submit")
     first = project.trained("short")
     driver = driver_of(project)
@@ -93,13 +91,12 @@ def test_time_is_up(slurm, project, undisturbed):
     wait_for(again, 150, "the requeued driver's job")
     assert driver_of(project) == driver
     assert first not in project.job_ids("short")
-    wait_for(lambda: no_driver(project), 300, "the driver to end")
-    assert project.outcome("short") == undisturbed(12)
+    wait_for(lambda: no_driver(project), 300, "the driver to end", every=2)
 
 
-def test_a_lost_node(slurm, project, undisturbed):
+def lost_node(project):
     """Slurm starts the driver again on another node; it clears what the lost one has left."""
-    project = the_project(project, SHORT)
+    project.configure(SHORT)
     (project.folder / "profiles/slurm/partitions.yaml").write_text(PARTITIONS)
     project.show("submit")
     left = project.trained("short")
@@ -113,22 +110,56 @@ def test_a_lost_node(slurm, project, undisturbed):
         on_another = "RUNNING on cpu1"
         wait_for(lambda: on_another in project.show("status"), 90, "the driver on another node")
         assert driver_of(project) == driver
-        wait_for(lambda: no_driver(project), 300, "the driver to end")
+        wait_for(lambda: no_driver(project), 300, "the driver to end", every=2)
     finally:
         assert cluster("start", "slurmd-gpu1").returncode == 0
         project.as_root("scontrol", "update", "NodeName=gpu1", "State=RESUME", check=False)
         project.as_root("scontrol", "update", "PartitionName=gpu", "Nodes=gpu1")
     assert left not in project.job_ids("short")
-    assert project.outcome("short") == undisturbed(12)
 
 
-def test_ctrl_c_of_the_driver(slurm, project):
+def ctrl_c(project):
     """SIGINT ends it in order, as Ctrl-C ends Snakemake: nothing is left in the queue."""
-    project = the_project(project, SHORT)
+    project.configure(SHORT)
     project.show("submit")
     project.trained("short")
     project.run("scancel", "--batch", "--signal=INT", driver_of(project))
     wait_for(lambda: no_driver(project), 90, "the driver to end")
     # Slurm lets a canceled job save its checkpoint.
     wait_for(lambda: not project.job_ids("short"), 60, "the canceled job to end")
-    assert not list((project.folder / ".snakemake" / "locks").glob("*"))
+    return locks(project)
+
+
+@pytest.fixture(scope="module")
+def stage(slurm, tmp_path_factory):
+    """Return what gives the project to which something has happened, and what it returned."""
+    happens = (killed, time_is_up, lost_node, whole_study, ctrl_c)
+    with staged(happens, tmp_path_factory) as found:
+        yield found
+
+
+def test_a_whole_study(stage, undisturbed):
+    project, (said, again, canceled) = stage(whole_study)
+    assert "make cancel" in said
+    assert again.returncode == 1
+    assert "has a driver already, Slurm job" in again.stdout
+    assert project.outcome("brief") == undisturbed(2)
+    assert "There was no driver." in canceled
+
+
+def test_kill_and_cancel(stage, undisturbed):
+    project, (running, said) = stage(killed)
+    assert "RUNNING on cpu" in running
+    assert "The driver has ended" in said
+    assert project.outcome("short") == undisturbed(12)
+
+
+@pytest.mark.parametrize("happens", [time_is_up, lost_node])
+def test_it_goes_on(stage, undisturbed, happens):
+    project, _ = stage(happens)
+    assert project.outcome("short") == undisturbed(12)
+
+
+def test_ctrl_c_of_the_driver(stage):
+    _, locks = stage(ctrl_c)
+    assert not locks

@@ -4,7 +4,7 @@ import csv
 import shutil
 
 import pytest
-from conftest import NO_ACCOUNTING, SMALL_CONFIG, fresh_project
+from conftest import NO_ACCOUNTING, SMALL_CONFIG
 from slurm_project import SlurmProject
 
 EXPERIMENTS = ("mlp", "cnn")
@@ -13,7 +13,7 @@ EXPERIMENTS = ("mlp", "cnn")
 @pytest.fixture(scope="module")
 def study(slurm, tmp_path_factory):
     """The project after the study of the small data set, and what was printed."""
-    project = SlurmProject(fresh_project(tmp_path_factory.mktemp("study") / "project").folder)
+    project = SlurmProject(tmp_path_factory.mktemp("study") / "project", data=False)
     shutil.copy(project.folder / SMALL_CONFIG, project.folder / "slurm.yaml")
     if NO_ACCOUNTING.exists():
         key = "slurm-status-command: squeue"

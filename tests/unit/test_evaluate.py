@@ -4,12 +4,11 @@ import gzip
 import json
 import os
 import subprocess
-import sys
 
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, forked
 from own_models import net
 from safetensors.torch import load_file
 
@@ -19,7 +18,7 @@ from lib.training.predictions import prediction_table
 
 
 def run(folder, data, check=True):
-    command = [sys.executable, "scripts/evaluate.py", "--run", folder, "--data", data]
+    command = forked("evaluate", "--run", folder, "--data", data)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert not check or done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

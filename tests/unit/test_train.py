@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, forked
 from own_models import net, own_model
 from safetensors.torch import load_file
 
@@ -32,10 +32,9 @@ from lib.training.state import seed_everything
 
 
 def run(small_data, output, *options, check=True, **keywords):
-    """Run the script as a user would."""
-    command = [sys.executable, "scripts/train.py", "--data", small_data, "--output", output]
+    """Run the script."""
     done = subprocess.run(
-        [*command, *options],
+        forked("train", "--data", small_data, "--output", output, *options),
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -448,11 +447,12 @@ def test_options_survive_the_way_through_the_shell():
 
 @pytest.mark.ci
 def test_the_lessons_bits_on_all_of_mnist(finished_once, tmp_path):
-    """The MLP on the 60,000 images: about a minute."""
+    """The MLP on the 60,000 images, for an epoch: about a minute."""
     project = finished_once.copy(tmp_path / "full")
-    config = "results_dir: full\ndata_dir: full/data\nexperiments: {mlp: {model: {name: MLP}}}"
+    config = "results_dir: full\ndata_dir: full/data\ntraining: {epochs: 1}\n"
+    config += "experiments: {mlp: {model: {name: MLP}}}"
     (project.folder / "full.yaml").write_text(config)
     project.snakemake(config="full.yaml")
-    rows = lesson(project.folder / "full" / "data", tmp_path / "weights", "mlp")
-    assert len(rows) == 3
+    rows = lesson(project.folder / "full" / "data", tmp_path / "weights", "mlp", "--epochs", "1")
+    assert len(rows) == 1
     assert_same(project.folder / "full" / "runs" / "mlp" / "seed1", rows, tmp_path / "weights")

@@ -11,6 +11,7 @@ from conftest import SMALL_STUDY, fresh_project
 from scipy import special
 
 CONFIG = f"""{SMALL_STUDY}seeds: [1, 2, 3, 4, 5]
+runs_per_job: 15
 training: {{epochs: 1}}
 experiments:
   mlp: {{model: {{name: MLP}}}}
@@ -21,7 +22,7 @@ experiments:
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    project = fresh_project(tmp_path_factory.mktemp("study") / "project")
+    project = fresh_project(tmp_path_factory.mktemp("study") / "project", data=True)
     (project.folder / "study.yaml").write_text(CONFIG)
     project.log = project.snakemake(config="study.yaml").stdout
     return project

@@ -35,7 +35,7 @@ def piped(tmp_path_factory):
     """A project, and what `make run` shows in a pipe."""
     from conftest import fresh_project
 
-    project = fresh_project(tmp_path_factory.mktemp("watch") / "project")
+    project = fresh_project(tmp_path_factory.mktemp("watch") / "project", data=True)
     return project, project.script("watch", *CONFIG, "--", *SNAKEMAKE).stdout
 
 
@@ -247,16 +247,18 @@ def test_ctrl_c_waits_for_the_end_of_a_look(project):
 
 
 def test_ctrl_c_in_a_run_ends_the_command_too(project):
+    """While both train: a Python that has just started has a traceback of its own."""
+    project.edit(CONFIG[1], "epochs: 2", "epochs: 500")
     process = start(project, "--", *SNAKEMAKE)
-    files = Layout(project.results).run("cnn", 1)
+    both = [Layout(project.results).run(experiment, 1) for experiment in ("mlp", "cnn")]
     deadline = time.monotonic() + 120
-    while not files.lease.exists() and time.monotonic() < deadline:
+    while not all(run.lease.exists() for run in both) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
     shown = process.communicate(timeout=120)[0]
     assert process.returncode != 0
     assert "Traceback" not in shown
-    assert not files.record.exists()
+    assert not any(run.record.exists() for run in both)
 
 
 def test_status_reads_the_progress_file(project):
