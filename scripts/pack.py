@@ -58,7 +58,6 @@ def main() -> None:
     )
     args = parser.parse_args()
     runs = [read_run(line) for line in sys.stdin if line.strip()]
-    before = done_before(args.log)
     if (
         "SLURM_JOB_ID" in os.environ
     ):  # as the log of a run begins, and ends; see lib/cluster/causes.py
@@ -66,11 +65,10 @@ def main() -> None:
         node = os.environ.get("SLURMD_NODENAME", node)
         print(f"{now} on {node}, Slurm job {os.environ['SLURM_JOB_ID']}", flush=True)
     with shared_gpu(args.at_once if args.share_gpu else 1), ForkServer():
-        pack = Pack(len(runs), len(before))
+        pack = Pack(len(runs), args.log)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, pack.stop)
-        done = pack.work([run for run in runs if run.name not in before], args.at_once)
-    done += len(before)
+        done = pack.work(runs, args.at_once)
     print(f"{done} of {len(runs)} runs are done", flush=True)
     status = 128 + signal.SIGTERM if pack.stopped.is_set() else int(done < len(runs))
     if status:
@@ -110,8 +108,8 @@ def done_before(log: Path | None) -> set[str]:
 class Pack:
     """The runs that are worked on, of which some may have been done before."""
 
-    def __init__(self, size: int, ended: int = 0):
-        self.size, self.ended = size, ended
+    def __init__(self, size: int, log: Path | None):
+        self.size, self.log, self.ended = size, log, 0
         self.lock, self.stopped = threading.Lock(), threading.Event()
         self.groups: set[int] = set()  # of the processes that run
 
@@ -125,6 +123,11 @@ class Pack:
 
     def work_on(self, run: Run, alone: bool = False) -> int | None:
         """Train and evaluate a run; return its exit status, None where it was too late for it."""
+        # Now, not at the start: the same job may go on for a while on a node taken for lost.
+        if run.name in done_before(self.log):
+            with self.lock:
+                self.ended += 1
+            return 0
         began = time.monotonic()
         status = None
         for command in run.commands:

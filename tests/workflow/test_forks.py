@@ -129,7 +129,7 @@ def test_without_its_server_a_command_runs_itself(small_data, tmp_path):
 
 def test_a_study_of_forked_runs(tmp_path):
     """One start of torch for all; the bytes of runs of their own; a bad one stops no other."""
-    project = fresh_project(tmp_path / "project")
+    project = fresh_project(tmp_path / "project", data=True)
     (project.folder / "many.yaml").write_text(SEVERAL)
     done = project.snakemake(config="many.yaml", check=False)
     assert done.returncode == 1
@@ -137,7 +137,7 @@ def test_a_study_of_forked_runs(tmp_path):
     layout = Layout(project.results)
     for name, seed in (("mlp", 1), ("mlp", 2), ("cnn", 1), ("cnn", 2)):
         assert layout.run(name, seed).is_complete("evaluate")
-    alone = fresh_project(tmp_path / "alone")
+    alone = fresh_project(tmp_path / "alone", data=True)
     (alone.folder / "many.yaml").write_text(SEVERAL.replace("runs_per_job: 10", ""))
     alone.snakemake("results/small/runs/mlp/seed2/evaluation.json", config="many.yaml")
     for file in ("model.safetensors", "predictions.csv.gz", "accuracy.csv"):
@@ -172,6 +172,15 @@ def test_a_run_that_may_succeed_later_is_tried_again_when_the_others_have_ended(
     ends = [line.split(": ")[0] for line in done.stdout.splitlines() if line.startswith("[")]
     assert ends == ["[1 of 3] other", "[2 of 3] needs", "[3 of 3] never"]
     assert "[3 of 3] never: exit status 75: never.log\n2 of 3 runs are done" in done.stdout
+
+
+def test_a_run_that_the_same_job_has_done_elsewhere_meanwhile_is_left_alone(tmp_path):
+    """As on a node that was taken for lost: it writes into the same log."""
+    log, ran = tmp_path / "slurm.log", tmp_path / "ran"
+    line = "[1 of 2] other: done in 1.0 s"
+    done = run_pack({"one": f"echo '{line}' >> {log}", "other": f"touch {ran}"}, "--log", log)
+    assert "2 of 2 runs are done" in done.stdout
+    assert not ran.exists()
 
 
 @pytest.mark.parametrize(
