@@ -3,6 +3,7 @@
 import atexit
 import fcntl
 import functools
+import io
 import json
 import os
 import pwd
@@ -12,8 +13,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import warnings
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 # Several tests run at once: threads of the same processors would wait for each other. This must be
@@ -24,6 +26,7 @@ for library in ("OMP", "OPENBLAS"):
 import pytest  # noqa: E402
 from cluster import namespaces  # noqa: E402
 
+from lib.core import command_line  # noqa: E402
 from lib.forks.start import SHELL_PREFIX, VARIABLE, ForkServer  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -117,6 +120,25 @@ def forked(script: str, *arguments) -> list:
     """Return the command line of a training or evaluation as in a pack, where it starts at once."""
     client = [sys.executable, "-IS", "scripts/lib/forks/client.py"]
     return [*client, fork_server() / f"{script}.socket", f"scripts/{script}.py", *arguments]
+
+
+def in_process(script, *arguments) -> subprocess.CompletedProcess:
+    """Run an imported script in this process, as its imports may take longer than its work."""
+    status, out, errors = 0, io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        warnings.catch_warnings(record=True) as warned,
+        redirect_stdout(out),
+        redirect_stderr(errors),
+    ):
+        patch.setattr(sys, "argv", [script.__file__, *map(str, arguments)])
+        try:
+            command_line.run(script.main)
+        except SystemExit as end:
+            status = end.code
+    shown = [f"{each.category.__name__}: {each.message}\n" for each in warned]
+    said = "".join([errors.getvalue(), *shown])
+    return subprocess.CompletedProcess(sys.argv, status, out.getvalue(), said)
 
 
 class Project:
@@ -237,6 +259,12 @@ def prepared_data() -> Path:
 def project(tmp_path) -> Project:
     """A fresh copy of the project."""
     return fresh_project(tmp_path / "project")
+
+
+@pytest.fixture
+def supplied(tmp_path) -> Project:
+    """A fresh copy of the project, with the prepared small data set."""
+    return fresh_project(tmp_path / "project", data=True)
 
 
 @pytest.fixture(scope="session")

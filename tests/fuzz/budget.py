@@ -4,5 +4,5 @@ import os
 
 
 def seconds() -> float:
-    """Return the seconds that one test takes: FUZZ_MINUTES, or 15 seconds."""
-    return float(os.environ.get("FUZZ_MINUTES", "0.25")) * 60
+    """Return the seconds that one test takes: FUZZ_MINUTES, or 6 seconds."""
+    return float(os.environ.get("FUZZ_MINUTES", "0.1")) * 60

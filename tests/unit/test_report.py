@@ -2,24 +2,20 @@
 
 import csv
 import gzip
-import io
 import json
 import os
 import shutil
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
-from subprocess import CompletedProcess
 
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import ROOT, in_process
 from made_up import change_record, make_up
 from safetensors.torch import load_file, save_file
 from scipy.stats import binomtest
 
 import report
-from lib.core import command_line
 from lib.core.errors import UserError
 from lib.core.layout import Layout
 from lib.reporting import finished_runs, tables, uncertainty, verdict
@@ -30,17 +26,10 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def run(*options, check=True) -> CompletedProcess:
-    """Run the script in this process: its imports would take longer than its work."""
-    status, out, errors = 0, io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(errors):
-        patch.setattr(sys, "argv", ["report.py", *map(str, options)])
-        try:
-            command_line.run(report.main)
-        except SystemExit as end:
-            status = end.code
-    assert not check or status == 0, errors.getvalue()
-    return CompletedProcess(sys.argv, status, out.getvalue(), errors.getvalue())
+def run(*options, check=True):
+    done = in_process(report, *options)
+    assert not check or done.returncode == 0, done.stderr
+    return done
 
 
 def test_report_csv_has_one_row_per_run(finished_once):
