@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
-# Several tests run at once: threads of the same processors would wait for each other. This must be
-# set before numpy and torch are imported.
+# Several tests run at once on a few processors, where more threads would only wait for each other.
+# This must be set before numpy and torch are imported.
 for library in ("OMP", "OPENBLAS"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
@@ -27,7 +27,7 @@ import pytest  # noqa: E402
 from cluster import namespaces  # noqa: E402
 
 from lib.core import command_line  # noqa: E402
-from lib.forks.start import SHELL_PREFIX, VARIABLE, ForkServer  # noqa: E402
+from lib.forks.start import SHELL_PREFIX, VARIABLE, use_until_exit  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SMALL_CONFIG = "tests/data/config.yaml"
@@ -108,22 +108,20 @@ def pytest_collection_modifyitems(items):
 def fork_server() -> Path:
     """Start a fork server for this worker's tests of the scripts, and return its sockets' folder.
 
-    Copies of the project do not get to know it, as it forks the code of this one.
+    Copies of the project do not use it, since it forks the code of this one.
     """
-    server = ForkServer().__enter__()
-    assert os.environ.pop(VARIABLE) == str(server.folder)
-    atexit.register(server.__exit__)
-    return server.folder
+    use_until_exit()
+    return Path(os.environ.pop(VARIABLE))
 
 
 def forked(script: str, *arguments) -> list:
-    """Return the command line of a training or evaluation as in a pack, where it starts at once."""
+    """Return the command line of a training or evaluation that is forked, as in a pack."""
     client = [sys.executable, "-IS", "scripts/lib/forks/client.py"]
     return [*client, fork_server() / f"{script}.socket", f"scripts/{script}.py", *arguments]
 
 
 def in_process(script, *arguments) -> subprocess.CompletedProcess:
-    """Run an imported script in this process, as its imports may take longer than its work."""
+    """Run an imported script in this process: its imports may take longer than its work."""
     status, out, errors = 0, io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -241,8 +239,13 @@ def fresh_project(folder: Path, data: bool = False) -> Project:
             shutil.copy2(ROOT / name, folder / name)
     project = Project(folder)
     if data:
-        shutil.copytree(prepared_data(), project.results / "data")
+        copy_data(project)
     return project
+
+
+def copy_data(project: Project) -> None:
+    """Put the prepared small data set into a copy of the project."""
+    shutil.copytree(prepared_data(), project.results / "data")
 
 
 @functools.cache
@@ -262,9 +265,9 @@ def project(tmp_path) -> Project:
 
 
 @pytest.fixture
-def supplied(tmp_path) -> Project:
-    """A fresh copy of the project, with the prepared small data set."""
-    return fresh_project(tmp_path / "project", data=True)
+def with_data(project) -> None:
+    """Put the prepared small data set into the fresh copy of the project."""
+    copy_data(project)
 
 
 @pytest.fixture(scope="session")
@@ -306,7 +309,8 @@ def slurm_machine():
 def slurm(slurm_machine, request):
     """A real Slurm on this machine. One that runs already is used, and left running.
 
-    The other sites are visited meanwhile, if they are tested at all.
+    Its processes come first, as these tests take the longest. If other sites are tested too, they
+    are visited meanwhile.
     """
     was_up = cluster("status").returncode == 0
     with priority(-5):
@@ -321,12 +325,14 @@ def slurm(slurm_machine, request):
 
 @contextmanager
 def priority(nice: int):
-    """Raise the priority of what this process starts: what waits for Slurm takes the longest."""
+    """Raise the priority of this process and of what it starts, until the end of the block."""
     before = os.getpriority(os.PRIO_PROCESS, 0)
     with suppress(PermissionError):
         os.setpriority(os.PRIO_PROCESS, 0, nice)
-    yield
-    os.setpriority(os.PRIO_PROCESS, 0, before)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, before)
 
 
 @pytest.fixture(scope="session")

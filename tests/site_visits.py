@@ -168,7 +168,7 @@ class Visit(SlurmProject):
         typed = ["env", "-u", "XDG_CACHE_HOME", home, *become, "bash", "type.sh"]
         inside = f"cd {shlex.quote(str(self.folder))}; exec {shlex.join(typed)}"
         options = ["--site", self.name, "--user", "nobody", "--hide", sys.prefix]
-        # All other tests of Slurm go on meanwhile, and come first.
+        # At the usual priority: the other tests of Slurm go on meanwhile, and come first.
         run = ["nice", "-n", "5", ROOT / "tests/cluster/slurm", "run"]
         command = [*run, *options, "--", "bash", "-ec", inside]
         done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
@@ -192,7 +192,7 @@ class Visit(SlurmProject):
 
 
 def possible(name: str) -> bool:
-    """Return whether this machine can play a site: on some, Slurm runs only without accounting."""
+    """Return whether this machine can simulate a site: some run Slurm only without accounting."""
     rules = ROOT / "tests/cluster/sites" / name / "slurm.conf"
     without = rules.exists() and "AccountingStorageType=\n" in rules.read_text()
     return without or not NO_ACCOUNTING.exists()

@@ -40,21 +40,6 @@ class Slow(nn.Module):
 """
 
 
-@contextmanager
-def staged(interruptions, tmp_path_factory, kind=None):
-    """Start what happens to projects, some at once; yield what gives a project and the outcome.
-
-    `kind` is their class, `SlurmProject` where it is not given.
-    """
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        started = {}
-        for interruption in interruptions:
-            folder = tmp_path_factory.mktemp(interruption.__name__) / "project"
-            project = (kind or SlurmProject)(folder)
-            started[interruption] = project, pool.submit(interruption, project)
-        yield lambda interruption: (started[interruption][0], started[interruption][1].result())
-
-
 class SlurmProject(Project):
     """A project whose workflow runs on the cluster.
 
@@ -211,6 +196,21 @@ class SlurmProject(Project):
         ).stdout
         rows = [line.split("|") for line in output.splitlines()]
         return [row[1:] for row in rows if row[0] == str(self.folder)]
+
+
+@contextmanager
+def staged(interruptions, tmp_path_factory, kind=SlurmProject):
+    """Start what happens to projects, some at once; yield what gives a project and the outcome.
+
+    `kind` is their class.
+    """
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        started = {}
+        for interruption in interruptions:
+            folder = tmp_path_factory.mktemp(interruption.__name__) / "project"
+            project = kind(folder)
+            started[interruption] = project, pool.submit(interruption, project)
+        yield lambda interruption: (started[interruption][0], started[interruption][1].result())
 
 
 def counting_wrappers(folder: Path, log: Path, programs) -> Path:

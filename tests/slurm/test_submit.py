@@ -12,8 +12,6 @@ from slurm_project import NETWORK, staged, wait_for
 
 BRIEF = f"brief: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 2}}"
 SHORT = f"short: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 12}}"
-
-
 # Of the partitions without a GPU, the driver takes the one with the most time.
 PARTITIONS = """
 partitions:
@@ -43,6 +41,10 @@ def no_driver(project) -> bool:
     return "Driver:" not in project.show("status")
 
 
+def wait_for_its_end(project) -> None:
+    wait_for(lambda: no_driver(project), 300, "the driver to end", every=2)
+
+
 def locks(project) -> list:
     """Return what Snakemake has locked."""
     return list((project.folder / ".snakemake" / "locks").glob("*"))
@@ -53,7 +55,7 @@ def whole_study(project):
     project.configure(BRIEF)
     said = project.show("submit")
     again = project.script("submit", "--configfile", "slurm.yaml", check=False)
-    wait_for(lambda: no_driver(project), 300, "the driver to end", every=2)
+    wait_for_its_end(project)
     return said, again, project.show("cancel")
 
 
@@ -73,7 +75,7 @@ def killed(project):
     assert not project.job_ids("short")
     assert not locks(project)
     project.show("submit")
-    wait_for(lambda: no_driver(project), 300, "the driver to end", every=2)
+    wait_for_its_end(project)
     return running, said
 
 
@@ -91,7 +93,7 @@ def time_is_up(project):
     wait_for(again, 150, "the requeued driver's job")
     assert driver_of(project) == driver
     assert first not in project.job_ids("short")
-    wait_for(lambda: no_driver(project), 300, "the driver to end", every=2)
+    wait_for_its_end(project)
 
 
 def lost_node(project):
@@ -110,7 +112,7 @@ def lost_node(project):
         on_another = "RUNNING on cpu1"
         wait_for(lambda: on_another in project.show("status"), 90, "the driver on another node")
         assert driver_of(project) == driver
-        wait_for(lambda: no_driver(project), 300, "the driver to end", every=2)
+        wait_for_its_end(project)
     finally:
         assert cluster("start", "slurmd-gpu1").returncode == 0
         project.as_root("scontrol", "update", "NodeName=gpu1", "State=RESUME", check=False)

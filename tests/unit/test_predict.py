@@ -31,6 +31,7 @@ def digits(finished_once):
 def run(finished, *arguments, check=True):
     done = in_process(predict, "--model", finished.run_folder("cnn"), *arguments)
     assert not check or done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
     return done
 

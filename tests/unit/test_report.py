@@ -29,6 +29,7 @@ def read(path):
 def run(*options, check=True):
     done = in_process(report, *options)
     assert not check or done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
     return done
 
 

@@ -53,7 +53,7 @@ class Interrupting(Checkpoints):
 
 @pytest.fixture(scope="module")
 def splits(small_data):
-    """The middle of the first images: a convolutional network is done with them in no time."""
+    """The middle of the first images: a convolutional network trains on them quickly."""
     data = prepared.load(small_data)
     middle = (..., slice(14 - SIZE // 2, 14 + SIZE // 2), slice(14 - SIZE // 2, 14 + SIZE // 2))
     train = data.normalized(data.train_images[:120][middle], data.train_labels[:120], "training")
@@ -234,18 +234,21 @@ def test_a_long_epoch_is_saved_now_and_then(splits, tmp_path):
 # --- as processes
 
 
-def words(small_data, output, *options):
-    words = ["--data", small_data, "--output", output, "--log-interval", "1", *options]
-    return ["--model", "CNN", "--epochs", "2", *words]
+def arguments(small_data, output, *options):
+    base = ["--data", small_data, "--output", output, "--model", "CNN", "--epochs", "2"]
+    return [*base, "--log-interval", "1", *options]
 
 
-def command(*arguments):
-    return forked("train", *words(*arguments))
+def command(*words):
+    return forked("train", *arguments(*words))
 
 
-def plain(*arguments):
-    """Return the command line of a process of its own, which a signal or a limit meets itself."""
-    return [sys.executable, "scripts/train.py", *words(*arguments)]
+def plain(*words):
+    """Return the command line of a training in a process that is not forked.
+
+    Its number, its limits, and a signal that kills it are those of the process that a test starts.
+    """
+    return [sys.executable, "scripts/train.py", *arguments(*words)]
 
 
 def start(small_data, output, *options, command=command):
@@ -315,10 +318,9 @@ def test_a_killed_training_resumes_from_its_last_checkpoint(finished_once, small
 
 
 def test_a_second_writer_waits_for_the_first(small_data, tmp_path):
-    first = start(small_data, tmp_path)
-    writer = json.loads((tmp_path / "lease.json").read_text())["process"]
+    first = start(small_data, tmp_path, command=plain)
     done = finish(small_data, tmp_path)
-    assert f"process {writer} on " in done.stdout
+    assert f"process {first.pid} on " in done.stdout
     assert "is training into" in done.stdout
     assert f"{tmp_path} is complete: the other process has finished it" in done.stdout
     first.communicate()

@@ -10,7 +10,7 @@ from scipy import special, stats
 from lib.reporting import uncertainty
 from lib.reporting.uncertainty import Mean, Pair
 
-IMAGES = 1000
+IMAGES = 2000
 STUDIES = 1000
 # Three standard errors of a rate of 5% in this many studies.
 SLACK = 3 * math.sqrt(0.05 * 0.95 / STUDIES)

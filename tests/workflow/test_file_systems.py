@@ -31,25 +31,25 @@ def no_hard_links(tmp_path):
     return os.environ | {"PYTHONPATH": str(folder), "PATH": path}
 
 
-def test_without_hard_links(supplied, no_hard_links):
-    supplied.snakemake(EVALUATED, "--until", "train", env=no_hard_links)
-    log = supplied.results / "logs" / "train-mlp-seed1.log"
+def test_without_hard_links(project, with_data, no_hard_links):
+    project.snakemake(EVALUATED, "--until", "train", env=no_hard_links)
+    log = project.results / "logs" / "train-mlp-seed1.log"
     assert log.is_symlink()  # until the run is evaluated, its text is in the run's folder
     assert str(log.readlink()) == "../runs/mlp/seed1/train.log"
     text = log.read_text()
     assert "Train Epoch: 2" in text
-    supplied.snakemake(EVALUATED, env=no_hard_links)
+    project.snakemake(EVALUATED, env=no_hard_links)
     assert log.is_file()
     assert not log.is_symlink()
     assert log.read_text() == text
-    assert not (supplied.run_folder("mlp") / "train.log").exists()
+    assert not (project.run_folder("mlp") / "train.log").exists()
 
 
-def test_what_a_log_said_before_it_started_again_is_still_there(supplied):
-    supplied.run_folder("mlp").mkdir(parents=True)
-    (supplied.run_folder("mlp") / "train.log").write_text("what it said before\n")
-    supplied.snakemake(EVALUATED)
-    log = (supplied.results / "logs" / "train-mlp-seed1.log").read_text()
+def test_what_a_log_said_before_it_started_again_is_still_there(project, with_data):
+    project.run_folder("mlp").mkdir(parents=True)
+    (project.run_folder("mlp") / "train.log").write_text("what it said before\n")
+    project.snakemake(EVALUATED)
+    log = (project.results / "logs" / "train-mlp-seed1.log").read_text()
     assert log.startswith("what it said before\n20")
     assert "Train Epoch: 2" in log
 

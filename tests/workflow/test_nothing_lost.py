@@ -41,9 +41,9 @@ def test_a_failed_training_leaves_the_run_before_it(finished):
     assert finished.planned() == set()
 
 
-def test_a_failed_first_training_says_nothing_of_files_to_restore(supplied):
-    supplied.edit("scripts/models/mlp.py", "self.fc2(x)", "self.fc3(x)")
-    done = supplied.snakemake(check=False)
+def test_a_failed_first_training_says_nothing_of_files_to_restore(project, with_data):
+    project.edit("scripts/models/mlp.py", "self.fc2(x)", "self.fc3(x)")
+    done = project.snakemake(check=False)
     assert done.returncode != 0
     assert "restore" not in done.stdout.lower()
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT, fresh_project, untouched
+from conftest import BIN, ROOT, SMALL_STUDY, fresh_project, untouched
 
 
 def report(path):
@@ -96,16 +96,16 @@ def test_seeds_on_the_command_line(project):
     }
 
 
-def test_nested_values_on_the_command_line(supplied):
-    done = supplied.snakemake(
+def test_nested_values_on_the_command_line(project, with_data):
+    done = project.snakemake(
         "--config", "training={epochs: 1, optimizer: {name: SGD, lr: 1e-2}}",
         'experiments={mlp: {shuffle: true}}', "--until", "train", "--forcerun", "train",
     )  # fmt: skip
     assert done.returncode == 0
-    settings = supplied.record("mlp")["settings"]
+    settings = project.record("mlp")["settings"]
     assert settings["epochs"] == 1
     assert settings["optimizer"] == {"name": "SGD", "lr": 0.01}
-    assert (settings["shuffle"], supplied.record("cnn")["settings"]["shuffle"]) == (True, False)
+    assert (settings["shuffle"], project.record("cnn")["settings"]["shuffle"]) == (True, False)
 
 
 def test_a_config_file_stands_alone(project):
@@ -117,21 +117,19 @@ def test_a_config_file_stands_alone(project):
     assert {job for job in jobs if job.startswith("train")} == {"train only 1"}
 
 
-def test_a_config_file_stands_alone_in_spawned_jobs(supplied):
+def test_a_config_file_stands_alone_in_spawned_jobs(project, with_data):
     """Snakemake started for one job, as an executor does it on another node."""
-    (supplied.folder / "one.yaml").write_text(
-        "dataset: MNIST-small\ndatasets_file: tests/data/datasets.yaml\nmirrors: [tests/data]\n"
-        "data_dir: results/small/data\nresults_dir: results/small\n"
-        "experiments: {only: {model: {name: MLP}, epochs: 1}}\n"
+    (project.folder / "one.yaml").write_text(
+        f"{SMALL_STUDY}experiments: {{only: {{model: {{name: MLP}}, epochs: 1}}}}\n"
     )
-    supplied.snakemake("--until", "prepare", config="one.yaml")
+    project.snakemake("--until", "prepare", config="one.yaml")
     target = "results/small/runs/only/seed1/model.safetensors"
-    supplied.run(
+    project.run(
         BIN / "snakemake", target, "--mode", "remote", "--target-jobs",
         "train:experiment=only,seed=1", "--cores", "1", "--configfiles", "one.yaml",
         "--config", "seeds=['1']", "--force", "--nolock", "--no-hooks",
     )  # fmt: skip
-    assert supplied.record("only")["settings"]["epochs"] == 1
+    assert project.record("only")["settings"]["epochs"] == 1
 
 
 @pytest.fixture
@@ -203,19 +201,17 @@ def test_two_studies_do_not_meet(finished):
     assert "all four files are there and intact" in log
 
 
-def test_one_failed_experiment_stops_no_other(supplied):
+def test_one_failed_experiment_stops_no_other(project, with_data):
     config = (
         "{mlp: {model: {name: MLP}}, bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}}}"
     )
-    (supplied.folder / "bad.yaml").write_text(
-        f"dataset: MNIST-small\ndatasets_file: tests/data/datasets.yaml\nmirrors: [tests/data]\n"
-        f"data_dir: results/small/data\nresults_dir: results/small\n"
-        f"training: {{epochs: 1}}\nruns_per_job: 2\nexperiments: {config}\n"
+    (project.folder / "bad.yaml").write_text(
+        f"{SMALL_STUDY}training: {{epochs: 1}}\nruns_per_job: 2\nexperiments: {config}\n"
     )
-    done = supplied.snakemake(config="bad.yaml", check=False)
+    done = project.snakemake(config="bad.yaml", check=False)
     assert done.returncode != 0
-    assert (supplied.run_folder("mlp") / "accuracy.csv").is_file()
-    assert [row["experiment"] for row in report(supplied.results / "report.csv")] == ["mlp"]
+    assert (project.run_folder("mlp") / "accuracy.csv").is_file()
+    assert [row["experiment"] for row in report(project.results / "report.csv")] == ["mlp"]
     assert "the training loss is nan at epoch 1, step 2" in done.stdout  # the failed log is shown
     ending, incomplete = done.stdout.split("Not finished:")[1].split("\n\n", 1)
     assert "1 of 2 runs is missing" in incomplete.replace("\n", " ")
@@ -223,10 +219,10 @@ def test_one_failed_experiment_stops_no_other(supplied):
     assert ending.endswith("; change experiments.bad in the config")
     assert "resumes" not in ending
     assert "mlp" not in ending
-    supplied.edit("bad.yaml", "lr: 1e30", "lr: 1e-2")
-    assert supplied.planned(config="bad.yaml") == {"train bad 1", "evaluate bad 1", "report"}
-    supplied.snakemake(config="bad.yaml")
-    assert len(report(supplied.results / "report.csv")) == 2
+    project.edit("bad.yaml", "lr: 1e30", "lr: 1e-2")
+    assert project.planned(config="bad.yaml") == {"train bad 1", "evaluate bad 1", "report"}
+    project.snakemake(config="bad.yaml")
+    assert len(report(project.results / "report.csv")) == 2
 
 
 AS_NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]

@@ -11,7 +11,7 @@ import time
 
 import made_up
 import pytest
-from conftest import BIN
+from conftest import BIN, SMALL_STUDY, fresh_project
 
 from lib.core import records
 from lib.core.layout import Layout
@@ -19,22 +19,14 @@ from lib.core.progress_file import Epoch, RunProgress
 
 CONFIG = ("--configfile", "tests/data/config.yaml")
 SNAKEMAKE = (BIN / "snakemake", "--profile", "profiles/local", *CONFIG)
-BAD = """
-dataset: MNIST-small
-datasets_file: tests/data/datasets.yaml
-mirrors: [tests/data]
-data_dir: results/small/data
-results_dir: results/small
-training: {epochs: 1}
-experiments: {bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}}}
+BAD = f"""{SMALL_STUDY}training: {{epochs: 1}}
+experiments: {{bad: {{model: {{name: MLP}}, optimizer: {{name: SGD, lr: 1e30}}}}}}
 """
 
 
 @pytest.fixture(scope="module")
 def piped(tmp_path_factory):
     """A project, and what `make run` shows in a pipe."""
-    from conftest import fresh_project
-
     project = fresh_project(tmp_path_factory.mktemp("watch") / "project", data=True)
     return project, project.script("watch", *CONFIG, "--", *SNAKEMAKE).stdout
 
@@ -247,7 +239,7 @@ def test_ctrl_c_waits_for_the_end_of_a_look(project):
 
 
 def test_ctrl_c_in_a_run_ends_the_command_too(project):
-    """While both train: a Python that has just started has a traceback of its own."""
+    """While both train: Python shows a traceback if it is interrupted while it starts."""
     project.edit(CONFIG[1], "epochs: 2", "epochs: 500")
     process = start(project, "--", *SNAKEMAKE)
     both = [Layout(project.results).run(experiment, 1) for experiment in ("mlp", "cnn")]
