@@ -61,6 +61,7 @@ def main() -> None:
     code_sha256, own_code = code_digests.combined_digest(code), code_digests.file_digests(code)
     digest, _ = prepared_record.verified_digest(args.data)
     check_origin(files, record, args.settings, digest)
+    origin = {"slurm": provenance.slurm_job(), **provenance.git_state()}  # as in train.py, now
     # As in the training: what a constructor draws and keeps for itself is then the same.
     seed_everything(settings["seed"])
     dataset = prepared.load(args.data)
@@ -89,8 +90,7 @@ def main() -> None:
             "weights_sha256": record["files"][files.weights.name],
             "threads": torch.get_num_threads(),
             "host": socket.gethostname(),
-            "slurm": provenance.slurm_job(),
-            **provenance.git_state(),
+            **origin,
             "code_sha256": code_sha256,
             "code": own_code,
             "versions": provenance.versions(),

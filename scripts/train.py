@@ -63,7 +63,10 @@ def main() -> None:
         "data_sha256": data_sha256,
         "code_sha256": code_digests.combined_digest(code),
     }
-    origin = {"dataset": dataset, "code": code_digests.file_digests(code)}
+    # Git is asked now: the commit may be another one in the end. And while a large process starts a
+    # program, Slurm may count its memory twice.
+    own_code = code_digests.file_digests(code)
+    origin = {"dataset": dataset, "code": own_code, **provenance.git_state()}
     files = RunFiles(args.output)
     outcome = Outcome(files, identity)
     with Lease(args.output) as lease:
@@ -156,7 +159,6 @@ def train_and_write(
         "threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "slurm": provenance.slurm_job(),
-        **provenance.git_state(),
         "versions": provenance.versions(),
         "command": sys.argv,
         "start": start,

@@ -38,25 +38,52 @@ def report(project: Project) -> str:
     return message
 
 
-def test_a_model_that_is_edited_while_it_trains(finished):
-    """The weights would be of code that is not there any more."""
-    folder = finished.run_folder("mlp")
-    before = {name: (folder / name).read_bytes() for name in OUTPUTS}
-    command = ["scripts/train.py", "--model", "MLP", "--epochs", "150"]
+def train_and_meanwhile(project: Project, folder, what) -> tuple[int, str]:
+    """Do something once a training has begun; return its exit status, and what it then printed."""
+    command = ["scripts/train.py", "--model", "MLP", "--epochs", "50"]
     process = subprocess.Popen(
-        [sys.executable, *command, "--data", finished.data, "--output", folder],
-        cwd=finished.folder,
+        [sys.executable, *command, "--data", project.data, "--output", folder],
+        cwd=project.folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     while process.poll() is None and "Test set" not in process.stdout.readline():
         time.sleep(0.01)
-    edit_code(finished)
+    what()
     rest = process.communicate(timeout=300)[0]
-    assert process.returncode == 1
+    return process.returncode, rest
+
+
+def test_a_model_that_is_edited_while_it_trains(finished):
+    """The weights would be of code that is not there any more."""
+    folder = finished.run_folder("mlp")
+    before = {name: (folder / name).read_bytes() for name in OUTPUTS}
+    status, rest = train_and_meanwhile(finished, folder, lambda: edit_code(finished))
+    assert status == 1
     assert "error: scripts/models/mlp.py changed during the training" in rest
     assert {name: (folder / name).read_bytes() for name in OUTPUTS} == before
+
+
+def test_the_commit_is_that_of_the_start(finished):
+    """Whoever waits for a training may go on with other commits."""
+
+    def git(*words):
+        who = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+        return finished.run("git", *who, *words).stdout.strip()
+
+    def commit():
+        git("commit", "--quiet", "--allow-empty", "--message=one more")
+
+    git("init", "--quiet")
+    git("add", "scripts", "workflow")
+    commit()
+    first = git("rev-parse", "HEAD")
+    status, rest = train_and_meanwhile(finished, finished.run_folder("mlp", 7), commit)
+    assert status == 0, rest
+    record = finished.record("mlp", 7)
+    assert (record["git_commit"], record["git_dirty"]) == (first, False)
+    assert git("rev-parse", "HEAD") != first
 
 
 @pytest.mark.parametrize("file", ["scripts/models/mlp.py", "scripts/lib/training/loop.py"])
