@@ -125,6 +125,14 @@ def broken(project):
     return failed, before, [path.read_bytes() for path in outputs if path.exists()]
 
 
+def benchmarked(project):
+    """Train by a rule that needs Snakemake on the node, too."""
+    project.configure("mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}")
+    benchmark = "    benchmark:\n        'results/small/{experiment}-{seed}.tsv'\n    threads:"
+    project.edit("workflow/rules/train.smk", "    threads:", benchmark)
+    project.slurm_run()
+
+
 def failing(project, experiment):
     """Run to the failure; return what was said, and the seconds since it was first in the log."""
     process = project.start()
@@ -140,7 +148,7 @@ def lesson(project):
     project.slurm_run()
 
 
-INTERRUPTIONS = (ctrl_c, killed, useless, full, broken, diverging, no_gpu, lesson)
+INTERRUPTIONS = (ctrl_c, killed, useless, full, broken, diverging, no_gpu, lesson, benchmarked)
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +283,14 @@ def test_make_status_and_why(slurm, tmp_path):
 
 
 def test_a_failed_training_leaves_the_run_before_it(stage):
-    """Snakemake on the node brings it back; Snakemake here must not remove it."""
+    """The training has not written its files; Snakemake must not remove those of the one before."""
     _, (failed, before, after) = stage(broken)
     assert failed.returncode != 0
     assert "has no attribute 'fc3'" in failed.stdout
     assert after == before
+
+
+def test_a_rule_that_needs_snakemake_on_the_node_has_it_there(stage):
+    project, _ = stage(benchmarked)
+    assert (project.results / "mlp-1.tsv").read_text().startswith("s\th:m:s\t")
+    assert (project.run_folder("mlp") / "accuracy.csv").exists()

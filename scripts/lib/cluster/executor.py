@@ -2,6 +2,7 @@
 
 What this subclass does differently from the plugin:
 
+- A job runs the commands of its rule, and starts no Snakemake on the node: see `job_step`.
 - Where the config says so, many runs are one Slurm job: see `packs`.
 - Before the first job, Slurm is asked whether it would take each kind of job: see `preflight`.
 - Slurm is asked rarely, and soon after a job's own files say that it has ended: see `polling`.
@@ -10,7 +11,7 @@ What this subclass does differently from the plugin:
 - A submission waits where the queue is full, or slurmctld away; a failed one would cost a retry.
 - What would wait forever is put back into the queue, or told: see `queue_watch`.
 - Ctrl-C cancels all jobs of the run by their name, also those that are being asked about.
-- What was there before a training that fails stays there.
+- What was there before a job that fails stays there.
 - Slurm's own logs are below `results_dir`, and so is the list of the jobs that were submitted.
 
 It was written for the versions in `WRITTEN_FOR`, and ends a run on Slurm at once where a name that
@@ -57,7 +58,7 @@ try:
     from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
     from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-    from lib.cluster import sbatch
+    from lib.cluster import job_step, sbatch
 except ImportError as error:
     raise WorkflowError(ADVICE.format(error)) from error
 
@@ -77,6 +78,9 @@ EXPECTED = {
     (f"{_PLUGIN}.utils", "set_gres_string"): "job",
     (f"{_PLUGIN}.utils", "get_job_wildcards"): "job",
     (f"{_PLUGIN}.validation", "validate_slurm_extra"): "job",
+    (f"{_PLUGIN}_jobstep", "get_cpu_setting"): "job gpu",
+    (f"{_PLUGIN}_jobstep", "get_gpu_setting"): "job",
+    (f"{_PLUGIN}_jobstep", "get_node_setting"): "job",
     (f"{_PLUGIN}.validation", "validate_or_get_slurm_job_id"): "job_id output",
 }
 SETTINGS = "keep_successful_logs logdir partition_config qos reservation requeue no_requeue"
@@ -144,8 +148,8 @@ class StudyExecutor(PluginExecutor):
         settings = self.workflow.executor_settings
         if self.study.check in (True, "only"):
             self.stop_for(slurm.problems())
-        # The node has brought back what was there before a job that failed; Snakemake here would
-        # remove it. No script of this project leaves half a file.
+        # What was there before a job that fails stays there; Snakemake here would remove it. No
+        # script of this project leaves half a file.
         self.workflow.execution_settings.keep_incomplete = True
         super().__post_init__(test_mode)
         missing = [name for name in ATTRIBUTES if not hasattr(self, name)]
@@ -259,7 +263,13 @@ class StudyExecutor(PluginExecutor):
         """Submit a job; wait while Slurm takes none. After Ctrl-C, submit none."""
         rule, wildcards = sbatch.rule_and_wildcards(job)
         comment = f"{rule}_wildcards_{wildcards}" if wildcards else rule
-        self.send([job], job, Path(rule, wildcards), comment, lambda log: self.format_job_exec(job))
+        self.send([job], job, Path(rule, wildcards), comment, lambda log: self.script(job))
+
+    def script(self, job) -> str:
+        """Return what the Slurm job of a job does."""
+        if job_step.suffices(job):
+            return job_step.script_of(job, self.workflow)
+        return self.format_job_exec(job)
 
     def run_pack(self, pack: packs.Pack) -> None:
         """Submit the jobs of a pack as one Slurm job, as `run_job` submits one."""
