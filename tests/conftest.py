@@ -23,6 +23,7 @@ from pathlib import Path
 for library in ("OMP", "OPENBLAS"):
     os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
+import preloaded  # noqa: E402
 import pytest  # noqa: E402
 from cluster import namespaces  # noqa: E402
 
@@ -108,7 +109,7 @@ def pytest_collection_modifyitems(items):
 def fork_server() -> Path:
     """Start a fork server for this worker's tests of the scripts, and return its sockets' folder.
 
-    Copies of the project do not use it, since it forks the code of this one.
+    It forks the code of this project: a copy may use it that has the same.
     """
     use_until_exit()
     return Path(os.environ.pop(VARIABLE))
@@ -148,14 +149,19 @@ class Project:
 
     def run(self, *command, check=True, **options) -> subprocess.CompletedProcess:
         """Run a command in the folder; fail with what it printed if it fails."""
-        done = subprocess.run(
-            [str(word) for word in command],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            **({"cwd": self.folder, "timeout": 600} | options),
-        )
+        words = [str(word) for word in command]
+        options = {"cwd": self.folder, "timeout": 600} | options
+        if preloaded.can_run(words, **options):
+            done = preloaded.run(words, **options)
+        else:
+            done = subprocess.run(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                **options,
+            )
         assert not check or done.returncode == 0, done.stdout
         return done
 
@@ -164,9 +170,14 @@ class Project:
         return self.run(sys.executable, f"scripts/{name}.py", *arguments, **options)
 
     def snakemake(self, *arguments, config=SMALL_CONFIG, **options):
-        """Run the workflow with the local profile on the small data set."""
+        """Run the workflow with the local profile on the small data set.
+
+        Where the copy's scripts are as they were, trainings and evaluations are forked.
+        """
         configfile = ("--configfile", config) if config else ()
         profile = ("--profile", "profiles/local")
+        if code_of(self.folder) == code_of(ROOT):
+            options["env"] = options.get("env", os.environ) | {VARIABLE: str(fork_server())}
         return self.run(BIN / "snakemake", *profile, *arguments, *configfile, **options)
 
     def planned(self, *arguments, **options) -> set[str]:
@@ -218,6 +229,12 @@ def run_pack(commands: dict[str, str], *options, cwd=ROOT, **more) -> subprocess
         [sys.executable, "scripts/pack.py", *map(str, options)], cwd=cwd, input="\n".join(lines),
         capture_output=True, text=True, timeout=600, **more,
     )  # fmt: skip
+
+
+def code_of(folder: Path) -> dict[str, bytes]:
+    """Return the scripts of a copy of the project."""
+    scripts = folder / "scripts"
+    return {str(path.relative_to(scripts)): path.read_bytes() for path in scripts.rglob("*.py")}
 
 
 def untouched(folder: Path) -> dict:
@@ -279,7 +296,9 @@ def finished_once(tmp_path_factory, worker_id) -> Project:
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not printed.exists():
-            printed.write_text(fresh_project(folder / "project").snakemake().stdout)
+            made = fresh_project(folder / "project")
+            command = ("--profile", "profiles/local", "--configfile", SMALL_CONFIG)
+            printed.write_text(made.run(BIN / "snakemake", *command).stdout)
     project = Project(folder / "project")
     project.log = printed.read_text()
     return project
