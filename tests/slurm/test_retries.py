@@ -12,6 +12,12 @@ canceled: {{{NETWORK}, epochs: 12, mem_mb: 1600, runtime: 10}}
 bad: {{model: {{name: MLP}}, optimizer: {{name: SGD, lr: 1e30}}, mem_mb: 1500, {LIMITS}}}
 wrong: {{model: {{name: MLP}}, mem_mb: 1500, {LIMITS}}}
 """
+# The node of `gpu` takes what no other partition does.
+PARTITIONS = """
+partitions:
+  cpu: {max_runtime: 60, max_mem_mb: 12288, max_cpus_per_task: 8}
+  gpu: {max_runtime: 1440, max_mem_mb: 12288, max_cpus_per_task: 8}
+"""
 FIELDS = "JobID,State,ReqMem,Timelimit"
 
 
@@ -64,20 +70,35 @@ def test_what_always_fails_is_submitted_once(project, experiment):
 
 
 def test_a_node_that_cannot_start_a_job_is_left_out(slurm, accounting, tmp_path):
-    """Slurm holds a job that its daemon cannot start, and would start it there again."""
+    """Slurm holds a job that its daemon cannot start, and would start it there again.
+
+    `only` can run on gpu1 alone. `mlp` has to wait for cpu2, once it could not be started on cpu1.
+    """
     starter = Path("/var/lib/slurm-throwaway/slurmstepd")
     project = SlurmProject(tmp_path / "project")
-    project.configure("mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}")
+    (project.folder / "profiles/slurm/partitions.yaml").write_text(PARTITIONS)
+    model = "{model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: %d}"
+    project.configure(f"mlp: {model % 2}\nonly: {model % 700}")
+
+    def set_state(node, state, *reason):
+        update = ("scontrol", "update", f"nodename={node}", f"state={state}", *reason)
+        project.as_root(*update, check=False)
+
+    set_state("cpu2", "drain", "reason=test")
     starter.chmod(0o644)
     try:
         process = project.start()
-        told = "was held after a failed start: releasing it"
-        wait_for(lambda: told in project.printed(), 150, told)
+        given_up = "There is no other node for it."
+        wait_for(lambda: given_up in project.printed(), 150, project.waiting_for)
     finally:
         starter.chmod(0o755)
-        for node in ("cpu1", "cpu2"):
-            state = "state=resume"
-            project.as_root("scontrol", "update", f"nodename={node}", state, check=False)
-    assert process.wait(200) == 0, project.printed()[-3000:]
-    assert "Jobs could not run on the node cpu" in project.printed()
-    assert "Tell the support of the cluster" in project.printed()
+        for node in ("cpu1", "cpu2", "gpu1"):
+            set_state(node, "resume")
+    assert process.wait(200) == 1
+    printed = project.printed()
+    assert (project.run_folder("mlp") / "accuracy.csv").exists()
+    assert printed.count("was held after a failed start: releasing it") == 2
+    assert printed.count(given_up) == 1
+    for node in ("cpu1", "gpu1"):
+        assert f"Jobs could not run on the node {node}, which was not used any more" in printed
+    assert "Tell the support of the cluster" in printed

@@ -21,7 +21,9 @@ partitions:
 
 
 def driver_of(project) -> str:
-    return re.search(r"Driver: Slurm job (\d+)", project.show("status"))[1]
+    """Return the driver's job as status says it; nothing if there is none."""
+    found = re.search(r"Driver: Slurm job (\d+)", project.show("status"))
+    return found[1] if found else ""
 
 
 def kill(project, node: bool = False) -> None:
@@ -42,7 +44,10 @@ def no_driver(project) -> bool:
 
 
 def wait_for_its_end(project) -> None:
-    wait_for(lambda: no_driver(project), 300, "the driver to end", every=2)
+    if driver := driver_of(project):  # to ask squeue for it takes less than status does
+        queue = ("squeue", "--noheader", "--format=%i")
+        wait_for(lambda: driver not in project.run(*queue).stdout.split(), 300, "the driver's end")
+    wait_for(lambda: no_driver(project), 30, "status to know that")
 
 
 def locks(project) -> list:

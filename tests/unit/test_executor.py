@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import snakemake_executor_plugin_slurm as plugin
 from conftest import ROOT
+from snakemake.jobs import Job
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
@@ -32,12 +33,14 @@ def test_the_names_are_those_of_the_installed_versions():
 def test_a_name_that_is_gone_or_changed_ends_the_run_with_the_versions(monkeypatch):
     monkeypatch.delattr(plugin.submit_string, "get_submit_command")
     monkeypatch.setattr(plugin.Executor, "run_job", lambda self, job, more: None)
+    monkeypatch.delattr(Job, "env_modules")
     with pytest.raises(WorkflowError) as error:
         StudyExecutor(None, None)
     message = str(error.value)
     assert "was written for snakemake 9.27.1 with snakemake-executor-plugin-slurm 2.8.0" in message
     assert "submit_string.get_submit_command(job, params, settings" in message
     assert "Executor.run_job(self, job)" in message
+    assert "Job.env_modules" in message
     assert "cancel_jobs" not in message
 
 

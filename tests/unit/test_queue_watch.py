@@ -55,6 +55,17 @@ def test_a_hold_is_released_twice_at_the_most(queue):
     assert called().count("scontrol release 7") == 2
 
 
+def test_a_job_that_has_no_node_left_after_a_release_is_given_up(programs):
+    programs(squeue=HELD, scontrol="", sacct=FAILED_ON)
+    watch = QueueWatch("a-run", BadNodes(), logging.getLogger("test"))
+    assert look(watch, _7="REQUEUED") == {}
+    programs(squeue="echo '7|BadConstraints|cpu1'; echo '8|BadConstraints|'")
+    watch.pending_since -= 11  # seconds
+    given_up = look(watch, _7="PENDING", _8="PENDING")
+    assert list(given_up) == ["7"]
+    assert "Slurm could not start it there" in given_up["7"]
+
+
 def test_a_preempted_job_is_requeued(programs):
     called = programs(squeue=GONE, scontrol="")
     watch = QueueWatch("a-run", BadNodes(), logging.getLogger("test"))

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+def is_name(node: str) -> bool:
+    """Return whether what Slurm says is the name of one node."""
+    return bool(NAME.fullmatch(node))
+
+
 class BadNodes:
     """The nodes, and what happened there."""
 
@@ -20,7 +25,7 @@ class BadNodes:
 
     def add(self, node: str, job_id: str, why: str) -> bool:
         """Add a node; return False for what is the name of none."""
-        if not NAME.fullmatch(node):
+        if not is_name(node):
             return False
         self.failures[node][job_id] = why
         return True

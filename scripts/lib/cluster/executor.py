@@ -33,10 +33,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
+from snakemake.jobs import Job
 from snakemake_interface_common.exceptions import WorkflowError
 
 from lib.cluster import causes, jobs, packs, polling, preflight, slurm
-from lib.cluster.bad_nodes import BadNodes
+from lib.cluster.bad_nodes import BadNodes, is_name
 from lib.cluster.causes import Cause
 from lib.cluster.polling import Polling, Status
 from lib.cluster.queue_watch import QueueWatch
@@ -524,7 +525,7 @@ class StudyExecutor(PluginExecutor):
             self.submit_again(job, f"{what} It is submitted again.")
             return
         elif cause is Cause.NODE:
-            what = f"{what} {status.node}: {why}"
+            what = f"{what} {f'{status.node}: ' if is_name(status.node) else ''}{why}"
             if self.can_run_elsewhere(job, status.node, why):
                 self.submit_again(job, f"{what}\nIt is submitted again, for other nodes.")
                 return
@@ -616,6 +617,7 @@ def check_names() -> None:
     plugin = ExecutorPluginRegistry().get_plugin("slurm")
     settings = {field.name for field in dataclasses.fields(plugin.settings_cls)}
     problems = [f"setting {name}" for name in SETTINGS if name not in settings]
+    problems += [f"Job.{name}" for name in job_step.ASKED if not hasattr(Job, name)]
     for (module, name), parameters in EXPECTED.items():
         found = importlib.import_module(module)
         for part in name.split("."):

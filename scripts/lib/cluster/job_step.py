@@ -19,6 +19,10 @@ from snakemake_executor_plugin_slurm_jobstep import (
 
 from lib.forks.start import SHELL_PREFIX
 
+# What is Snakemake's to do on the node, if a job has it; and what else is asked of a job here.
+NEEDS = ("is_shadow", "benchmark", "needs_singularity", "env_modules", "conda_env")
+ASKED = (*NEEDS, "is_shell", "shellcmd", "get_wait_for_files")
+
 # What srun would read of the environment: options for it, and the request of the job. As the
 # plugin, keep only what says which job it is, and where Slurm's own config is.
 KEPT = "SLURM_(JOB_ID|JOBID|CLUSTER_NAME|CONF|SUBMIT_DIR|SUBMIT_HOST)"
@@ -49,8 +53,9 @@ exec {srun} bash -c {commands}"""
 
 def suffices(job) -> bool:
     """Return whether a job needs nothing of Snakemake's on the node but its shell commands."""
-    needs = (job.is_shadow, job.benchmark, job.needs_singularity, job.env_modules, job.conda_env)
-    return job.is_shell and not any(needs) and "mpi" not in job.resources
+    if job.is_group() or not job.is_shell or "mpi" in job.resources:
+        return False
+    return not any(getattr(job, need) for need in NEEDS)
 
 
 def script_of(job, workflow) -> str:

@@ -14,9 +14,12 @@ from lib.cluster.polling import Status
 
 HELD = "launch failed requeued held"
 MOST_RELEASES = 2  # of one job
+COULD_NOT_START = "Slurm could not start it there (a Prolog, or Slurm's own daemon, failed)"
 
 # After so many seconds in the queue, the reason is asked for; then after twice as many, and so on.
 PATIENCE = 60.0
+AFTER_RELEASE = 10.0  # the same where a job has been released: it may have no node left
+NO_NODE_LEFT = "BadConstraints"  # Slurm's reason where a job excludes all nodes
 # Reasons that pass when other jobs end.
 ORDINARY = re.compile(r"None|Priority|Resources|BeginTime|JobArrayTaskLimit|Dependency|Prolog|\(.*")
 # Those that do not, as far as they are known, and what to do.
@@ -101,6 +104,8 @@ class QueueWatch:
             if reason == HELD and job in ours:
                 why = self.start_again(job, excluded)
                 given_up |= {job: why} if why else {}
+            elif reason == NO_NODE_LEFT and self.releases[job]:
+                given_up[job] = COULD_NOT_START
             elif not ORDINARY.fullmatch(reason) and reason not in self.told:
                 self.told.add(reason)
                 self.logger.warning(f"Slurm job {job} waits: {reason}{advice(reason)}")
@@ -112,16 +117,16 @@ class QueueWatch:
         `excluded` are the nodes that the job excludes already, as squeue says it.
         """
         node = last_node(job)
-        why = "Slurm could not start it there (a Prolog, or Slurm's own daemon, failed)"
-        is_node = self.bad_nodes.add(node, job, why)
+        is_node = self.bad_nodes.add(node, job, COULD_NOT_START)
         self.releases[job] += 1
         if self.releases[job] > MOST_RELEASES:
-            return f"{why}: it was released {MOST_RELEASES} times"
+            return f"{COULD_NOT_START}: it was released {MOST_RELEASES} times"
         if is_node:
             nodes = [*sorted(self.bad_nodes), *([excluded] if excluded[:1].isalnum() else [])]
             slurm.run(["scontrol", "update", f"JobId={job}", f"ExcNodeList={','.join(nodes)}"])
         self.logger.info(f"Slurm job {job} was held after a failed start: releasing it")
         slurm.run(["scontrol", "release", job])
+        self.pending_since, self.patience = time.monotonic(), AFTER_RELEASE
         return ""
 
 
