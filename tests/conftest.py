@@ -394,6 +394,24 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def stage(request, slurm, undisturbed, tmp_path_factory):
+    """Return a function that waits for a scene: it gives its project, and what it returned.
+
+    The scenes of all modules are started together: none disturbs another, and each waits most of
+    its time.
+    """
+    from slurm_project import staged
+
+    scenes = {}
+    for item in request.session.items:
+        possible = "accounting" not in item.fixturenames or not NO_ACCOUNTING.exists()
+        if "stage" in item.fixturenames and possible:
+            scenes |= getattr(item.module, "SCENES", {})
+    with staged(scenes, tmp_path_factory) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def finished_search(tmp_path_factory):
     """A finished run of the study `SEARCH`, in search.yaml. Only for looking at."""
     project = fresh_project(tmp_path_factory.mktemp("search") / "project", data=True)

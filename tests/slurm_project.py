@@ -199,18 +199,22 @@ class SlurmProject(Project):
 
 
 @contextmanager
-def staged(interruptions, tmp_path_factory, kind=SlurmProject):
-    """Start what happens to projects, some at once; yield what gives a project and the outcome.
+def staged(scenes, tmp_path_factory):
+    """Start scenes, some at once; yield a function that waits for one.
 
-    `kind` is their class.
+    Args:
+        scenes: functions of what happens to a project, each with the class of that.
+        tmp_path_factory: pytest's.
+
+    Yields:
+        a function that returns the project of a scene, and what the scene has returned.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         started = {}
-        for interruption in interruptions:
-            folder = tmp_path_factory.mktemp(interruption.__name__) / "project"
-            project = kind(folder)
-            started[interruption] = project, pool.submit(interruption, project)
-        yield lambda interruption: (started[interruption][0], started[interruption][1].result())
+        for scene, kind in scenes.items():
+            project = kind(tmp_path_factory.mktemp(scene.__name__) / "project")
+            started[scene] = project, pool.submit(scene, project)
+        yield lambda scene: (started[scene][0], started[scene][1].result())
 
 
 def counting_wrappers(folder: Path, log: Path, programs) -> Path:

@@ -1,7 +1,4 @@
-"""Runs of the workflow that end early, or that should not start: each an interruption of its own.
-
-Several run at once. None disturbs another, and each waits most of its time.
-"""
+"""Runs of the workflow that end early, or that should not start: each a scene of its own."""
 
 import os
 import shutil
@@ -12,10 +9,11 @@ import time
 
 import pytest
 from conftest import BIN, ROOT
-from slurm_project import NETWORK, SlurmProject, staged, wait_for
+from slurm_project import NETWORK, SlurmProject, wait_for
 
 from lib.core.layout import TRAINED
 
+pytestmark = pytest.mark.usefixtures("accounting")
 SHORT = f"short: {{{NETWORK}, mem_mb: 1600, runtime: 10, epochs: 12}}"
 DIVERGING = (
     "bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}, mem_mb: 1500, runtime: 2}\n"
@@ -148,14 +146,9 @@ def lesson(project):
     project.slurm_run()
 
 
-INTERRUPTIONS = (ctrl_c, killed, useless, full, broken, diverging, no_gpu, lesson, benchmarked)
-
-
-@pytest.fixture(scope="module")
-def stage(accounting, undisturbed, tmp_path_factory):
-    """Return what gives the project of an interruption and what it returned."""
-    with staged(INTERRUPTIONS, tmp_path_factory) as found:
-        yield found
+SCENES = dict.fromkeys(
+    (ctrl_c, killed, useless, full, broken, diverging, no_gpu, lesson, benchmarked), SlurmProject
+)
 
 
 def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, undisturbed):

@@ -9,8 +9,9 @@ import os
 import signal
 
 import pytest
-from slurm_project import NETWORK, staged, wait_for
+from slurm_project import NETWORK, SlurmProject, wait_for
 
+pytestmark = pytest.mark.usefixtures("accounting")
 SEEDS = (1, 2, 3)
 LIMITS = "mem_mb: 700, runtime: 5"
 SHORT = f"short: {{{NETWORK}, {LIMITS}, epochs: 12}}"
@@ -51,7 +52,9 @@ def one_killed(project):
 
 def put_back(project):
     """Others want the node, and Slurm starts the job again, with one run that is done."""
-    project.configure(f"quick: {{{NETWORK}, {LIMITS}, epochs: 2}}\n{SHORT}", **PACKED)
+    quick = f"quick: {{{NETWORK}, {LIMITS}, epochs: 2}}"
+    # All at once: Snakemake names them in any order.
+    project.configure(f"{quick}\n{SHORT}", **PACKED | {"cpus_per_job": 6})
     process = project.start()
     done = project.run_folder("quick", 3) / "evaluation.json"
     wait_for(done.exists, 240, "the first runs")
@@ -99,22 +102,10 @@ def searched(project):
     finish(project, project.start())
 
 
-INTERRUPTIONS = (
-    uninterrupted,
-    one_killed,
-    put_back,
-    too_little_memory,
-    too_little_time,
-    ctrl_c,
-    searched,
+SCENES = dict.fromkeys(
+    (uninterrupted, one_killed, put_back, too_little_memory, too_little_time, ctrl_c, searched),
+    SlurmProject,
 )
-
-
-@pytest.fixture(scope="module")
-def stage(accounting, undisturbed, tmp_path_factory):
-    """Return what gives the project of an interruption and what it returned."""
-    with staged(INTERRUPTIONS, tmp_path_factory) as found:
-        yield found
 
 
 def outcomes(project, experiment="short") -> list[bytes]:

@@ -5,9 +5,8 @@ import re
 import shutil
 from pathlib import Path
 
-import pytest
 from conftest import BIN, SMALL_CONFIG
-from slurm_project import NETWORK, SlurmProject, staged, wait_for
+from slurm_project import NETWORK, SlurmProject, wait_for
 
 RUN = "cnn/seed1"
 # What a job has asked for, in the words of `scontrol show job`.
@@ -73,11 +72,7 @@ def canceled(project):
     return first
 
 
-@pytest.fixture(scope="module")
-def stage(slurm, tmp_path_factory):
-    """Return what gives the project of one of these, and what it returned."""
-    with staged((whole, canceled), tmp_path_factory, ByHand) as found:
-        yield found
+SCENES = dict.fromkeys((whole, canceled), ByHand)
 
 
 def test_plain_sbatch_leads_to_the_same_bytes(stage, finished_once):

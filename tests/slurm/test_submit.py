@@ -8,7 +8,7 @@ import re
 import psutil
 import pytest
 from conftest import cluster
-from slurm_project import NETWORK, staged, wait_for
+from slurm_project import NETWORK, SlurmProject, staged, wait_for
 
 BRIEF = f"brief: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 2}}"
 SHORT = f"short: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 12}}"
@@ -140,8 +140,8 @@ def ctrl_c(project):
 @pytest.fixture(scope="module")
 def stage(slurm, tmp_path_factory):
     """Return what gives the project to which something has happened, and what it returned."""
-    happens = (killed, time_is_up, lost_node, whole_study, ctrl_c)
-    with staged(happens, tmp_path_factory) as found:
+    scenes = (killed, time_is_up, lost_node, whole_study, ctrl_c)
+    with staged(dict.fromkeys(scenes, SlurmProject), tmp_path_factory) as found:
         yield found
 
 

@@ -5,8 +5,9 @@ import signal
 import time
 
 import pytest
-from slurm_project import counting_wrappers, staged, wait_for
+from slurm_project import SlurmProject, counting_wrappers, wait_for
 
+pytestmark = pytest.mark.usefixtures("accounting")
 JOBS = 20
 MLP = "mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: RUNTIME}"
 TOLD = "waits: QOSMaxWallDurationPerJobLimit (ask for less time"
@@ -54,11 +55,7 @@ def never(project):
         project.as_root("sacctmgr", "-i", "delete", "qos", "brief")
 
 
-@pytest.fixture(scope="module")
-def stage(accounting, tmp_path_factory):
-    """Return what gives the project of such a run and what it returned."""
-    with staged((asking, never), tmp_path_factory) as found:
-        yield found
+SCENES = dict.fromkeys((asking, never), SlurmProject)
 
 
 def test_slurm_is_asked_rarely(stage):
