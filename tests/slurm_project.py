@@ -40,6 +40,14 @@ class Slow(nn.Module):
 """
 
 
+# Only `gpu` takes a long job, whether it asks for a GPU or not, and a driver (make submit).
+PARTITIONS = """
+partitions:
+  cpu: {max_runtime: 60, max_mem_mb: 12288, max_cpus_per_task: 8}
+  gpu: {max_runtime: 1440, max_mem_mb: 12288, max_cpus_per_task: 8}
+"""
+
+
 class SlurmProject(Project):
     """A project whose workflow runs on the cluster.
 

@@ -251,6 +251,9 @@ def test_the_lesson_asks_slurm_for_what_it_did_and_gives_the_same_answer(stage, 
         "rule_train_wildcards_mlp_1": ["00:05:00", "3G", "1", "COMPLETED", "cpu"],
         "rule_train_wildcards_cnn_1": ["00:15:00", "3G", "1", "COMPLETED", "cpu"],
     }
+    job = project.record("mlp")["slurm"]["job_id"]
+    steps = project.run("sacct", "-n", "-P", f"--jobs={job}", "--format=JobID,JobName").stdout
+    assert steps.splitlines()[1:] == [f"{job}.batch|batch", f"{job}.0|bash"]  # no Snakemake
     changing = {"train_seconds", "images_per_second", "peak_memory_mb", "resumes", "host"}
     changing |= {"slurm_job_id", "partition", "git_commit"}
     tables = []

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from slurm_project import NETWORK, SlurmProject, wait_for
+from slurm_project import NETWORK, PARTITIONS, SlurmProject, wait_for
 
 LIMITS = "epochs: 1, runtime: 3"
 STUDY = f"""
@@ -11,12 +11,6 @@ memory: {{model: {{name: MLP}}, mem_mb: 300, {LIMITS}}}
 canceled: {{{NETWORK}, epochs: 12, mem_mb: 1600, runtime: 10}}
 bad: {{model: {{name: MLP}}, optimizer: {{name: SGD, lr: 1e30}}, mem_mb: 1500, {LIMITS}}}
 wrong: {{model: {{name: MLP}}, mem_mb: 1500, {LIMITS}}}
-"""
-# The node of `gpu` takes what no other partition does.
-PARTITIONS = """
-partitions:
-  cpu: {max_runtime: 60, max_mem_mb: 12288, max_cpus_per_task: 8}
-  gpu: {max_runtime: 1440, max_mem_mb: 12288, max_cpus_per_task: 8}
 """
 FIELDS = "JobID,State,ReqMem,Timelimit"
 

@@ -8,16 +8,10 @@ import re
 import psutil
 import pytest
 from conftest import cluster
-from slurm_project import NETWORK, SlurmProject, staged, wait_for
+from slurm_project import NETWORK, PARTITIONS, SlurmProject, staged, wait_for
 
 BRIEF = f"brief: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 2}}"
 SHORT = f"short: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 12}}"
-# Of the partitions without a GPU, the driver takes the one with the most time.
-PARTITIONS = """
-partitions:
-  cpu: {max_runtime: 60, max_mem_mb: 12288, max_cpus_per_task: 8}
-  gpu: {max_runtime: 1440, max_mem_mb: 12288, max_cpus_per_task: 8}
-"""
 
 
 def driver_of(project) -> str:

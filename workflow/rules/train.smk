@@ -24,7 +24,7 @@ rule train:
     message:
         "Train {wildcards.experiment}, seed {wildcards.seed}: progress in {log}"
     shell:
-        # Snakemake removes the log when the job starts, also when it starts again. So the text is
+        # The log is removed when the job starts, also when it starts again. So the text is
         # in the run's folder, where what the job said before a requeue stays, and the log is a link
         # to it until the run is evaluated.
         "mkdir -p {params.run:q} && log_to {params.text:q} && ln -sf {params.link:q} {log:q}"

@@ -111,7 +111,7 @@ def register(study: Study, workflow) -> None:
     """Let runs on Slurm use this executor, under the plugin's own name.
 
     Snakemake makes the executor after it has read the Snakefile, from the class that the registry
-    then holds. The jobs on the nodes read the Snakefile too, but use another executor.
+    then holds. A job that starts Snakemake on its node uses another executor there.
     """
     StudyExecutor.study = study
     ExecutorPluginRegistry().get_plugin("slurm").executor = StudyExecutor
