@@ -91,7 +91,8 @@ def test_a_site_that_refuses_mem(cluster):
     cluster(partition("all", "YES"), GPU_NODES, sbatch=sbatch)
     made = plan()
     assert made.settings["default-resources", "mem_mb"] == 0
-    assert made.settings["set-resources", "train", "mem_mb"] == 0
+    for rule in ("train", "evaluate"):
+        assert made.settings["set-resources", rule, "mem_mb"] == 0
     assert made.partitions["all"]["max_gpu"] == 6
 
 

@@ -9,6 +9,8 @@ from lib.core.errors import UserError
 
 DEFAULTS, TRAIN = "default-resources", ("set-resources", "train")
 ACCOUNT, QOS = (DEFAULTS, "slurm_account"), (DEFAULTS, "qos")
+# Training and evaluation ask for the memory that the config says, unless set-resources has another.
+MEMORY = tuple((*of, "mem_mb") for of in ((DEFAULTS,), TRAIN, ("set-resources", "evaluate")))
 CONSTRAINT, GPU_CONSTRAINT = (DEFAULTS, "constraint"), (*TRAIN, "gpu_constraint")
 PARTITION_CONFIG = ("slurm-partition-config",)
 STATUS_COMMAND = ("slurm-status-command",)
@@ -102,7 +104,7 @@ def needs(site: Site, made: Plan) -> dict[str, str]:
         needed = site.fewest({"mem": ""}, choices)
         if needed is None:
             raise UserError(f"Slurm takes no job of yours: {site.refusal({})}")
-        made.settings |= {(DEFAULTS, "mem_mb"): 0, (*TRAIN, "mem_mb"): 0}
+        made.settings |= dict.fromkeys(MEMORY, 0)
         made.found("memory: the site refuses --mem, so mem_mb is 0", TEST_ONLY)
         needed["mem"] = ""
     account(site, needed, made)
