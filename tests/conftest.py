@@ -1,6 +1,5 @@
 """What the tests share: copies of the project, and one finished run of the small data set."""
 
-import atexit
 import fcntl
 import functools
 import io
@@ -12,7 +11,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import tempfile
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
@@ -268,9 +266,7 @@ def copy_data(project: Project) -> None:
 @functools.cache
 def prepared_data() -> Path:
     """Prepare the small data set once for this worker, and return its folder."""
-    folder = tempfile.TemporaryDirectory(prefix="small-data-")
-    atexit.register(folder.cleanup)
-    project = fresh_project(Path(folder.name) / "project")
+    project = fresh_project(preloaded.folder_until_exit("small-data-") / "project")
     project.snakemake("--until", "prepare")
     return project.results / "data"
 

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,17 @@ SNAKEMAKE = str(Path(sys.executable).with_name("snakemake"))
 AT_START = ("PYTHON", "LC_", "LANG", "LD_", "TZ", "OMP_", "OPENBLAS_")
 OPTIONS = {"cwd", "timeout", "env", "user", "group", "extra_groups"}
 MOST_BYTES = 1 << 17  # of a request
+
+
+def folder_until_exit(prefix: str) -> Path:
+    """Make a temporary folder that this process removes when it ends.
+
+    A `TemporaryDirectory` would also be removed by what `multiprocessing` forks: since Python 3.13
+    that forgets what was to be done at the exit, and so the object.
+    """
+    folder = tempfile.mkdtemp(prefix=prefix)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def can_run(command: list[str], **options) -> bool:
@@ -58,9 +70,7 @@ def _output():
 @functools.cache
 def _server() -> Path:
     """Start the server of this process, which ends with it, and return its socket."""
-    folder = tempfile.TemporaryDirectory(prefix="snakemakes-")
-    atexit.register(folder.cleanup)
-    path = Path(folder.name, "socket")
+    path = folder_until_exit("snakemakes-") / "socket"
     command = [sys.executable, __file__, str(path)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     atexit.register(process.stdin.close)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import preloaded
 import pytest
 from conftest import ROOT
 
@@ -51,6 +52,14 @@ def test_two_writers_do_not_share_a_temporary_file(tmp_path):
     assert [writer.exitcode for writer in writers] == [0, 0]
     assert path.read_text() in ("a" * 1000, "b" * 1000)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_of_the_tests_stays_when_a_forked_process_ends():
+    folder = preloaded.folder_until_exit("stays-")
+    forked = multiprocessing.get_context("fork").Process(target=os.getpid)
+    forked.start()
+    forked.join()
+    assert folder.exists()
 
 
 def test_what_a_dead_process_left_is_removed(tmp_path):
