@@ -28,8 +28,8 @@ MOST_BYTES = 1 << 17  # of a request
 def folder_until_exit(prefix: str) -> Path:
     """Make a temporary folder that this process removes when it ends.
 
-    A `TemporaryDirectory` would also be removed by what `multiprocessing` forks: since Python 3.13
-    that forgets what was to be done at the exit, and so the object.
+    A `TemporaryDirectory` would also be removed by a process that `multiprocessing` forks: since
+    Python 3.13 that drops the functions that are called at the exit, and with them the object.
     """
     folder = tempfile.mkdtemp(prefix=prefix)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -121,6 +121,12 @@ def test_a_gpu_that_torch_does_not_see_is_a_loud_failure(visit):
     assert not (visit.run_folder("gpu") / "model.safetensors").exists()
 
 
+@sites()
+def test_no_account_is_guessed(visit):
+    """Where none is named, the plugin would ask sacct for one, with an option that there is not."""
+    assert "invalid option" not in visit.answer("run")
+
+
 @sites("limits")
 def test_without_a_failure_the_exit_status_is_0(visit):
     assert visit.code("run") == 0

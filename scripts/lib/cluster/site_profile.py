@@ -9,8 +9,12 @@ from lib.core.errors import UserError
 
 DEFAULTS, TRAIN = "default-resources", ("set-resources", "train")
 ACCOUNT, QOS = (DEFAULTS, "slurm_account"), (DEFAULTS, "qos")
-# Training and evaluation ask for the memory that the config says, unless set-resources has another.
-MEMORY = tuple((*of, "mem_mb") for of in ((DEFAULTS,), TRAIN, ("set-resources", "evaluate")))
+# Training and evaluation ask for the memory of the config, unless set-resources says otherwise.
+MEMORY = (
+    (DEFAULTS, "mem_mb"),
+    (*TRAIN, "mem_mb"),
+    ("set-resources", "evaluate", "mem_mb"),
+)
 CONSTRAINT, GPU_CONSTRAINT = (DEFAULTS, "constraint"), (*TRAIN, "gpu_constraint")
 PARTITION_CONFIG = ("slurm-partition-config",)
 STATUS_COMMAND = ("slurm-status-command",)
