@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT
 
 import models
-from lib.core import strict_yaml
+from lib.core import records, strict_yaml
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 GUIDES = ("CONTRIBUTING.md", "SECURITY.md")
@@ -129,3 +129,15 @@ def test_the_first_change_works(tmp_path, monkeypatch):
     exec(test, found)  # noqa: S102
     found["test_deep_returns_one_log_probability_per_class"]()
     monkeypatch.delitem(sys.modules, "models.deep")
+
+
+FINISHED = ROOT / "tests/data/finished-0.2.0"
+
+
+@pytest.mark.parametrize(
+    "record",
+    sorted(FINISHED.glob("results/study/runs/*/seed*/*.json")),
+    ids=lambda path: path.relative_to(FINISHED / "results/study/runs").as_posix(),
+)
+def test_a_finished_study_of_the_version_before_is_kept_as_it_was(record):
+    records.check_files(record, records.read(record))
