@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run profile submit cancel watch check sbatch status why predict cluster cluster-down test test-slurm test-lowest test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run profile submit cancel watch check sbatch status why predict cluster cluster-down test test-all test-slurm test-lowest test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -61,7 +61,10 @@ cluster:  ## start a throw-away Slurm on this machine (root, Debian or Ubuntu)
 cluster-down:  ## stop it and remove its files
 	@tests/cluster/slurm down
 
-test: venv-dev  ## set up with the test tools, run all tests (as root: on a throw-away Slurm too)
+test: venv-dev  ## set up with the test tools, run the tests (as root: on a throw-away Slurm too)
+	@$(PY) -m pytest -m "not extended"
+
+test-all: venv-dev  ## these, and what takes long: fault injection, other sites, fuzzing (under an hour)
 	@$(PY) -m pytest
 
 test-slurm: $(if $(RELEASE),,venv-dev)  ## run the Slurm tests; on another Debian: make test-slurm RELEASE=trixie

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -51,8 +52,8 @@ experiments:
 # Where `slurm up` says why its cluster has no accounting, on a release of Debian that cannot.
 NO_ACCOUNTING = Path("/var/lib/slurm-throwaway/no-accounting")
 IN_CI = os.environ.get("CI") == "true"
-# The marks of slow tests, and the variables that let them run.
-SLOW = {"ci": "CI", "versions": "CI_VERSIONS"}
+# Seconds after which nobody expects any more what a test waits for; machines may be slow.
+PATIENCE = 900
 # The suite may run below `make test`: a make that a test starts is not a part of that one.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
     os.environ.pop(name, None)
@@ -63,7 +64,7 @@ BIN = Path(sys.executable).parent
 def cluster(*arguments) -> subprocess.CompletedProcess:
     """Run the command of the throw-away cluster."""
     command = [ROOT / "tests" / "cluster" / "slurm", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @functools.cache
@@ -91,16 +92,31 @@ def ordinary_user() -> pwd.struct_passwd | None:
 def pytest_collection_modifyitems(items):
     """Give each file to one worker, and all Slurm tests to one: they share the cluster.
 
-    Those of the cluster itself come first, while there is none.
+    Those of the cluster itself come first, while there is none. Fuzz tests are for `make test-all`.
     """
     items.sort(key=lambda item: item.path.stem != "test_cluster")
     for item in items:
         folder = item.path.parent.name
         item.add_marker(pytest.mark.xdist_group("slurm" if folder == "slurm" else item.path.stem))
-        for mark, variable in SLOW.items():
-            if item.get_closest_marker(mark) and os.environ.get(variable) != "true":
-                reason = f"slow: run only where {variable}=true"
-                item.add_marker(pytest.mark.skip(reason=reason))
+        if folder == "fuzz":
+            item.add_marker(pytest.mark.extended)
+
+
+def cases(table: dict | Iterable[str], *first: str) -> list:
+    """Return the cases of a test, by name; all are for `make test-all` but those that are named.
+
+    Words are their own names.
+    """
+    table = table if isinstance(table, dict) else {word: word for word in table}
+    assert set(first) <= set(table)
+    return [
+        pytest.param(
+            *(case if isinstance(case, tuple) else (case,)),
+            id=name,
+            marks=() if name in first else pytest.mark.extended,
+        )
+        for name, case in table.items()
+    ]
 
 
 @functools.cache
@@ -148,7 +164,7 @@ class Project:
     def run(self, *command, check=True, **options) -> subprocess.CompletedProcess:
         """Run a command in the folder; fail with what it printed if it fails."""
         words = [str(word) for word in command]
-        options = {"cwd": self.folder, "timeout": 600} | options
+        options = {"cwd": self.folder, "timeout": PATIENCE} | options
         if preloaded.can_run(words, **options):
             done = preloaded.run(words, **options)
         else:
@@ -225,7 +241,7 @@ def run_pack(commands: dict[str, str], *options, cwd=ROOT, **more) -> subprocess
     ]
     return subprocess.run(
         [sys.executable, "scripts/pack.py", *map(str, options)], cwd=cwd, input="\n".join(lines),
-        capture_output=True, text=True, timeout=600, **more,
+        capture_output=True, text=True, timeout=PATIENCE, **more,
     )  # fmt: skip
 
 
@@ -385,7 +401,7 @@ def undisturbed(tmp_path_factory):
     project.configure("\n".join(lines))
     with ThreadPoolExecutor(1) as pool:
         # Beside the tests that will ask for it: they wait for Slurm most of the time.
-        run = pool.submit(project.snakemake, config="slurm.yaml", timeout=1800)
+        run = pool.submit(project.snakemake, config="slurm.yaml")
         yield lambda epochs: run.result() and project.outcome(lengths[epochs])
 
 
@@ -394,17 +410,24 @@ def stage(request, slurm, undisturbed, tmp_path_factory):
     """Return a function that waits for a scene: it gives its project, and what it returned.
 
     The scenes of all modules are started together: none disturbs another, and each waits most of
-    its time.
+    its time. A module whose scenes would disturb others has a stage of its own.
     """
     from slurm_project import staged
 
-    scenes = {}
-    for item in request.session.items:
-        possible = "accounting" not in item.fixturenames or not NO_ACCOUNTING.exists()
-        if "stage" in item.fixturenames and possible:
-            scenes |= getattr(item.module, "SCENES", {})
-    with staged(scenes, tmp_path_factory) as found:
+    items = [item for item in request.session.items if not hasattr(item.module, "stage")]
+    with staged(named_scenes(items), tmp_path_factory) as found:
         yield found
+
+
+def named_scenes(items) -> list:
+    """Return the scenes that tests name with the mark `scenes`, each once."""
+    possible = [
+        item
+        for item in items
+        if "accounting" not in item.fixturenames or not NO_ACCOUNTING.exists()
+    ]
+    marks = [mark for item in possible for mark in item.iter_markers("scenes")]
+    return list(dict.fromkeys(scene for mark in marks for scene in mark.args))
 
 
 @pytest.fixture(scope="session")

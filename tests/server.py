@@ -62,15 +62,15 @@ class Mirror(BaseHTTPRequestHandler):
         self.good(gzip.compress(bytes(10_000_000)))
 
     def hang(self, content):
-        time.sleep(3)
+        self.rfile.read(1)  # until the client has gone
 
     def trickle(self, content):
         self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        for byte in content[:30]:
+        for byte in content:
             self.wfile.write(bytes([byte]))
-            time.sleep(0.3)
+            time.sleep(0.05)
 
     def log_message(self, *_):
         pass

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from conftest import BIN, Project, fresh_project, ordinary_user
+import pytest
+from conftest import BIN, PATIENCE, Project, fresh_project, ordinary_user
 
 AT_ONCE = 6  # projects of `staged`: more of them would wait for two cores
 # What is trained where a test compares bytes: dropout and shuffling draw random numbers. It takes
@@ -161,7 +162,7 @@ class SlurmProject(Project):
     def trained(self, experiment: str) -> str:
         """Wait until an experiment has saved a checkpoint; return the job that trains it."""
         checkpoint = self.run_folder(experiment) / "checkpoint.safetensors"
-        wait_for(checkpoint.exists, 240, f"the first checkpoint of {experiment}")
+        wait_for(checkpoint.exists, f"the first checkpoint of {experiment}")
         (job,) = self.job_ids(experiment)
         return job
 
@@ -182,7 +183,7 @@ class SlurmProject(Project):
         """Wait until each run of a pack has saved a checkpoint; return the job that trains them."""
         for seed in seeds:
             checkpoint = self.run_folder(experiment, seed) / "checkpoint.safetensors"
-            wait_for(checkpoint.exists, 240, f"the first checkpoint of {experiment}, seed {seed}")
+            wait_for(checkpoint.exists, f"the first checkpoint of {experiment}, seed {seed}")
         (job,) = self.pack_ids()
         return job
 
@@ -206,12 +207,18 @@ class SlurmProject(Project):
         return [row[1:] for row in rows if row[0] == str(self.folder)]
 
 
+def scenes(*functions) -> pytest.MarkDecorator:
+    """Mark a test, or a module's tests: they are about projects to which this has happened."""
+    return pytest.mark.scenes.with_args(*functions)
+
+
 @contextmanager
-def staged(scenes, tmp_path_factory):
+def staged(functions, tmp_path_factory):
     """Start scenes, some at once; yield a function that waits for one.
 
     Args:
-        scenes: functions of what happens to a project, each with the class of that.
+        functions: the scenes: what happens to a project, whose class their parameter's annotation
+            is, if it has one.
         tmp_path_factory: pytest's.
 
     Yields:
@@ -219,7 +226,8 @@ def staged(scenes, tmp_path_factory):
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         started = {}
-        for scene, kind in scenes.items():
+        for scene in functions:
+            kind = scene.__annotations__.get("project", SlurmProject)
             project = kind(tmp_path_factory.mktemp(scene.__name__) / "project")
             started[scene] = project, pool.submit(scene, project)
         yield lambda scene: (started[scene][0], started[scene][1].result())
@@ -242,15 +250,15 @@ def counting_wrappers(folder: Path, log: Path, programs) -> Path:
     return folder
 
 
-def wait_for(condition, seconds=120, what="the condition", every=0.3):
+def wait_for(condition, what="the condition", every=0.3):
     """Wait until a function, called every so many seconds, returns something true; return that.
 
     `what` says what has been waited for in vain; it may be a function that is asked then.
     """
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         found = condition()
         if found:
             return found
         time.sleep(every)
-    raise AssertionError(f"waited {seconds} s for {what() if callable(what) else what}")
+    raise AssertionError(f"waited {PATIENCE} s for {what() if callable(what) else what}")

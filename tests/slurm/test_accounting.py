@@ -22,6 +22,7 @@ from lib.cluster.slurm import run
 from lib.core import records
 from lib.study.config import read_study
 
+pytestmark = pytest.mark.extended
 # With each of them in the environment, jobs were missing or had times of another form.
 SET_BY_USERS = {
     "SQUEUE_PARTITION": "gpu",
@@ -59,7 +60,7 @@ class Submitter:
             job = {job.job_id: job for job in jobs.jobs(self.layout)}[job_id]
             return job.state not in jobs.ACTIVE and job.exit_code and job  # not from squeue
 
-        return wait_for(found, 60, f"the end of job {job_id}")
+        return wait_for(found, f"the end of job {job_id}")
 
     def status(self) -> str:
         return status.table(self.study, jobs.jobs(self.layout))
@@ -196,7 +197,7 @@ def test_without_accounting(submitter, tmp_path, monkeypatch, request, missing):
 def test_a_canceled_job_is_gone_on_with_by_the_same_config(accounting, submitter):
     study = submitter("results")
     job = study.submit()
-    wait_for(lambda: "RUNNING" in study.status(), 60, "the job to start")
+    wait_for(lambda: "RUNNING" in study.status(), "the job to start")
     subprocess.run(["scancel", job], check=True)
     assert study.ended(job).state == "CANCELLED"
     why = study.why(configs=[Path("slurm.yaml")])

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from conftest import cases
 from slurm_project import SlurmProject
 
 CONFIG = "profiles/slurm/config.yaml"
@@ -131,7 +132,10 @@ def asked(project, *options, **how):
     return project.slurm_run("--forceall", *options, "--config", "check=only", **how)
 
 
-@pytest.mark.parametrize(("request_", "edit", "message"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(
+    ("request_", "edit", "message"),
+    cases(WRONG, "no such partition", "no such account", "more GPUs than there are"),
+)
 def test_a_request_that_can_never_be_met(project, request, request_, edit, message):
     if re.search("slurm_account|qos", message):
         request.getfixturevalue("accounting")
@@ -143,12 +147,14 @@ def test_a_request_that_can_never_be_met(project, request, request_, edit, messa
     assert "File " not in check.stdout.partition("would not accept")[2]  # no lines of code
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("edit", RIGHT.values(), ids=RIGHT.keys())
 def test_a_request_that_can_be_met(project, edit):
     configure(project, "mem_mb: 1500", edit)
     assert "Slurm would take the jobs of all 1 experiments" in asked(project).stdout
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("do", "undo", "remark"), LATER.values(), ids=LATER.keys())
 def test_a_request_that_can_be_met_later(project, do, undo, remark):
     configure(project, "mem_mb: 1500")
@@ -162,6 +168,7 @@ def test_a_request_that_can_be_met_later(project, do, undo, remark):
     assert remark or "wait" not in check.stdout
 
 
+@pytest.mark.extended
 def test_the_groups_of_a_partition(project):
     configure(project, "mem_mb: 1500")
     if not project.user:
@@ -176,6 +183,7 @@ def test_the_groups_of_a_partition(project):
     assert "group not permitted" in check.stdout
 
 
+@pytest.mark.extended
 def test_a_run_checks_before_it_queues_unless_it_is_told_not_to(accounting, project):
     request_, edit, message = WRONG["no such account"]
     configure(project, request_, edit)
@@ -189,6 +197,7 @@ def test_a_run_checks_before_it_queues_unless_it_is_told_not_to(accounting, proj
     assert "Trying to restart" not in done.stdout  # what Slurm refuses it refuses again
 
 
+@pytest.mark.extended
 def test_where_slurm_does_not_answer(project, tmp_path, monkeypatch):
     configure(project, "mem_mb: 1500")
     conf = tmp_path / "slurm.conf"

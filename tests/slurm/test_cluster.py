@@ -10,6 +10,7 @@ import psutil
 import pytest
 from conftest import NO_ACCOUNTING, ROOT, cluster
 
+pytestmark = pytest.mark.extended
 FOLDER = Path("/var/lib/slurm-throwaway")
 LINK = Path("/etc/slurm/slurm.conf")
 DAEMONS = {"munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "slurmstepd"}

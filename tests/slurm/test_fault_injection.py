@@ -12,9 +12,10 @@ import signal
 import time
 
 import pytest
-from conftest import cluster
+from conftest import PATIENCE, cluster
 from slurm_project import NETWORK, SlurmProject, wait_for
 
+pytestmark = pytest.mark.extended
 LIMITS = "mem_mb: 1600, runtime: 10"
 # What sacct must have seen of each, at least once.
 FAULTS = {
@@ -78,13 +79,13 @@ def all_injected(accounting, undisturbed, tmp_path_factory):
         strike_the_jobs(project, packs)
         stop_the_daemons(project, packs)
         for each, process in every.items():
-            wait_for(lambda process=process: process.poll() is not None, 900, each.waiting_for)
+            wait_for(lambda process=process: process.poll() is not None, each.waiting_for)
             assert process.returncode == 0, each.printed()[-6000:]
     finally:
         for process in every.values():
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGINT)
-                process.wait(60)
+                process.wait(PATIENCE)
         assert cluster("start", "slurmd-gpu1").returncode == 0
         # Where it has not come back of itself.
         project.as_root("scontrol", "update", "NodeName=gpu1", "State=RESUME", check=False)
@@ -112,7 +113,7 @@ def strike_the_jobs(project, packs):
     os.kill(json.loads(project.lease("killed").read_text())["process"], signal.SIGKILL)
     job = project.trained("requeued")
     project.run("scontrol", "requeue", job)
-    wait_for(lambda: killed not in project.job_ids("killed"), 60, "the killed job to end")
+    wait_for(lambda: killed not in project.job_ids("killed"), "the killed job to end")
     jobs = [project.trained(fault) for fault in ("preempted", "bumped")]
     jobs.append(packs["preempted"].pack_trained("preempted", SEEDS))
     for node in {project.node_of(job) for job in jobs}:
@@ -133,7 +134,7 @@ def stop_the_daemons(project, packs):
     time.sleep(30)
     for jobs in (lambda: project.job_ids("lost"), packs["lost"].pack_ids):
         again = lambda jobs=jobs: [project.node_of(job) for job in jobs()] == ["cpu1"]  # noqa: E731
-        wait_for(again, 60, "the jobs of the lost node to start again")
+        wait_for(again, "the jobs of the lost node to start again")
     assert cluster("stop", "slurmctld").returncode == 0
     time.sleep(30)
     assert cluster("start", "slurmdbd").returncode == 0

@@ -8,8 +8,8 @@ import sys
 import time
 
 import pytest
-from conftest import BIN, ROOT
-from slurm_project import NETWORK, SlurmProject, wait_for
+from conftest import BIN, PATIENCE, ROOT
+from slurm_project import NETWORK, SlurmProject, scenes, wait_for
 
 from lib.core.layout import TRAINED
 
@@ -46,10 +46,10 @@ def ctrl_c(project):
     process = project.start(PATH=f"{slow.parent}{os.pathsep}{os.environ['PATH']}")
     project.trained("short")
     running = project.show("status")
-    wait_for((project.folder / "asking").exists, 60, "Snakemake to ask after its jobs")
+    wait_for((project.folder / "asking").exists, "Snakemake to ask after its jobs")
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) != 0
-    wait_for(lambda: not project.job_ids("short"), 60, "the jobs to be cancelled")
+    assert process.wait(PATIENCE) != 0
+    wait_for(lambda: not project.job_ids("short"), "the jobs to be cancelled")
     kept = (project.run_folder("short") / "checkpoint.safetensors").exists()
     stopped = project.show("status")
     project.slurm_run()
@@ -134,9 +134,9 @@ def benchmarked(project):
 def failing(project, experiment):
     """Run to the failure; return what was said, and the seconds since it was first in the log."""
     process = project.start()
-    wait_for(lambda: "error: " in project.train_log(experiment), 400, "the error")
+    wait_for(lambda: "error: " in project.train_log(experiment), "the error")
     cause = time.monotonic()
-    assert process.wait(400) == 1
+    assert process.wait(PATIENCE) == 1
     return project.printed(), time.monotonic() - cause
 
 
@@ -146,11 +146,8 @@ def lesson(project):
     project.slurm_run()
 
 
-SCENES = dict.fromkeys(
-    (ctrl_c, killed, useless, full, broken, diverging, no_gpu, lesson, benchmarked), SlurmProject
-)
-
-
+@pytest.mark.extended
+@scenes(ctrl_c)
 def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, undisturbed):
     project, (kept, running, stopped) = stage(ctrl_c)
     assert "train RUNNING" in running
@@ -161,6 +158,7 @@ def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, undisturbed):
     assert project.outcome("short") == undisturbed(50)
 
 
+@pytest.mark.extended
 def test_ctrl_c_says_so_where_it_cannot_cancel(stage, tmp_path):
     """Interruptions run meanwhile: scancel tries for some seconds where no slurmctld listens.
 
@@ -181,6 +179,8 @@ def test_ctrl_c_says_so_where_it_cannot_cancel(stage, tmp_path):
     assert "Unable to contact slurm controller" in done.stdout
 
 
+@pytest.mark.extended
+@scenes(killed)
 def test_a_killed_snakemake_does_not_train_twice_at_once(stage, undisturbed):
     project, (alive, locked) = stage(killed)
     assert alive
@@ -192,6 +192,8 @@ def test_a_killed_snakemake_does_not_train_twice_at_once(stage, undisturbed):
     assert not project.lease("short").exists()
 
 
+@pytest.mark.extended
+@scenes(useless)
 @pytest.mark.parametrize(
     ("experiment", "reason"), [("corrupt", "cannot be read"), ("other", "settings")]
 )
@@ -204,6 +206,8 @@ def test_a_useless_checkpoint_starts_from_scratch(stage, undisturbed, experiment
     assert project.outcome(experiment) == undisturbed(2)
 
 
+@pytest.mark.extended
+@scenes(full)
 def test_a_full_disk_leaves_no_partial_file(stage):
     project, (failed, left) = stage(full)
     assert failed.returncode == 1
@@ -212,6 +216,8 @@ def test_a_full_disk_leaves_no_partial_file(stage):
     assert (project.run_folder("short") / "accuracy.csv").exists()
 
 
+@pytest.mark.extended
+@scenes(diverging)
 def test_a_divergence_ends_the_run_soon_and_is_explained(stage):
     project, (printed, seconds) = stage(diverging)
     print(f"ended {seconds:.0f} s after its cause")
@@ -223,6 +229,8 @@ def test_a_divergence_ends_the_run_soon_and_is_explained(stage):
     assert "It fails whenever it is tried: change experiments.bad" in why
 
 
+@pytest.mark.extended
+@scenes(no_gpu)
 def test_a_gpu_job_goes_to_the_gpu_partition_and_fails_loudly_without_one(stage):
     project, (printed, seconds) = stage(no_gpu)
     print(f"ended {seconds:.0f} s after its cause")
@@ -240,6 +248,8 @@ def test_a_gpu_job_goes_to_the_gpu_partition_and_fails_loudly_without_one(stage)
     assert "torch sees no GPU" in why
 
 
+@pytest.mark.extended
+@scenes(lesson)
 def test_the_lesson_asks_slurm_for_what_it_did_and_gives_the_same_answer(stage, finished_once):
     project, _ = stage(lesson)
     trained = {
@@ -278,6 +288,8 @@ def test_make_status_and_why(slurm, tmp_path):
     assert "there is no run 'nosuch/seed1'; there are: mlp/seed1, cnn/seed1" in done.stdout
 
 
+@pytest.mark.extended
+@scenes(broken)
 def test_a_failed_training_leaves_the_run_before_it(stage):
     """The training has not written its files; Snakemake must not remove those of the one before."""
     _, (failed, before, after) = stage(broken)
@@ -286,6 +298,8 @@ def test_a_failed_training_leaves_the_run_before_it(stage):
     assert after == before
 
 
+@pytest.mark.extended
+@scenes(benchmarked)
 def test_a_rule_that_needs_snakemake_on_the_node_has_it_there(stage):
     project, _ = stage(benchmarked)
     assert (project.results / "mlp-1.tsv").read_text().startswith("s\th:m:s\t")

@@ -9,7 +9,8 @@ import os
 import signal
 
 import pytest
-from slurm_project import NETWORK, SlurmProject, wait_for
+from conftest import PATIENCE
+from slurm_project import NETWORK, scenes, wait_for
 
 pytestmark = pytest.mark.usefixtures("accounting")
 SEEDS = (1, 2, 3)
@@ -26,7 +27,7 @@ def submitted(project) -> list[list[str]]:
 
 def finish(project, process):
     """Wait for the end of the workflow, which must be a success."""
-    wait_for(lambda: process.poll() is not None, 500, project.waiting_for)
+    wait_for(lambda: process.poll() is not None, project.waiting_for)
     assert process.returncode == 0, project.printed()[-6000:]
 
 
@@ -57,9 +58,9 @@ def put_back(project):
     project.configure(f"{quick}\n{SHORT}", **PACKED | {"cpus_per_job": 6})
     process = project.start()
     done = project.run_folder("quick", 3) / "evaluation.json"
-    wait_for(done.exists, 240, "the first runs")
+    wait_for(done.exists, "the first runs")
     (job,) = project.pack_ids()
-    wait_for((project.run_folder("short") / "checkpoint.safetensors").exists, 240, "a checkpoint")
+    wait_for((project.run_folder("short") / "checkpoint.safetensors").exists, "a checkpoint")
     logs = [project.results / "logs" / f"{rule}-quick-seed3.log" for rule in ("train", "evaluate")]
     before = [log.read_text() for log in logs]
     project.run("scontrol", "requeue", job)
@@ -85,8 +86,8 @@ def ctrl_c(project):
     process = project.start()
     project.pack_trained("short", SEEDS)
     process.send_signal(signal.SIGINT)
-    assert process.wait(60) != 0
-    wait_for(lambda: not project.pack_ids(), 60, "the jobs to be canceled")
+    assert process.wait(PATIENCE) != 0
+    wait_for(lambda: not project.pack_ids(), "the jobs to be canceled")
     kept = [(project.run_folder("short", s) / "checkpoint.safetensors").exists() for s in SEEDS]
     project.configure(SHORT.replace("epochs: 12", "epochs: 50"), **PACKED | {"runs_per_job": 2})
     project.slurm_run()
@@ -102,12 +103,6 @@ def searched(project):
     finish(project, project.start())
 
 
-SCENES = dict.fromkeys(
-    (uninterrupted, one_killed, put_back, too_little_memory, too_little_time, ctrl_c, searched),
-    SlurmProject,
-)
-
-
 def outcomes(project, experiment="short") -> list[bytes]:
     """Return what a disturbance must not change, of all seeds."""
     files = ("model.safetensors", "predictions.csv.gz")
@@ -116,6 +111,7 @@ def outcomes(project, experiment="short") -> list[bytes]:
     ]
 
 
+@scenes(uninterrupted)
 def test_one_job_trains_and_evaluates_many_runs_with_the_bytes_of_jobs_of_their_own(
     stage, undisturbed
 ):
@@ -136,6 +132,8 @@ def test_one_job_trains_and_evaluates_many_runs_with_the_bytes_of_jobs_of_their_
     assert "Train Epoch: 12 " in log.read_text()
 
 
+@pytest.mark.extended
+@scenes(one_killed, uninterrupted)
 def test_of_a_run_that_is_killed_the_others_go_on_and_only_it_is_tried_again(stage):
     project, _ = stage(one_killed)
     assert outcomes(project) == outcomes(stage(uninterrupted)[0])
@@ -143,6 +141,8 @@ def test_of_a_run_that_is_killed_the_others_go_on_and_only_it_is_tried_again(sta
     assert [project.record("short", seed)["resumes"] for seed in SEEDS] == [0, 1, 0]
 
 
+@pytest.mark.extended
+@scenes(put_back, uninterrupted)
 def test_a_job_that_is_started_again_resumes_what_is_not_done(stage):
     project, (before, after) = stage(put_back)
     assert outcomes(project) == outcomes(stage(uninterrupted)[0])
@@ -151,6 +151,8 @@ def test_a_job_that_is_started_again_resumes_what_is_not_done(stage):
     assert before == after  # a run that was done is left alone
 
 
+@pytest.mark.extended
+@scenes(too_little_memory, uninterrupted)
 def test_what_was_killed_for_memory_asks_for_more(stage):
     project, _ = stage(too_little_memory)
     assert outcomes(project) == outcomes(stage(uninterrupted)[0])
@@ -160,6 +162,8 @@ def test_what_was_killed_for_memory_asks_for_more(stage):
     assert "it was killed for using more memory than it asked for" in project.printed()
 
 
+@pytest.mark.extended
+@scenes(too_little_time, uninterrupted)
 def test_what_is_left_when_the_time_is_up_goes_on_in_another_job(stage):
     project, _ = stage(too_little_time)
     assert outcomes(project) == outcomes(stage(uninterrupted)[0])
@@ -169,6 +173,8 @@ def test_what_is_left_when_the_time_is_up_goes_on_in_another_job(stage):
     assert "What is left of it is submitted again." in project.printed()
 
 
+@pytest.mark.extended
+@scenes(searched)
 def test_what_a_search_has_chosen_is_trained_again_in_a_job_of_its_own(stage):
     project, _ = stage(searched)
     assert submitted(project) == [["6", "COMPLETED"], ["3", "COMPLETED"]]
@@ -182,6 +188,8 @@ def test_what_a_search_has_chosen_is_trained_again_in_a_job_of_its_own(stage):
     assert len(names) == 9
 
 
+@pytest.mark.extended
+@scenes(ctrl_c)
 def test_ctrl_c_cancels_the_jobs_and_the_next_run_goes_on(stage, undisturbed):
     project, kept = stage(ctrl_c)
     assert kept == [True] * 3

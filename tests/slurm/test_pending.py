@@ -5,9 +5,10 @@ import signal
 import time
 
 import pytest
-from slurm_project import SlurmProject, counting_wrappers, wait_for
+from conftest import PATIENCE
+from slurm_project import counting_wrappers, scenes, wait_for
 
-pytestmark = pytest.mark.usefixtures("accounting")
+pytestmark = [pytest.mark.usefixtures("accounting"), pytest.mark.extended]
 JOBS = 20
 MLP = "mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: RUNTIME}"
 TOLD = "waits: QOSMaxWallDurationPerJobLimit (ask for less time"
@@ -15,7 +16,7 @@ TOLD = "waits: QOSMaxWallDurationPerJobLimit (ask for less time"
 
 def end(process):
     os.killpg(process.pid, signal.SIGINT)
-    process.wait(60)
+    process.wait(PATIENCE)
 
 
 def asking(project):
@@ -32,7 +33,7 @@ def asking(project):
     path = f"{wrappers}{os.pathsep}{os.environ['PATH']}"
     process = project.start("--max-status-checks-per-second", "0.0333", PATH=path)
     try:
-        wait_for(lambda: project.printed().count(" is Slurm job ") == JOBS, 150, "submissions")
+        wait_for(lambda: project.printed().count(" is Slurm job ") == JOBS, "submissions")
         before = len(log.read_text().splitlines())
         time.sleep(65)
         return log.read_text().splitlines()[before:]
@@ -48,16 +49,14 @@ def never(project):
     project.as_root("sacctmgr", "-i", "modify", "user", name, "set", "qos+=brief")
     process = project.start("--slurm-qos", "brief")
     try:
-        wait_for(lambda: TOLD in project.printed() or process.poll() is not None, 150, TOLD)
+        wait_for(lambda: TOLD in project.printed() or process.poll() is not None, TOLD)
         return project.printed()
     finally:
         end(process)
         project.as_root("sacctmgr", "-i", "delete", "qos", "brief")
 
 
-SCENES = dict.fromkeys((asking, never), SlurmProject)
-
-
+@scenes(asking)
 def test_slurm_is_asked_rarely(stage):
     _, asked = stage(asking)
     assert len([line for line in asked if line.startswith("sacct")]) in (2, 3)
@@ -67,6 +66,7 @@ def test_slurm_is_asked_rarely(stage):
     assert all(line.startswith("squeue") for line in others)
 
 
+@scenes(never)
 def test_a_job_that_will_wait_forever_is_told(stage):
     _, printed = stage(never)
     assert TOLD in printed

@@ -5,9 +5,11 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
 from conftest import BIN, SMALL_CONFIG
-from slurm_project import NETWORK, SlurmProject, wait_for
+from slurm_project import NETWORK, SlurmProject, scenes, wait_for
 
+pytestmark = pytest.mark.extended
 RUN = "cnn/seed1"
 # What a job has asked for, in the words of `scontrol show job`.
 REQUEST = (
@@ -46,7 +48,7 @@ class ByHand(SlurmProject):
         return dict(re.findall(rf"\b({REQUEST})=(\S+)", shown))
 
 
-def whole(project):
+def whole(project: ByHand):
     """Submit the script, then let the workflow train the same run; return both requests."""
     shutil.copy(project.folder / SMALL_CONFIG, project.folder / "slurm.yaml")
     project.hand_over()
@@ -58,23 +60,21 @@ def whole(project):
     return job, asked, project.request(project.record("cnn")["slurm"]["job_id"])
 
 
-def canceled(project):
+def canceled(project: ByHand):
     """Cancel the job once it has saved a checkpoint, and submit the script again."""
     project.configure(f"cnn: {{{NETWORK}, epochs: 20, mem_mb: 1536, runtime: 5}}")
     project.hand_over()
     project.prepare()
     job = project.run("sbatch", "--parsable", "job.sh").stdout.strip()
-    wait_for((project.output / "checkpoint.safetensors").exists, 120, "the first checkpoint")
+    wait_for((project.output / "checkpoint.safetensors").exists, "the first checkpoint")
     project.run("scancel", job)
     first = project.results / f"cnn-seed1-{job}.out"
-    wait_for(lambda: "the same command resumes from there" in first.read_text(), 30, "its end")
+    wait_for(lambda: "the same command resumes from there" in first.read_text(), "its end")
     project.run("sbatch", "--wait", "job.sh")
     return first
 
 
-SCENES = dict.fromkeys((whole, canceled), ByHand)
-
-
+@scenes(whole)
 def test_plain_sbatch_leads_to_the_same_bytes(stage, finished_once):
     project, (job, asked, asked_by_the_workflow) = stage(whole)
     assert {"Partition", "TimeLimit", "MinMemoryNode", "NumCPUs"} <= set(asked)
@@ -86,6 +86,7 @@ def test_plain_sbatch_leads_to_the_same_bytes(stage, finished_once):
     assert asked_by_the_workflow == asked
 
 
+@scenes(canceled)
 def test_a_job_that_is_canceled_resumes_when_it_is_submitted_again(stage):
     project, first = stage(canceled)
     assert "test images correct" not in first.read_text()

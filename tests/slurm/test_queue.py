@@ -17,6 +17,8 @@ from lib.cluster.bad_nodes import BadNodes
 from lib.cluster.queue_watch import QueueWatch
 from lib.core.layout import Layout
 
+pytestmark = pytest.mark.extended
+
 
 @pytest.fixture
 def project(slurm, tmp_path):
@@ -46,7 +48,7 @@ def shown(project) -> list[str]:
 
 
 def test_a_waiting_job_and_its_reason(project):
-    wait_for(lambda: "PENDING" in shown(project), 30, "sacct to know the job")
+    wait_for(lambda: "PENDING" in shown(project), "sacct to know the job")
     assert "JobHeldUser" in shown(project)
     assert "it is pending (JobHeldUser)" in project.show("status", "--why", "cnn/seed1")
 
@@ -72,7 +74,7 @@ def test_a_job_that_a_broken_node_could_not_start_is_released(accounting, projec
     try:
         job = submit(project)
         command = ("squeue", "--noheader", f"--jobs={job}", "--format=%r")
-        wait_for(lambda: "held" in project.run(*command).stdout, 30, "the start to fail")
+        wait_for(lambda: "held" in project.run(*command).stdout, "the start to fail")
     finally:
         starter.chmod(0o755)
         for node in ("cpu1", "cpu2"):
@@ -87,7 +89,7 @@ def test_a_job_that_a_broken_node_could_not_start_is_released(accounting, projec
     (bad,) = bad_nodes
     good = {"cpu1": "cpu2", "cpu2": "cpu1"}[bad]
     command = ("squeue", f"--jobs={job}", "--format=%T %N")
-    wait_for(lambda: f"RUNNING {good}" in project.run(*command).stdout, 60)
+    wait_for(lambda: f"RUNNING {good}" in project.run(*command).stdout)
     watch.look_at_pending({project.job, job})
     assert watch.releases == {job: 1}
 

@@ -3,22 +3,23 @@
 from pathlib import Path
 
 import pytest
-from slurm_project import NETWORK, PARTITIONS, SlurmProject, wait_for
+from conftest import PATIENCE
+from slurm_project import NETWORK, PARTITIONS, SlurmProject, scenes, wait_for
 
 LIMITS = "epochs: 1, runtime: 3"
+# Slurm warns the training `time` after 60 seconds, of the 80 that its network sleeps.
 STUDY = f"""
-memory: {{model: {{name: MLP}}, mem_mb: 300, {LIMITS}}}
+memory: {{{NETWORK}, epochs: 2, mem_mb: 300, runtime: 3}}
 canceled: {{{NETWORK}, epochs: 12, mem_mb: 1600, runtime: 10}}
+time: {{{NETWORK}, epochs: 50, mem_mb: 1600, runtime: 2}}
 bad: {{model: {{name: MLP}}, optimizer: {{name: SGD, lr: 1e30}}, mem_mb: 1500, {LIMITS}}}
 wrong: {{model: {{name: MLP}}, mem_mb: 1500, {LIMITS}}}
 """
 FIELDS = "JobID,State,ReqMem,Timelimit"
 
 
-@pytest.fixture(scope="module")
-def project(accounting, tmp_path_factory):
-    """A study after a run in which each job failed in a way of its own."""
-    project = SlurmProject(tmp_path_factory.mktemp("retries") / "project")
+def failing(project):
+    """Run a study in which each job ends too early, or fails, in a way of its own."""
     project.configure(STUDY)
     # A run whose folder cannot be made fails like a wrong config: in its first second, for good.
     (project.results / "runs" / "wrong").mkdir(parents=True)
@@ -27,8 +28,17 @@ def project(accounting, tmp_path_factory):
     process = project.start("--retries", "2")
     job = project.trained("canceled")
     project.run("scancel", job)
-    assert process.wait(400) == 1
-    return project
+    wait_for(lambda: process.poll() is not None, project.waiting_for)
+    assert process.returncode == 1, project.printed()[-6000:]
+
+
+pytestmark = [pytest.mark.usefixtures("accounting"), scenes(failing)]
+
+
+@pytest.fixture
+def project(stage):
+    """The project of the study."""
+    return stage(failing)[0]
 
 
 def attempts(project, experiment) -> list[list[str]]:
@@ -37,16 +47,28 @@ def attempts(project, experiment) -> list[list[str]]:
     return [row[2:] for row in rows if row[0] == f"rule_train_wildcards_{experiment}_1"]
 
 
-def test_more_memory_and_the_same_time(project):
+def test_more_memory_and_the_same_time(project, undisturbed):
     states, memory, time = zip(*attempts(project, "memory"), strict=True)
     assert states[-1] == "COMPLETED"
     assert list(memory) == ["300M", "600M", "900M"][: len(memory)]
     assert len(memory) > 1
     assert set(time) == {"00:03:00"}
     assert "it was killed for using more memory than it asked for" in project.printed()
+    assert project.outcome("memory") == undisturbed(2)
 
 
-def test_what_was_canceled_is_submitted_as_it_was_and_does_not_count(project):
+def test_more_time_and_the_same_memory(project, undisturbed):
+    states, memory, time = zip(*attempts(project, "time"), strict=True)
+    assert states[-1] == "COMPLETED"
+    assert list(time) == ["00:02:00", "00:04:00", "00:06:00"][: len(time)]
+    assert len(time) > 1
+    assert set(memory) == {"1600M"}
+    assert "stopped by SIGTERM; the checkpoint is saved" in project.train_log("time")
+    assert project.record("time")["resumes"] == len(time) - 1
+    assert project.outcome("time") == undisturbed(50)
+
+
+def test_what_was_canceled_is_submitted_as_it_was_and_does_not_count(project, undisturbed):
     first, second = attempts(project, "canceled")
     assert first[0].startswith("CANCELLED")
     assert second[0] == "COMPLETED"
@@ -55,6 +77,7 @@ def test_what_was_canceled_is_submitted_as_it_was_and_does_not_count(project):
     assert len(said) == 1
     assert "It is submitted again." in said[0]
     assert project.record("canceled")["resumes"] == 1
+    assert project.outcome("canceled") == undisturbed(12)
 
 
 @pytest.mark.parametrize("experiment", ["bad", "wrong"])
@@ -63,7 +86,8 @@ def test_what_always_fails_is_submitted_once(project, experiment):
     assert "exit status 1" in project.train_log(experiment)
 
 
-def test_a_node_that_cannot_start_a_job_is_left_out(slurm, accounting, tmp_path):
+@pytest.mark.extended
+def test_a_node_that_cannot_start_a_job_is_left_out(slurm, tmp_path):
     """Slurm holds a job that its daemon cannot start, and would start it there again.
 
     `only` can run on gpu1 alone. `mlp` has to wait for cpu2, once it could not be started on cpu1.
@@ -83,12 +107,12 @@ def test_a_node_that_cannot_start_a_job_is_left_out(slurm, accounting, tmp_path)
     try:
         process = project.start()
         given_up = "There is no other node for it."
-        wait_for(lambda: given_up in project.printed(), 150, project.waiting_for)
+        wait_for(lambda: given_up in project.printed(), project.waiting_for)
     finally:
         starter.chmod(0o755)
         for node in ("cpu1", "cpu2", "gpu1"):
             set_state(node, "resume")
-    assert process.wait(200) == 1
+    assert process.wait(PATIENCE) == 1
     printed = project.printed()
     assert (project.run_folder("mlp") / "accuracy.csv").exists()
     assert printed.count("was held after a failed start: releasing it") == 2

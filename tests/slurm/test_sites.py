@@ -12,6 +12,7 @@ import pytest
 from conftest import NO_ACCOUNTING, ROOT
 from site_visits import CONFIG, SITES, Visit
 
+pytestmark = pytest.mark.extended
 # Columns of the report in which two runs with the same result differ.
 CIRCUMSTANCES = {
     *("train_seconds", "images_per_second", "peak_memory_mb"),

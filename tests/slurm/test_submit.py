@@ -7,8 +7,8 @@ import re
 
 import psutil
 import pytest
-from conftest import cluster
-from slurm_project import NETWORK, PARTITIONS, SlurmProject, staged, wait_for
+from conftest import cluster, named_scenes
+from slurm_project import NETWORK, PARTITIONS, scenes, staged, wait_for
 
 BRIEF = f"brief: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 2}}"
 SHORT = f"short: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 12}}"
@@ -40,8 +40,8 @@ def no_driver(project) -> bool:
 def wait_for_its_end(project) -> None:
     if driver := driver_of(project):  # to ask squeue for it takes less than status does
         queue = ("squeue", "--noheader", "--format=%i")
-        wait_for(lambda: driver not in project.run(*queue).stdout.split(), 300, "the driver's end")
-    wait_for(lambda: no_driver(project), 30, "status to know that")
+        wait_for(lambda: driver not in project.run(*queue).stdout.split(), "the driver's end")
+    wait_for(lambda: no_driver(project), "status to know that")
 
 
 def locks(project) -> list:
@@ -64,10 +64,10 @@ def killed(project):
     project.show("submit")
     left = project.trained("short")
     kill(project)
-    wait_for(lambda: no_driver(project), 60, "the driver to be gone")
+    wait_for(lambda: no_driver(project), "the driver to be gone")
     assert project.job_ids("short") == [left]
     assert "was killed" in project.show("submit")
-    (again,) = wait_for(lambda: project.job_ids("short"), 180, "the next driver's job")
+    (again,) = wait_for(lambda: project.job_ids("short"), "the next driver's job")
     assert again != left
     running, said = project.show("status"), project.show("cancel")
     assert no_driver(project)
@@ -89,7 +89,7 @@ def time_is_up(project):
     def again():
         return [job for job in project.job_ids("short") if job != first]
 
-    wait_for(again, 150, "the requeued driver's job")
+    wait_for(again, "the requeued driver's job")
     assert driver_of(project) == driver
     assert first not in project.job_ids("short")
     wait_for_its_end(project)
@@ -109,7 +109,7 @@ def lost_node(project):
         kill(project, node=True)
         project.as_root("scontrol", "update", "NodeName=gpu1", "State=DOWN", "Reason=lost")
         on_another = "RUNNING on cpu1"
-        wait_for(lambda: on_another in project.show("status"), 90, "the driver on another node")
+        wait_for(lambda: on_another in project.show("status"), "the driver on another node")
         assert driver_of(project) == driver
         wait_for_its_end(project)
     finally:
@@ -125,20 +125,24 @@ def ctrl_c(project):
     project.show("submit")
     project.trained("short")
     project.run("scancel", "--batch", "--signal=INT", driver_of(project))
-    wait_for(lambda: no_driver(project), 90, "the driver to end")
+    wait_for(lambda: no_driver(project), "the driver to end")
     # Slurm lets a canceled job save its checkpoint.
-    wait_for(lambda: not project.job_ids("short"), 60, "the canceled job to end")
+    wait_for(lambda: not project.job_ids("short"), "the canceled job to end")
     return locks(project)
 
 
 @pytest.fixture(scope="module")
-def stage(slurm, tmp_path_factory):
-    """Return what gives the project to which something has happened, and what it returned."""
-    scenes = (killed, time_is_up, lost_node, whole_study, ctrl_c)
-    with staged(dict.fromkeys(scenes, SlurmProject), tmp_path_factory) as found:
+def stage(request, slurm, tmp_path_factory):
+    """Return what gives the project to which something has happened, and what it returned.
+
+    A node is lost here, which the scenes of other modules may need.
+    """
+    items = [item for item in request.session.items if item.module is request.module]
+    with staged(named_scenes(items), tmp_path_factory) as found:
         yield found
 
 
+@scenes(whole_study)
 def test_a_whole_study(stage, undisturbed):
     project, (said, again, canceled) = stage(whole_study)
     assert "make cancel" in said
@@ -148,6 +152,8 @@ def test_a_whole_study(stage, undisturbed):
     assert "There was no driver." in canceled
 
 
+@pytest.mark.extended
+@scenes(killed)
 def test_kill_and_cancel(stage, undisturbed):
     project, (running, said) = stage(killed)
     assert "RUNNING on cpu" in running
@@ -155,12 +161,16 @@ def test_kill_and_cancel(stage, undisturbed):
     assert project.outcome("short") == undisturbed(12)
 
 
+@pytest.mark.extended
+@scenes(time_is_up, lost_node)
 @pytest.mark.parametrize("happens", [time_is_up, lost_node])
 def test_it_goes_on(stage, undisturbed, happens):
     project, _ = stage(happens)
     assert project.outcome("short") == undisturbed(12)
 
 
+@pytest.mark.extended
+@scenes(ctrl_c)
 def test_ctrl_c_of_the_driver(stage):
     _, locks = stage(ctrl_c)
     assert not locks

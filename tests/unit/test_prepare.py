@@ -145,6 +145,7 @@ def test_an_entry_that_is_wrong(tmp_path, wrong, message):
         catalog.load(path, "MNIST-small")
 
 
+@pytest.mark.extended
 def test_a_full_disk_leaves_no_partial_file(tmp_path, raw):
     import shutil
 

@@ -28,9 +28,15 @@ def jobs(workflow) -> list[dict]:
 
 
 def commands(workflow) -> list[str]:
-    """Return the commands of all `run` steps."""
-    steps = [step for job in jobs(workflow) for step in job["steps"]]
-    return [line for step in steps for line in step.get("run", "").splitlines()]
+    """Return the commands of all `run` steps; one for each target where a matrix has targets."""
+    found = []
+    for job in jobs(workflow):
+        lines = [line for step in job["steps"] for line in step.get("run", "").splitlines()]
+        targets = job.get("strategy", {}).get("matrix", {}).get("target", [""])
+        found += [
+            line.replace("${{ matrix.target }}", target) for target in targets for line in lines
+        ]
+    return found
 
 
 def fenced(name: str, language: str) -> list[str]:
@@ -52,7 +58,7 @@ def paths(name: str) -> set[str]:
 
 def test_there_are_workflows_for_lint_and_tests():
     run = [command for workflow in WORKFLOWS for command in commands(workflow)]
-    assert {"make lint", "make test"} <= set(run)
+    assert {"make lint", "make test", "make test-all", "make test-lowest"} <= set(run)
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
@@ -86,6 +92,12 @@ def test_paths_that_are_named_exist(name):
     named = paths(name)
     assert len(named) >= 5
     assert [path for path in sorted(named) if not any(ROOT.glob(path))] == []
+
+
+def test_no_two_test_files_have_one_name():
+    """Pytest would take them for one module, and collect neither."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_the_version_is_the_same_everywhere():

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT, forked
+from conftest import PATIENCE, ROOT, cases, forked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from own_models import net, own_model
@@ -90,6 +90,7 @@ def undisturbed(splits, tmp_path_factory):
     return with_interruptions(splits, tmp_path_factory.mktemp("undisturbed"), [])
 
 
+@pytest.mark.extended
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -274,11 +275,13 @@ def finish(small_data, output, *options):
     return done
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", cases({"SIGTERM": signal.SIGTERM, "SIGINT": signal.SIGINT}, "SIGTERM")
+)
 def test_a_signal_saves_and_the_same_command_resumes(finished_once, small_data, tmp_path, number):
     process = start(small_data, tmp_path)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + number
     assert f"stopped by {number.name}; the checkpoint is saved" in errors
     assert {path.name for path in tmp_path.iterdir()} <= {CHECKPOINT, PROGRESS}
@@ -332,18 +335,19 @@ def test_a_frozen_writer_stops_when_another_has_taken_over(small_data, tmp_path,
     process = start(small_data, tmp_path)
     lease = tmp_path / "lease.json"
     lease.write_text(json.dumps(json.loads(lease.read_text()) | {"id": "another"}))
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == os.EX_TEMPFAIL
     assert "has taken over" in errors
     assert not (tmp_path / "model.safetensors").exists()
     assert lease.exists()  # it is the other's
 
 
+@pytest.mark.extended
 def test_a_full_disk_at_the_end_leaves_no_partial_file(finished_once, small_data, tmp_path):
     limit = ["prlimit", "--fsize=1000000"]  # bytes a file: less than the weights
     process = start(small_data, tmp_path)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     before = (tmp_path / CHECKPOINT).read_bytes()
     full = subprocess.run(
         [*limit, *plain(small_data, tmp_path)], cwd=ROOT, capture_output=True, text=True
@@ -365,12 +369,10 @@ def test_a_divergence_fails_at_once_when_it_is_tried_again(small_data, tmp_path)
     first = subprocess.run([*base, *diverging], cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 1
     assert [path.name for path in tmp_path.iterdir()] == ["failure.json"]
-    clock = time.monotonic()
     again = subprocess.run([*base, *diverging], cwd=ROOT, capture_output=True, text=True)
     assert again.returncode == 1
     assert "known from" in again.stderr
     assert "Train Epoch" not in again.stdout
-    assert time.monotonic() - clock < 60
     # other settings make it void
     assert "Train Epoch" in finish(small_data, tmp_path, "--optimizer", "SGD", "lr=0.01").stdout
     assert not (tmp_path / "failure.json").exists()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, forked
+from conftest import ROOT, cases, forked
 from own_models import net, own_model
 from safetensors.torch import load_file
 
@@ -86,7 +86,7 @@ def test_the_workflow_has_the_lessons_bits(finished_once, lesson_root, tmp_path,
     assert_same(finished_once.run_folder(network), rows, tmp_path / "weights")
 
 
-@pytest.mark.parametrize("network", ["mlp", "cnn"])
+@pytest.mark.parametrize("network", cases(["mlp", "cnn"], "mlp"))
 def test_shuffled_batches_are_a_dataloaders(small_data, lesson_root, tmp_path, network):
     rows = lesson(lesson_root, tmp_path / "weights", network, "--epochs", "1", "--shuffle")
     run(small_data, tmp_path / "out", "--model", network.upper(), "--epochs", "1", "--shuffle")
@@ -136,15 +136,16 @@ def test_what_it_prints_and_writes(small_data, tmp_path):
     assert len(record["code_sha256"]) == len(record["data_sha256"]) == 64
 
 
-def test_bf16_is_other_numbers_and_as_good(finished_once, small_data, tmp_path):
-    run(small_data, tmp_path, "--model", "CNN", "--epochs", "2", "--precision", "bf16")
-    ours, exact = history(tmp_path), history(finished_once.run_folder("cnn"))
+@pytest.mark.parametrize("network", cases(["mlp", "cnn"], "mlp"))
+def test_bf16_is_other_numbers_and_as_good(finished_once, small_data, tmp_path, network):
+    run(small_data, tmp_path, "--model", network.upper(), "--epochs", "2", "--precision", "bf16")
+    ours, exact = history(tmp_path), history(finished_once.run_folder(network))
     assert ours[-1]["train_loss"] != exact[-1]["train_loss"]
     accuracy = [float(rows[-1]["accuracy"]) for rows in (ours, exact)]
     assert accuracy[0] == pytest.approx(accuracy[1], abs=0.05)
     record = json.loads((tmp_path / "run.json").read_text())
     assert record["settings"]["precision"] == "bf16"
-    assert finished_once.record("cnn")["settings"]["precision"] == "fp32"
+    assert finished_once.record(network)["settings"]["precision"] == "fp32"
     tensors = load_file(tmp_path / "model.safetensors").values()
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
 
@@ -204,7 +205,14 @@ def test_parameter_counts_are_the_lessons():
 FITTING = [(loss, output) for loss, wants in LOSSES.items() for output in wants.outputs]
 
 
-@pytest.mark.parametrize(("loss", "output"), FITTING)
+@pytest.mark.parametrize(
+    ("loss", "output"),
+    cases(
+        {"-".join(pair): pair for pair in FITTING},
+        "cross_entropy-logits",
+        "binary_cross_entropy-softmax",
+    ),
+)
 def test_every_loss_trains(small_data, tmp_path, loss, output):
     run(
         small_data, tmp_path, "--model", "MLP", f"output={output}", "--loss", loss,
@@ -292,7 +300,7 @@ def test_an_output_that_cannot_be(small_data, tmp_path):
     )
 
 
-@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("waits", cases({"trains": False, "waits": True}, "trains"))
 def test_a_reader_that_has_had_enough(small_data, tmp_path, waits):
     """Also while the training waits for another to end."""
     reader, writer = os.pipe()
@@ -445,7 +453,7 @@ def test_options_survive_the_way_through_the_shell():
     assert command_line.parse_component(command_line.to_cli_args(model)) == model
 
 
-@pytest.mark.ci
+@pytest.mark.extended
 def test_the_lessons_bits_on_all_of_mnist(finished_once, tmp_path):
     """The MLP on the 60,000 images: about a minute."""
     project = finished_once.copy(tmp_path / "full")

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import Project
+from conftest import PATIENCE, Project, cases
 
 OUTPUTS = ("model.safetensors", "history.csv", "run.json")
 
@@ -51,10 +51,11 @@ def train_and_meanwhile(project: Project, folder, what) -> tuple[int, str]:
     while process.poll() is None and "Test set" not in process.stdout.readline():
         time.sleep(0.01)
     what()
-    rest = process.communicate(timeout=300)[0]
+    rest = process.communicate(timeout=PATIENCE)[0]
     return process.returncode, rest
 
 
+@pytest.mark.extended
 def test_a_model_that_is_edited_while_it_trains(finished):
     """The weights would be of code that is not there any more."""
     folder = finished.run_folder("mlp")
@@ -65,6 +66,7 @@ def test_a_model_that_is_edited_while_it_trains(finished):
     assert {name: (folder / name).read_bytes() for name in OUTPUTS} == before
 
 
+@pytest.mark.extended
 def test_the_commit_is_that_of_the_start(finished):
     """Whoever waits for a training may go on with other commits."""
 
@@ -86,10 +88,10 @@ def test_the_commit_is_that_of_the_start(finished):
     assert git("rev-parse", "HEAD") != first
 
 
-@pytest.mark.parametrize("file", ["scripts/models/mlp.py", "scripts/lib/training/loop.py"])
+@pytest.mark.parametrize("file", cases(["models/mlp.py", "lib/training/loop.py"], "models/mlp.py"))
 def test_weights_of_other_code_are_not_evaluated(finished, file):
-    edit_code(finished, file)
-    assert f"data or code than those of now: {file}" in evaluate(
+    edit_code(finished, f"scripts/{file}")
+    assert f"data or code than those of now: scripts/{file}" in evaluate(
         finished, finished.run_folder("mlp")
     )
     assert "train mlp 1" in finished.planned()
@@ -103,6 +105,7 @@ def test_weights_of_other_settings_are_not_evaluated(finished):
     assert "the setting epochs" in message
 
 
+@pytest.mark.extended
 def test_new_weights_are_not_paired_with_an_older_evaluation(finished):
     folder = finished.run_folder("mlp")
     options = ("--data", finished.data, "--output", folder, "--epochs", "1")
@@ -111,6 +114,7 @@ def test_new_weights_are_not_paired_with_an_older_evaluation(finished):
     assert finished.planned() == {"train mlp 1", "evaluate mlp 1", "report"}
 
 
+@pytest.mark.extended
 def test_a_run_in_the_folder_of_another_seed(finished):
     folder = finished.run_folder("mlp", 5)
     shutil.copytree(finished.run_folder("mlp"), folder)
@@ -122,6 +126,7 @@ def test_a_run_in_the_folder_of_another_seed(finished):
     assert {"train mlp 5", "train cnn 5"} <= planned
 
 
+@pytest.mark.extended
 def test_the_weights_of_another_run(finished):
     edited = finished.folder / "scripts/models/cnn.py"
     cnn = finished.run_folder("cnn")
@@ -137,7 +142,7 @@ def test_the_weights_of_another_run(finished):
     assert finished.planned() == {"train cnn 1", "evaluate cnn 1", "report"}
 
 
-@pytest.mark.parametrize("file", ["run.json", "evaluation.json"])
+@pytest.mark.parametrize("file", cases(["run.json", "evaluation.json"], "evaluation.json"))
 def test_a_record_that_was_edited(finished, file):
     path = finished.run_folder("mlp") / file
     path.write_text(path.read_text().replace('"git_dirty"', '"dirty"'))

@@ -76,6 +76,7 @@ def test_make_works_where_paths_have_spaces(spaced):
     assert ".venv" in make(spaced, "clean")
 
 
+@pytest.mark.extended
 def test_make_run_works_where_paths_have_spaces(spaced):
     """What `make run` does, on the small data set; then the rest with its results."""
     python, watch, *snakemake = recipe("run")

@@ -45,6 +45,7 @@ def test_without_hard_links(project, with_data, no_hard_links):
     assert not (project.run_folder("mlp") / "train.log").exists()
 
 
+@pytest.mark.extended
 def test_what_a_log_said_before_it_started_again_is_still_there(project, with_data):
     project.run_folder("mlp").mkdir(parents=True)
     (project.run_folder("mlp") / "train.log").write_text("what it said before\n")
@@ -54,6 +55,7 @@ def test_what_a_log_said_before_it_started_again_is_still_there(project, with_da
     assert "Train Epoch: 2" in log
 
 
+@pytest.mark.extended
 def test_runs_on_another_file_system(project, tmp_path):
     """`results/runs` is a link to a larger disk."""
     elsewhere = tmp_path / "scratch"

@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
-from conftest import ROOT, SMALL_STUDY, fresh_project, run_pack
+from conftest import PATIENCE, ROOT, SMALL_STUDY, fresh_project, run_pack
 
 from lib.core.layout import Layout
 from lib.forks.server import Nursery
@@ -48,7 +49,7 @@ def trained(folder, data, *options, **environment):
     words = " ".join(map(str, ("--model", "CNN", "--epochs", "1", *options)))
     command = f"python scripts/train.py --data {data} --output {folder} {words}"
     process = shell(command, env=os.environ | environment)
-    said, _ = process.communicate(timeout=120)
+    said, _ = process.communicate(timeout=PATIENCE)
     return process.returncode, said
 
 
@@ -57,7 +58,7 @@ def test_the_same_bytes_and_the_same_record(server, small_data, tmp_path):
     plain = os.environ.copy()
     plain.pop(VARIABLE)
     command = f"python scripts/train.py --data {small_data} --output {tmp_path / 'plain'} "
-    assert shell(command + "--model CNN --epochs 1", env=plain).wait(120) == 0
+    assert shell(command + "--model CNN --epochs 1", env=plain).wait(PATIENCE) == 0
     for file in ("model.safetensors", "run.json"):
         one, other = ((tmp_path / name / file).read_bytes() for name in ("forked", "plain"))
         if file != "run.json":
@@ -83,7 +84,7 @@ def start_long(folder, data):
     command = f"exec 3>&1; python scripts/train.py --model MLP --epochs 5000 --data {data}"
     process = shell(f"{command} --output {folder}", start_new_session=True)
     lease = folder / "lease.json"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not (folder / "checkpoint.safetensors").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -93,7 +94,7 @@ def start_long(folder, data):
 def test_a_signal_to_the_command_is_one_to_the_training(server, small_data, tmp_path):
     process, training = start_long(tmp_path / "run", small_data)
     os.killpg(process.pid, signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode in (143, -15)
     if process.returncode == 143:
         assert "the same command resumes from there" in said
@@ -103,25 +104,23 @@ def test_a_signal_to_the_command_is_one_to_the_training(server, small_data, tmp_
 def test_a_training_whose_command_was_killed_ends(server, small_data, tmp_path):
     process, training = start_long(tmp_path / "run", small_data)
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.wait(PATIENCE)
     assert not alive(training)
 
 
 def alive(pid) -> bool:
-    """Whether a process is there a few seconds later."""
-    for _ in range(100):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return False
+    """Whether a process never ends."""
+    deadline = time.monotonic() + PATIENCE
+    while psutil.pid_exists(pid) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return True
+    return psutil.pid_exists(pid)
 
 
 def test_a_command_that_ends_as_its_client_goes_is_no_error():
     Nursery(ROOT / "scripts" / "train.py", None).lost(2**22 + 1)  # a process that never was
 
 
+@pytest.mark.extended
 def test_without_its_server_a_command_runs_itself(small_data, tmp_path):
     gone = {VARIABLE: str(tmp_path / "gone")}
     assert trained(tmp_path / "run", small_data, **gone)[0] == 0
@@ -174,6 +173,7 @@ def test_a_run_that_may_succeed_later_is_tried_again_when_the_others_have_ended(
     assert "[3 of 3] never: exit status 75: never.log\n2 of 3 runs are done" in done.stdout
 
 
+@pytest.mark.extended
 def test_a_run_that_the_same_job_has_done_elsewhere_meanwhile_is_left_alone(tmp_path):
     """As on a node that was taken for lost: it writes into the same log."""
     log, ran = tmp_path / "slurm.log", tmp_path / "ran"
@@ -183,6 +183,7 @@ def test_a_run_that_the_same_job_has_done_elsewhere_meanwhile_is_left_alone(tmp_
     assert not ran.exists()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     ("starts", "at_once", "said"),
     [
@@ -208,6 +209,7 @@ def test_a_gpu_sharing_service_that_does_not_work_is_not_used(tmp_path, starts, 
     assert (calls.read_text() if calls.exists() else "") == ("-d\nquit\n" if said else "")
 
 
+@pytest.mark.extended
 def test_code_that_is_edited_meanwhile_is_the_code_that_runs(small_data, tmp_path):
     """And the code that the record names."""
     project = fresh_project(tmp_path / "project")

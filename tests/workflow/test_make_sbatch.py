@@ -70,6 +70,7 @@ def test_why_it_prints_no_script(project, called, run, options, message):
     assert "Traceback" not in printed
 
 
+@pytest.mark.extended
 def test_the_script_runs_without_slurm_too(tmp_path, finished_once):
     """In a folder whose name has a space and a quote."""
     project = fresh_project(tmp_path / "it's my work")

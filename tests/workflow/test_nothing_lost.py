@@ -5,7 +5,7 @@ import shutil
 import time
 
 import pytest
-from conftest import fresh_project, untouched
+from conftest import cases, fresh_project, untouched
 
 MLP = {"train mlp 1", "evaluate mlp 1"}
 CNN = {"train cnn 1", "evaluate cnn 1"}
@@ -41,6 +41,7 @@ def test_a_failed_training_leaves_the_run_before_it(finished):
     assert finished.planned() == set()
 
 
+@pytest.mark.extended
 def test_a_failed_first_training_says_nothing_of_files_to_restore(project, with_data):
     project.edit("scripts/models/mlp.py", "self.fc2(x)", "self.fc3(x)")
     done = project.snakemake(check=False)
@@ -48,6 +49,7 @@ def test_a_failed_first_training_says_nothing_of_files_to_restore(project, with_
     assert "restore" not in done.stdout.lower()
 
 
+@pytest.mark.extended
 def test_data_that_is_made_again_hides_no_other_reason(finished):
     damage(finished.data)
     assert finished.planned("--config", "seeds=[1,2]") == {
@@ -66,6 +68,7 @@ def test_truncated_prepared_data_is_made_again(finished):
     assert finished.planned() == set()
 
 
+@pytest.mark.extended
 def test_data_that_rots_silently_is_found_by_whoever_reads_it(finished):
     """Neither the size nor the time says so."""
     times = finished.data.stat()
@@ -84,6 +87,7 @@ def test_data_that_rots_silently_is_found_by_whoever_reads_it(finished):
     assert finished.planned() == set()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize("damaged", ["missing", "truncated"])
 def test_raw_files_are_downloaded_again_for_data_that_is_made_again(finished, damaged):
     raw = finished.results / "data/MNIST-small/raw/t10k-labels-idx1-ubyte"
@@ -133,7 +137,7 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("file", "old", "new", "jobs"), CHANGES.values(), ids=CHANGES.keys())
+@pytest.mark.parametrize(("file", "old", "new", "jobs"), cases(CHANGES, "a model"))
 def test_a_fresh_clone_runs_what_its_records_say_is_out_of_date(
     finished, tmp_path, file, old, new, jobs
 ):
@@ -145,6 +149,7 @@ def test_a_fresh_clone_runs_what_its_records_say_is_out_of_date(
     assert clone.planned() == set()
 
 
+@pytest.mark.extended
 def test_a_complete_run_is_not_trained_again_by_force(finished):
     before = contents(finished.run_folder("mlp"))
     finished.snakemake("--forcerun", "train")

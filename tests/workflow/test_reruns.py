@@ -1,8 +1,11 @@
 """What runs again after a change, and what does not."""
 
 import pytest
-from conftest import untouched
+from conftest import ROOT, cases, untouched
 
+from lib.core.code_digests import files_of
+
+STAGES = ("download", "prepare", "train", "evaluate", "report")
 MLP = {"train mlp 1", "evaluate mlp 1"}
 CNN = {"train cnn 1", "evaluate cnn 1"}
 
@@ -17,27 +20,33 @@ def test_touched_scripts_run_nothing(finished):
     assert finished.planned() == set()
 
 
-EDITS = {
-    "the report": ("scripts/report.py", {"report"}),
-    "the evaluation": ("scripts/evaluate.py", {"evaluate mlp 1", "evaluate cnn 1", "report"}),
-    "the training": ("scripts/train.py", MLP | CNN | {"report"}),
-    "the training loop": ("scripts/lib/training/loop.py", MLP | CNN | {"report"}),
-    "the losses": ("scripts/lib/training/recipe.py", MLP | CNN | {"report"}),
-    "the page": ("scripts/lib/reporting/page.py", {"report"}),
-    "the page's template": ("workflow/report/page.html.j2", {"report"}),
-    "the accuracy table": (
-        "scripts/lib/training/accuracy.py",
-        {"evaluate mlp 1", "evaluate cnn 1", "report"},
-    ),
-    "the CNN": ("scripts/models/cnn.py", CNN | {"report"}),
-    "the MLP": ("scripts/models/mlp.py", MLP | {"report"}),
-    "the preparation": ("scripts/prepare.py", {"prepare", "report"}),
-    "the download": ("scripts/download.py", {"download", "prepare", "report"}),
-    "the sources": ("scripts/lib/data/sources.py", {"download", "prepare", "report"}),
-    "the check of the config": ("scripts/lib/study/config.py", set()),
-    "the submission to Slurm": ("scripts/lib/cluster/executor.py", set()),
-    "the README": ("README.md", set()),
+# The stages whose code a file is. What follows a stage that runs again runs again, too.
+CODE_OF = {
+    "report.py": {"report"},
+    "evaluate.py": {"evaluate"},
+    "train.py": {"train"},
+    "lib/training/loop.py": {"train"},
+    "lib/training/recipe.py": {"train", "evaluate"},
+    "lib/reporting/page.py": {"report"},
+    "lib/training/accuracy.py": {"evaluate"},
+    "prepare.py": {"prepare"},
+    "download.py": {"download"},
+    "lib/data/sources.py": {"download"},
+    "lib/study/config.py": set(),
+    "lib/cluster/executor.py": set(),
 }
+EDITS = {
+    "a model": ("scripts/models/cnn.py", CNN | {"report"}),
+    "the page's template": ("workflow/report/page.html.j2", {"report"}),
+    "the submission to Slurm": ("scripts/lib/cluster/executor.py", set()),
+}
+
+
+@pytest.mark.parametrize("file", CODE_OF)
+def test_whose_code_a_file_is(file):
+    scripts = ROOT / "scripts"
+    stages = [stage for stage in STAGES if scripts / file in files_of(scripts / f"{stage}.py")]
+    assert set(stages) == CODE_OF[file]
 
 
 @pytest.mark.parametrize(("file", "jobs"), EDITS.values(), ids=EDITS.keys())
@@ -57,17 +66,20 @@ def test_after_changing_resources_only(finished):
     assert finished.planned() == set()
 
 
+@pytest.mark.extended
 def test_after_moving_the_data(finished):
     finished.edit("tests/data/config.yaml", "mirrors: [tests/data]", "mirrors: []")
     assert finished.planned("--config", "data_dir=elsewhere") == set()
 
 
+@pytest.mark.extended
 def test_after_adding_a_data_set(finished):
     path = finished.folder / "tests/data/datasets.yaml"
     path.write_text(path.read_text() + path.read_text().replace("MNIST-small", "Mine"))
     assert finished.planned() == set()
 
 
+@pytest.mark.extended
 def test_after_another_digest(finished):
     finished.edit("tests/data/datasets.yaml", "832c0d20", "00000000")
     assert finished.planned() == {"download", "prepare", "report"} | MLP | CNN
@@ -81,13 +93,16 @@ def test_two_changes_at_once(finished):
     assert finished.planned() == MLP | CNN | {"report"}
 
 
+DELETED = {
+    "model.safetensors": MLP | {"report"},
+    "history.csv": MLP | {"report"},
+    "predictions.csv.gz": {"evaluate mlp 1", "report"},
+}
+
+
 @pytest.mark.parametrize(
     ("file", "jobs"),
-    [
-        ("model.safetensors", MLP | {"report"}),
-        ("history.csv", MLP | {"report"}),
-        ("predictions.csv.gz", {"evaluate mlp 1", "report"}),
-    ],
+    cases({file: (file, jobs) for file, jobs in DELETED.items()}, "model.safetensors"),
 )
 def test_after_deleting_a_file_of_a_run(finished, file, jobs):
     (finished.run_folder("mlp") / file).unlink()
@@ -114,12 +129,14 @@ def test_a_new_seed_keeps_the_trained_ones(finished):
     }  # fmt: skip
 
 
+@pytest.mark.extended
 def test_the_raw_files_are_not_needed_again(finished):
     for path in (finished.results / "data" / "MNIST-small" / "raw").iterdir():
         path.unlink()
     assert finished.planned() == set()
 
 
+@pytest.mark.extended
 def test_forcing_everything_keeps_intact_data(finished):
     raw = finished.results / "data" / "MNIST-small" / "raw"
     before = untouched(raw)
@@ -158,11 +175,13 @@ def test_adding_a_model_is_one_file_and_one_entry(finished):
     assert last.startswith("line,Linear,1,0.8")
 
 
+@pytest.mark.extended
 def test_a_new_model_file_retrains_nothing(finished):
     (finished.folder / "scripts/models/linear.py").write_text(NEW_MODEL)
     assert finished.planned() == set()
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(
     "imports",
     [

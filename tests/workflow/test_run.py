@@ -81,6 +81,7 @@ def test_it_learns(finished_once):
     assert float(rows["cnn"]["test_accuracy"]) > 0.85
 
 
+@pytest.mark.extended
 def test_it_runs_without_an_activated_environment(project):
     """With nothing but the system's folders on the PATH, and without compiled bytecode."""
     environment = {"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -96,6 +97,7 @@ def test_seeds_on_the_command_line(project):
     }
 
 
+@pytest.mark.extended
 def test_nested_values_on_the_command_line(project, with_data):
     done = project.snakemake(
         "--config", "training={epochs: 1, optimizer: {name: SGD, lr: 1e-2}}",
@@ -117,6 +119,7 @@ def test_a_config_file_stands_alone(project):
     assert {job for job in jobs if job.startswith("train")} == {"train only 1"}
 
 
+@pytest.mark.extended
 def test_a_config_file_stands_alone_in_spawned_jobs(project, with_data):
     """Snakemake started for one job, as an executor does it on another node."""
     (project.folder / "one.yaml").write_text(
@@ -184,6 +187,7 @@ def test_a_dry_run_needs_no_profile(project):
     assert "Download MNIST into results/data" in output
 
 
+@pytest.mark.extended
 def test_two_studies_do_not_meet(finished):
     """A second results_dir shares the data and nothing else."""
     before = untouched(finished.results)
@@ -237,6 +241,7 @@ def can_be_nobody() -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
+@pytest.mark.extended
 @pytest.mark.skipif(not can_be_nobody(), reason="cannot become another user with this interpreter")
 def test_it_runs_as_another_user():
     with tempfile.TemporaryDirectory() as folder:

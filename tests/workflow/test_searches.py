@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from conftest import BIN, SEARCH
+from conftest import BIN, SEARCH, cases
 
 from lib.core.layout import Layout
 
@@ -87,6 +87,7 @@ def test_nothing_is_left_to_do(searched):
     assert "Nothing to be done" in searched.run()
 
 
+@pytest.mark.extended
 def test_one_more_value_trains_its_points_alone(searched):
     searched.write(SEARCH.replace("epochs: 1", "epochs: 2"))
     assert "10 runs are to be trained: about" in searched.run("-n")  # all are out of date
@@ -119,6 +120,7 @@ def test_the_chosen_point_is_trained_again_on_all_images(searched):
     assert searched.project.record("searched", 2)["settings"]["model"]["hidden"] == 8
 
 
+@pytest.mark.extended
 def test_deleted_files_come_back(searched):
     searched.layout.run("searched_hidden8_lr1", 1).weights.unlink()
     searched.layout.table("sweep.csv").unlink()
@@ -127,6 +129,7 @@ def test_deleted_files_come_back(searched):
     assert searched.table()[0]["point"] == BEST
 
 
+@pytest.mark.extended
 def test_what_diverges_is_the_worst(searched):
     searched.write(SEARCH.replace("[0.001, 1.0]", "[0.001, 1.0, 1e30]"))
     searched.run()
@@ -144,27 +147,30 @@ def test_a_search_without_validation_images_is_an_error(searched):
     assert "set validation_size" in said
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("[0.001, 1.0]", f"{[-n for n in range(1, 13)]}", "sweep: and 2 more like these"),
-        ("model.hidden: [8, 128]", "batch_size: [0]", "sweep: searched_batch_size0_lr0.001"),
-        (
-            "[0.001, 1.0]",
-            "[-1]",
-            "searched.sweep: searched_hidden128_lr-1.optimizer.lr: -1 is less",
-        ),
-        ("model.hidden", "model.hiden", "model: MLP has no argument 'hiden'"),
-        ("optimizer.lr", "optimiser.lr", "sweep.optimiser.lr: no such setting"),
-        ("plain:", "searched_hidden8_lr1:", "there is an experiment searched_hidden8_lr1 already"),
-        ("runs_per_job: 20", "cpus_per_job: 1\ntraining2: 1", "unknown key 'training2'"),
-    ],
-)
+WRONG = {
+    "many": ("[0.001, 1.0]", f"{[-n for n in range(1, 13)]}", "sweep: and 2 more like these"),
+    "value": ("model.hidden: [8, 128]", "batch_size: [0]", "sweep: searched_batch_size0_lr0.001"),
+    "negative": (
+        *("[0.001, 1.0]", "[-1]"),
+        "searched.sweep: searched_hidden128_lr-1.optimizer.lr: -1 is less",
+    ),
+    "argument": ("model.hidden", "model.hiden", "model: MLP has no argument 'hiden'"),
+    "setting": ("optimizer.lr", "optimiser.lr", "sweep.optimiser.lr: no such setting"),
+    "name": (
+        *("plain:", "searched_hidden8_lr1:"),
+        "there is an experiment searched_hidden8_lr1 already",
+    ),
+    "key": ("runs_per_job: 20", "cpus_per_job: 1\ntraining2: 1", "unknown key 'training2'"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "message"), cases(WRONG, "argument", "setting"))
 def test_a_wrong_search_is_an_error_that_names_the_key(searched, old, new, message):
     searched.write(SEARCH.replace(old, new))
     assert searched.run("-n", check=False).count(message) == 1
 
 
+@pytest.mark.extended
 def test_if_all_points_diverge_nothing_is_chosen(searched):
     searched.write(SEARCH.replace("[0.001, 1.0]", "[1e30]").replace("[8, 128]", "[8]"))
     said = searched.run(check=False)
@@ -178,6 +184,7 @@ def test_no_checkpoint_stays_of_points_that_are_not_evaluated(searched_once):
     assert not list(searched_once.project.results.rglob("progress.json"))
 
 
+@pytest.mark.extended
 def test_a_refit_that_fails_is_named(searched):
     """The experiment that is trained again is none of the study that was read at the start."""
     searched.write(SEARCH.replace("[0.001, 1.0]", "[0.001, 1.0], refit: true"))

@@ -76,6 +76,7 @@ def empty(tmp_path_factory) -> Site:
     return site_in(tmp_path_factory.mktemp("site"), code=False)
 
 
+@pytest.mark.extended
 def test_the_sites_wheels_come_first_then_what_is_pure_python(empty):
     done = empty.make("venv")
     assert done.returncode == 0, done.stdout
@@ -91,7 +92,7 @@ def test_the_sites_wheels_come_first_then_what_is_pure_python(empty):
     assert empty.make("venv").stdout == ""  # there is nothing left to do
 
 
-@pytest.mark.versions
+@pytest.mark.extended
 def test_other_limits_set_it_up_again(empty):
     limits = empty.project.folder / "constraints.txt"
     before = limits.read_text()
@@ -101,7 +102,7 @@ def test_other_limits_set_it_up_again(empty):
     assert empty.make("venv").returncode == 0
 
 
-@pytest.mark.ci
+@pytest.mark.extended
 def test_what_is_missing_is_named(empty):
     """Not even a lower version is there of one, of the other only lower ones; the index answers."""
     hidden = {path: path.read_bytes() for path in empty.wheels.glob("*.whl")}
@@ -128,7 +129,7 @@ def test_what_is_missing_is_named(empty):
     assert not list((empty.project.folder / "other").glob("installed-*"))
 
 
-@pytest.mark.ci
+@pytest.mark.extended
 def test_an_index_that_does_not_answer_is_named(empty):
     away = empty.index.rename(empty.index.with_name("away"))
     try:
@@ -142,6 +143,7 @@ def test_an_index_that_does_not_answer_is_named(empty):
     assert "No package was found in the index: can it be reached?" in message
 
 
+@pytest.mark.extended
 def test_a_folder_with_torch_in_the_file_of_pips_settings_is_enough(empty):
     environment = {k: v for k, v in empty.environment.items() if k != "PYTHONPATH"}
     script = (sys.executable, "scripts/site_wheels.py", "--why")
@@ -162,7 +164,7 @@ def test_constraints_are_the_lock():
     assert limits[1:] == [f"{name}<={version}{marker}" for name, version, marker in locked]
 
 
-@pytest.mark.versions
+@pytest.mark.extended
 def test_what_needs_no_torch_works_with_a_sites_wheels(tmp_path):
     """With all code in the wheels but torch's, which is too large."""
     site = site_in(tmp_path / "site", code=True)

@@ -11,7 +11,7 @@ import time
 
 import made_up
 import pytest
-from conftest import BIN, SMALL_STUDY, fresh_project
+from conftest import BIN, PATIENCE, SMALL_STUDY, fresh_project
 
 from lib.core import records
 from lib.core.layout import Layout
@@ -74,6 +74,7 @@ def test_a_run_that_is_trained_again_is_shown_again(piped, tmp_path):
     assert shown.index("mlp, seed 1: epoch 2") < shown.index("The whole report:")
 
 
+@pytest.mark.extended
 def test_a_run_that_was_trained_but_not_evaluated_again_is_not_done(piped, tmp_path):
     project = piped[0].copy(tmp_path / "trained")
     path = project.run_folder("mlp") / "run.json"
@@ -98,6 +99,7 @@ def test_a_run_that_always_fails_ends_the_watching(project):
     assert shown == "0 of 1 runs are done, 0 are training, 1 have failed\n"
 
 
+@pytest.mark.extended
 def test_a_large_study_is_counted_the_same_at_every_look(piped, tmp_path):
     """There, the files of the runs that are done are read only now and then."""
     project = piped[0].copy(tmp_path / "large")
@@ -115,7 +117,7 @@ def test_a_large_study_is_counted_the_same_at_every_look(piped, tmp_path):
     process = start(project, "--configfile", "many.yaml", "--interval", "0.05")
     time.sleep(5)
     process.send_signal(signal.SIGINT)
-    shown = process.communicate(timeout=30)[0]
+    shown = process.communicate(timeout=PATIENCE)[0]
     assert shown == "29 of 60 runs are done, 0 are training, 30 have failed\n"
 
 
@@ -179,6 +181,7 @@ def training(project, epoch, step, seconds):
     return files
 
 
+@pytest.mark.extended
 def test_a_terminal_shows_a_bar_for_each_run(project):
     if not shutil.which("script"):
         pytest.skip("needs script(1) for a terminal")
@@ -215,7 +218,7 @@ def test_watching_follows_a_run_and_ctrl_c_ends_it(project):
         "mlp, seed 1: epoch 1 of 2, test accuracy 91.00%, about 10 s left\n"
     )
     process.send_signal(signal.SIGINT)
-    rest = process.communicate(timeout=30)[0]
+    rest = process.communicate(timeout=PATIENCE)[0]
     assert (process.returncode, rest) == (0, "")
 
 
@@ -238,16 +241,17 @@ def test_ctrl_c_waits_for_the_end_of_a_look(project):
     assert done.stdout == "0 of 2 runs are done, 1 are training\n"
 
 
+@pytest.mark.extended
 def test_ctrl_c_in_a_run_ends_the_command_too(project):
     """While both train: Python shows a traceback if it is interrupted while it starts."""
     project.edit(CONFIG[1], "epochs: 2", "epochs: 500")
     process = start(project, "--", *SNAKEMAKE)
     both = [Layout(project.results).run(experiment, 1) for experiment in ("mlp", "cnn")]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE
     while not all(run.lease.exists() for run in both) and time.monotonic() < deadline:
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    shown = process.communicate(timeout=120)[0]
+    shown = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode != 0
     assert "Traceback" not in shown
     assert not any(run.record.exists() for run in both)
