@@ -2,15 +2,14 @@
 
     python scripts/predict.py --model results/runs/cnn/seed1 digit.png ...
 
-Each image may be of any size, in color or gray, dark on light or light on dark. It is brought into
-the frame of MNIST's images in the way MNIST was made: gray levels, the drawing scaled into a box of
-20 x 20 pixels with its proportions kept, and placed in 28 x 28 pixels so that its center of mass is
-in the middle (Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST database of handwritten digits). So
-use a run that was trained on MNIST, or on drawings framed like those.
+Each image may have any size, in color or gray, dark on light or light on dark, with a digit and
+nothing else on it. It is brought into the frame of MNIST's images as MNIST was made: gray levels,
+the digit scaled into a box of 20 x 20 pixels with its proportions kept, and placed in 28 x 28
+pixels so that its center of mass is in the middle (Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST
+database of handwritten digits). So use a run that was trained on MNIST, or on images framed alike.
 
-A shadow on the paper and a frame around the drawing are removed. --show draws what is left, which
-is what the network sees. The answers are on standard output, all else is on standard error. The
-exit status is 1 if an image could not be classified.
+--show draws what the network sees. The answers are on standard output, all else is on standard
+error. The exit status is 1 if an image could not be classified.
 """
 
 import csv
@@ -22,7 +21,7 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 import models
 from lib.core.errors import UserError
@@ -43,7 +42,7 @@ def main() -> None:
     """Run the command line."""
     parser = command_line.parser(__doc__)
     add = parser.add_argument
-    add("images", nargs="+", type=Path, metavar="IMAGE", help="image files, a drawing in each")
+    add("images", nargs="+", type=Path, metavar="IMAGE", help="image files, a digit in each")
     add("--model", type=Path, required=True, metavar="DIR", help="a run's folder, from train.py")
     add("--csv", action="store_true", help="print CSV (default: a table to read)")
     add(
@@ -60,14 +59,14 @@ def main() -> None:
 
     record = read_record(args.model, args.any_classes)
     images, framed = frame_all(args.images, *record["image_size"])
-    if framed:
-        sure = classify(np.stack(framed), args.model, record)
+    if images:
+        sure = classify(framed, args.model, record)
         (print_csv if args.csv else print_table)(images, record["classes"], sure)
-    if framed and args.show:
-        save_picture(args.show, framed)
-        say(f"what the network saw is in {args.show}")
+        if args.show:
+            save_picture(args.show, framed)
+            say(f"what the network saw is in {args.show}")
     sys.stdout.flush()
-    sys.exit(0 if len(framed) == len(args.images) else 1)
+    sys.exit(0 if len(images) == len(args.images) else 1)
 
 
 def say(text: str) -> None:
@@ -105,23 +104,19 @@ def read_record(model: Path, any_classes: bool) -> dict:
     return record
 
 
-def frame_all(paths: list[Path], height: int, width: int) -> tuple[list[Path], list[np.ndarray]]:
-    """Return the files that can be classified, and their images in MNIST's frame, uint8.
+def frame_all(paths: list[Path], height: int, width: int) -> tuple[list[Path], np.ndarray]:
+    """Return the files that can be classified, and their images uint8 [N, height, width].
 
     Of the others, say why they cannot be.
     """
     good, framed = [], []
     for path in paths:
         try:
-            image, removed = framed_file(path, height, width)
+            framed.append(framed_file(path, height, width))
+            good.append(path)
         except UserError as error:
             say(f"error: {error}")
-            continue
-        good.append(path)
-        framed.append(image)
-        if removed:
-            say(f"{path}: {', '.join(removed)}")
-    return good, framed
+    return good, np.array(framed)
 
 
 def classify(framed: np.ndarray, model: Path, record: dict) -> list[list[float]]:
@@ -162,23 +157,18 @@ def print_csv(images: list[Path], classes: list[str], sure: list[list[float]]) -
         writer.writerow([path, classes[int(np.argmax(row))], *row])
 
 
-def save_picture(path: Path, framed: list[np.ndarray]) -> None:
-    """Draw images uint8 [height, width] enlarged, in rows in their order.
+def save_picture(path: Path, framed: np.ndarray) -> None:
+    """Draw images uint8 [N, height, width] enlarged, in rows in their order.
 
     Raises:
         UserError: the file cannot be written; the message names it.
     """
-    tiles = [
-        ImageOps.expand(ImageOps.scale(Image.fromarray(each), ENLARGED, Image.NEAREST), 2, 128)
-        for each in framed
-    ]
-    width, height = tiles[0].size
-    rows = -(-len(tiles) // COLUMNS)
-    picture = Image.new("L", (width * min(len(tiles), COLUMNS), height * rows), 128)
-    for number, tile in enumerate(tiles):
-        picture.paste(tile, (width * (number % COLUMNS), height * (number // COLUMNS)))
+    columns = min(len(framed), COLUMNS)
+    tiles = framed.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2)
+    tiles = np.pad(tiles, ((0, -len(tiles) % columns), (2, 2), (2, 2)), constant_values=128)
+    rows = [np.hstack(tiles[first : first + columns]) for first in range(0, len(tiles), columns)]
     with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
+        Image.fromarray(np.vstack(rows)).save(temporary, format="PNG")
 
 
 if __name__ == "__main__":
