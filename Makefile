@@ -56,10 +56,10 @@ predict: venv  ## classify image files: make predict IMAGE=digit.png MODEL=resul
 	    $(PY) scripts/predict.py --model $(call quoted,$(or $(MODEL),results/runs/cnn/seed1)) -- "$$@"
 
 cluster:  ## start a throw-away Slurm on this machine (root, Debian or Ubuntu)
-	@tests/cluster/slurm up
+	@tests/cluster/slurm.py up
 
 cluster-down:  ## stop it and remove its files
-	@tests/cluster/slurm down
+	@tests/cluster/slurm.py down
 
 test: venv-dev  ## set up with the test tools, run the tests (as root: on a throw-away Slurm too)
 	@$(PY) -m pytest -m "not extended"
@@ -68,7 +68,7 @@ test-all: venv-dev  ## these, and what takes long: fault injection, other sites,
 	@$(PY) -m pytest
 
 test-slurm: $(if $(RELEASE),,venv-dev)  ## run the Slurm tests; on another Debian: make test-slurm RELEASE=trixie
-	@$(if $(RELEASE),tests/cluster/debian $(if $(KEEP),--keep $(call quoted,$(KEEP))) \
+	@$(if $(RELEASE),tests/cluster/debian.py $(if $(KEEP),--keep $(call quoted,$(KEEP))) \
 	    $(call quoted,$(RELEASE)),$(PY) -m pytest tests/slurm)
 
 test-lowest: venv-dev  ## run the unit tests with the lowest versions that pyproject.toml allows

@@ -49,7 +49,7 @@ experiments:
     sweep: {{model.hidden: [8, 128], optimizer.lr: [0.001, 1.0]}}
   plain: {{model: {{name: MLP}}}}
 """
-# Where `slurm up` says why its cluster has no accounting, on a release of Debian that cannot.
+# Where `slurm.py up` says why its cluster has no accounting, on a release of Debian that cannot.
 NO_ACCOUNTING = Path("/var/lib/slurm-throwaway/no-accounting")
 IN_CI = os.environ.get("CI") == "true"
 # Seconds after which nobody expects any more what a test waits for; machines may be slow.
@@ -63,7 +63,7 @@ BIN = Path(sys.executable).parent
 
 def cluster(*arguments) -> subprocess.CompletedProcess:
     """Run the command of the throw-away cluster."""
-    command = [ROOT / "tests" / "cluster" / "slurm", *arguments]
+    command = [ROOT / "tests" / "cluster" / "slurm.py", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 

@@ -177,7 +177,7 @@ class Visit(SlurmProject):
         inside = f"cd {shlex.quote(str(self.folder))}; exec {shlex.join(typed)}"
         options = ["--site", self.name, "--user", "nobody", "--hide", sys.prefix]
         # At the usual priority: the other tests of Slurm go on meanwhile, and come first.
-        run = ["nice", "-n", "5", ROOT / "tests/cluster/slurm", "run"]
+        run = ["nice", "-n", "5", ROOT / "tests/cluster/slurm.py", "run"]
         command = [*run, *options, "--", "bash", "-ec", inside]
         done = subprocess.run(command, capture_output=True, text=True, timeout=1500, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

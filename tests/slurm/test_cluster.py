@@ -47,7 +47,7 @@ def test_up_twice_then_down_leaves_nothing():
 
 @pytest.mark.parametrize("step", ["starting munged", "starting slurmctld", "running a first job"])
 def test_down_after_a_crash_half_way_leaves_nothing(step):
-    command = [ROOT / "tests" / "cluster" / "slurm", "up"]
+    command = [ROOT / "tests" / "cluster" / "slurm.py", "up"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert any(step in line for line in process.stdout)
     os.killpg(process.pid, signal.SIGKILL)
@@ -62,7 +62,7 @@ def test_accounting_that_does_not_start_is_an_error(tmp_path):
     folder = shutil.copytree(ROOT / "tests" / "cluster", tmp_path / "cluster")
     with (folder / "slurmdbd.conf").open("a") as file:
         file.write("NoSuchKey=1\n")
-    done = subprocess.run([folder / "slurm", "up"], capture_output=True, text=True)
+    done = subprocess.run([folder / "slurm.py", "up"], capture_output=True, text=True)
     assert done.returncode == 1
     assert "slurmdbd does not start" in done.stderr
     assert "NoSuchKey" in done.stderr

@@ -61,8 +61,8 @@ ONLY_CHECKED = (
     "make submit",
     "make cancel",
     "make run VENV=",
-    "tests/cluster/slurm up",
-    "tests/cluster/slurm run",
+    "tests/cluster/slurm.py up",
+    "tests/cluster/slurm.py run",
 )
 # There is nothing left to do for the first; the second prints into a file.
 SILENT = ("make venv", "make sbatch RUN=cnn/seed1 > cnn.sh")

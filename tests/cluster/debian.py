@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Run tests on another release of Debian: with its Slurm, its Python, and nothing of ours.
 
-  debian trixie                   those of Slurm that most depend on the release, the unit tests
-  debian trixie tests/slurm       any others; after -- also options of pytest
+  debian.py trixie                those of Slurm that most depend on the release, the unit tests
+  debian.py trixie tests/slurm    any others; after -- also options of pytest
 
 The release is installed in a folder of about 8 GB, below TMPDIR, in which everything runs, apart
 from this machine. In the end the folder is gone, also after Ctrl-C. It needs Debian or Ubuntu, and
@@ -10,6 +10,7 @@ root. Where apt and pip find packages here, they find them there.
 """
 
 import argparse
+import functools
 import os
 import re
 import shlex
@@ -20,10 +21,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import NoReturn
+
+from machine import fail, install_packages
 
 ROOT = Path(__file__).resolve().parents[2]
-# What even the smallest Debian has not. Slurm is installed by `slurm run`.
+# What even the smallest Debian has not. Slurm is installed by `slurm.py run`.
 PACKAGES = "ca-certificates,git,iproute2,make,procps,python3-venv,util-linux"
 # There is no network.
 DOWNLOADS = "tests/unit/test_train.py::test_the_lessons_bits_on_all_of_mnist"
@@ -53,7 +55,7 @@ INSTALL = """
 git init --quiet
 git add --all
 make VENV=/venv venv-dev
-tests/cluster/slurm run -- sinfo --version
+tests/cluster/slurm.py run -- sinfo --version
 """
 # Names are resolved only where there is another address than 127.0.0.1.
 TEST = """
@@ -62,27 +64,17 @@ ip address add 10.77.0.1/32 dev lo
 /venv/bin/python -m pytest "$@" || exit  # a shell that stays reaps the orphans
 """
 
-
-def fail(message: str) -> NoReturn:
-    """End with the message on standard error and exit status 1."""
-    sys.exit(f"debian: {message}")
-
-
-def answer(*command: str) -> str:
-    """Return what a command prints."""
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+answer = functools.partial(subprocess.check_output, text=True)
 
 
 def make(folder: Path, release: str, scratch: Path) -> None:
     """Install a small Debian in a new folder, from where this machine has its own."""
-    if not shutil.which("mmdebstrap"):
-        subprocess.run(["apt-get", "update", "--quiet"], check=True)
-        options = ["--yes", "--quiet", "--no-install-recommends", "--no-remove"]
-        subprocess.run(["apt-get", "install", *options, "mmdebstrap"], check=True)
-    settings = answer("apt-config", "dump", "--no-empty", "Acquire").splitlines()
+    install_packages("mmdebstrap")
+    settings = answer(["apt-config", "dump", "--no-empty", "Acquire"]).splitlines()
     options = [f"--aptopt={line}" for line in settings if "::IndexTargets" not in line]
     # None on Ubuntu, where mmdebstrap knows one.
-    mirrors = answer("apt-get", "indextargets", "--format", "$(REPO_URI)", "Label: Debian").split()
+    which = ["--format", "$(REPO_URI)", "Label: Debian"]
+    mirrors = answer(["apt-get", "indextargets", *which]).split()
     command = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={PACKAGES}"]
     environment = {**os.environ, "TMPDIR": str(scratch)}
     command += [*options, release, str(folder), *mirrors[:1]]
@@ -92,17 +84,11 @@ def make(folder: Path, release: str, scratch: Path) -> None:
 def copy_project(folder: Path) -> None:
     """Copy what git has, or would have."""
     shutil.rmtree(folder, ignore_errors=True)
-    which = ("-z", "--cached", "--others", "--exclude-standard")
-    for name in filter(None, answer("git", "-C", str(ROOT), "ls-files", *which).split("\0")):
+    which = ["-z", "--cached", "--others", "--exclude-standard"]
+    for name in filter(None, answer(["git", "-C", str(ROOT), "ls-files", *which]).split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
-
-
-def environment() -> dict[str, str]:
-    """Return the variables that say how to reach a package index, and whether this is CI."""
-    names = re.compile(r"PIP_.*|.*_PROXY|REQUESTS_CA_BUNDLE|SSL_CERT_FILE|CI", re.IGNORECASE)
-    return {name: value for name, value in os.environ.items() if names.fullmatch(name)}
 
 
 def shared(variables: dict[str, str]) -> list[str]:
@@ -119,11 +105,13 @@ def shared(variables: dict[str, str]) -> list[str]:
 
 def run(folder: Path, commands: str, *arguments: str, options: tuple[str, ...] = ()) -> int:
     """Run commands in the folder; return their exit status."""
-    variables = environment()
+    # How to reach a package index, and whether this is CI.
+    names = re.compile(r"PIP_.*|.*_PROXY|REQUESTS_CA_BUNDLE|SSL_CERT_FILE|CI", re.IGNORECASE)
+    variables = {name: value for name, value in os.environ.items() if names.fullmatch(name)}
     fixed = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": str(Path.home())}
     everything = variables | fixed | {"shared": " ".join(shared(variables))}
     command = [*APART, *options, "sh", "-ec", ENTER, "sh", str(folder), commands, *arguments]
-    return subprocess.run(command, env=everything, check=False).returncode
+    return subprocess.run(command, env=everything).returncode
 
 
 def remove(folder: Path) -> None:
@@ -132,7 +120,7 @@ def remove(folder: Path) -> None:
         signal.signal(number, signal.SIG_IGN)
     # What was killed a moment ago may still be writing.
     for _ in range(50):
-        if not subprocess.run(["rm", "-rf", "--one-file-system", folder], check=False).returncode:
+        if subprocess.run(["rm", "-rf", "--one-file-system", folder]).returncode == 0:
             return
         time.sleep(0.2)
 
