@@ -6,13 +6,12 @@ Each error names the key to change, or the line of the model.
 """
 
 import sys
-from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import torch
 
-from lib.cluster import slurm
+from lib.cluster import profile, slurm
 from lib.cluster.snakemake_command import ask_slurm
 from lib.core.errors import UserError
 from lib.core.settings import Settings
@@ -27,14 +26,7 @@ def main() -> None:
     process.prepare()
     parser = command_line.parser(__doc__)
     add_argument(parser)
-    add = parser.add_argument
-    add(
-        "--profile",
-        type=Path,
-        default=Path("profiles/slurm"),
-        metavar="DIR",
-        help="the profile (default: %(default)s)",
-    )
+    profile.add_argument(parser)
     args = parser.parse_args()
     study = read_study(args.configfile, {})
     problems, out_of_reach = model_problems(study), slurm.problems()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
-from lib.cluster import sbatch, snakemake_command
+from lib.cluster import profile, sbatch, snakemake_command
 from lib.study.config import add_argument, read_study
 from lib.study.study import Study
 
@@ -69,15 +69,8 @@ def main() -> None:
     """Run the command line."""
     parser = command_line.parser(__doc__)
     add_argument(parser)
-    add = parser.add_argument
-    add("--run", required=True, help="the run, such as cnn/seed1")
-    add(
-        "--profile",
-        type=Path,
-        default=Path("profiles/slurm"),
-        metavar="DIR",
-        help="the profile (default: %(default)s)",
-    )
+    parser.add_argument("--run", required=True, help="the run, such as cnn/seed1")
+    profile.add_argument(parser)
     args = parser.parse_args()
     study = read_study(args.configfile, {})
     run = study.run_named(args.run)

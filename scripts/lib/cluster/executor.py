@@ -40,6 +40,7 @@ from lib.cluster import causes, jobs, packs, polling, preflight, slurm
 from lib.cluster.bad_nodes import BadNodes, is_name
 from lib.cluster.causes import Cause
 from lib.cluster.polling import Polling, Status
+from lib.cluster.profile import Profile
 from lib.cluster.queue_watch import QueueWatch
 from lib.core import subprocesses
 from lib.core.errors import UserError
@@ -186,7 +187,7 @@ class StudyExecutor(PluginExecutor):
         if self.study.runs_per_job > 1:
             first = [job for job in planned if job.name == "train"] or planned
             planned = [self.within_limits(pack) for pack in self.packs_of(first)]
-        profile = preflight.Profile.of(self.workflow.executor_settings)
+        profile = Profile.of_this_run(self.workflow.executor_settings.partition_config)
         if self.study.check == "print":
             kinds, problems = preflight.lines_of(planned, self.sbatch, profile)
             self.stop_for(problems)

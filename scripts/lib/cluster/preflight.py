@@ -5,19 +5,15 @@ accept stops the run, and names the key to change. What it cannot start now, but
 nodes are drained or reserved, is a remark.
 """
 
-import itertools
-import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from snakemake_interface_common.exceptions import WorkflowError
 
 from lib.cluster import sbatch, slurm
-from lib.core import strict_yaml
+from lib.cluster.profile import Profile
 from lib.core.errors import UserError
 from lib.study.study import Study
 
@@ -37,57 +33,9 @@ CURES = {
     r"node configuration is not available|More processors": ["mem_mb", "cpus"],
 }  # fmt: skip
 NO_NODE_NOW = re.compile(r"node configuration is not available|Required node not available")
-IN_CONFIG = ("runtime", "mem_mb", "cpus")  # of an experiment
-OPTIONS = ("qos", "reservation")  # of the plugin, for all jobs
 
 # Of sinfo, of each node in each partition; that of the default one ends in `*`.
 NODE = ("partition", "node", "state", "cpus", "memory", "gres")
-
-
-@dataclass(frozen=True)
-class Profile:
-    """The profile of a run, as far as it is known: to name the key that is wrong."""
-
-    settings: object  # of the plugin
-    folder: Path | None = None
-    content: dict = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, settings) -> "Profile":
-        """Find the profile on the command line of Snakemake, or beside its partitions."""
-        words = sys.argv[1:]
-        named = [after for word, after in itertools.pairwise(words) if word == "--profile"]
-        named += [word.partition("=")[2] for word in words if word.startswith("--profile=")]
-        named += filter(None, [os.environ.get("SNAKEMAKE_PROFILE")])
-        if settings.partition_config:
-            named.append(Path(settings.partition_config).parent)
-        for folder in map(Path, named):
-            for name in ("config.yaml", "config.v8+.yaml", "config.v9+.yaml"):
-                if (folder / name).is_file():
-                    return cls(settings, folder, strict_yaml.load(folder / name) or {})
-        return cls(settings)
-
-    def key(self, job, names: Iterable[str]) -> str:
-        """Say where the value of one of the resources of a job comes from."""
-        of_rule = (self.content.get("set-resources") or {}).get(job.name) or {}
-        of_all = self.content.get("default-resources") or {}
-        experiment = job.wildcards.get("experiment", "")
-        file = f"{self.folder or 'the profile'}/config.yaml"
-        own = []
-        for name in names:
-            if name in OPTIONS and getattr(self.settings, name, None):
-                return f"{file}: slurm-{name}"
-            if name in of_rule:
-                return f"{file}: set-resources: {job.name}: {name}"
-            if name in IN_CONFIG and experiment:
-                own.append(name)
-            elif name in of_all or job.resources.get(name):
-                return f"{file}: default-resources: {name}"
-        if own:
-            return f"config: experiments.{experiment}.{' and '.join(own)}"
-        if "slurm_partition" in names:
-            return f"{self.folder or 'the profile'}/partitions.yaml"
-        return f"{file}: {' or '.join(names)}"
 
 
 def check(
@@ -135,7 +83,7 @@ def lines_of(
         except UserError as error:  # of a job that no partition takes
             problems.append(f"{_place(job)}{_shared(job)}: {error}")
         except WorkflowError as error:  # of the plugin's, with a resource at fault
-            problems.append(f"{profile.folder or 'the profile'}/config.yaml: {error}")
+            problems.append(f"{profile.file}: {error}")
     return kinds, problems
 
 
@@ -203,7 +151,7 @@ def culprit(refused: str, line: str, job, profile: Profile) -> str:
     names = next((keys for words, keys in CURES.items() if re.search(words, refused)), [])
     if NO_NODE_NOW.search(refused) and not nodes_with_gpus(line, job):
         names = GPU_KEYS
-    return profile.key(job, names) if names else _place(job)
+    return profile.origin(job, names) if names else _place(job)
 
 
 def _place(job) -> str:
