@@ -30,8 +30,9 @@ def main() -> None:
     args = parser.parse_args()
     study = read_study(args.configfile, {})
     problems, out_of_reach = model_problems(study), slurm.problems()
-    # The jobs of all runs, also of those that are done.
-    asked = 0 if out_of_reach else ask_slurm(args.profile, args.configfile, "--forceall")
+    # The jobs of all runs, also of those that are done, and also while a run is going on.
+    words = ("--forceall", "--nolock")
+    asked = 0 if out_of_reach else ask_slurm(args.profile, args.configfile, *words)
     problems += out_of_reach
     if problems:
         raise UserError("\n".join(problems))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
-from lib.cluster import driver, slurm, snakemake_command
+from lib.cluster import driver, profile, slurm, snakemake_command
 from lib.core.errors import UserError
 from lib.study.config import add_argument, read_study
 
@@ -20,14 +20,8 @@ def main() -> None:
     """Run the command line."""
     parser = command_line.parser(__doc__)
     add_argument(parser)
+    profile.add_argument(parser)
     add = parser.add_argument
-    add(
-        "--profile",
-        type=Path,
-        default=Path("profiles/slurm"),
-        metavar="DIR",
-        help="the profile (default: %(default)s)",
-    )
     add(
         "--runtime",
         type=command_line.at_least(4),
@@ -39,23 +33,24 @@ def main() -> None:
     args = parser.parse_args()
     study = read_study(args.configfile, {})
     files = study.layout
+    snakemake = snakemake_command.command(args.profile, args.configfile)
     if args.drive:
-        sys.exit(driver.drive(files, snakemake_command.command(args.profile, args.configfile)))
+        sys.exit(driver.drive(files, snakemake))
     if problems := slurm.problems():
         raise UserError("\n".join(problems))
-    known = driver.find(files)
-    if known:
+    job, doing = driver.find(files)
+    if job:
         raise UserError(
-            f"the study has a driver already, Slurm job {known.job_id}: {known.state}; "
-            "to end it: make cancel"
+            f"the study has a driver already, Slurm job {job}: {doing}; to end it: make cancel"
         )
+    driver.clear_after_killed_driver(files, snakemake)
     if snakemake_command.ask_slurm(args.profile, args.configfile):
         raise UserError("nothing was submitted")
-    driver.clear_after_dead_driver(files)
     prepare(files.prepared(study.dataset), args.configfile)
     command = [sys.executable, "scripts/submit.py", "--drive", "--profile", str(args.profile)]
     command += ["--configfile", *map(str, args.configfile)] if args.configfile else []
-    job = driver.submit(files, command, driver.request(args.profile, args.runtime))
+    asked = driver.request(profile.Profile.read(args.profile), args.runtime)
+    job = driver.submit(files, command, asked)
     print(f"The driver is Slurm job {job}. Its log: {driver.log_folder(files)}/{job}.log")
     print("Next: make watch, make status, make cancel")
 

@@ -50,12 +50,18 @@ def locks(project) -> list:
 
 
 def whole_study(project):
-    """One driver runs the study; a second one is refused meanwhile; cancel finds nothing after."""
+    """Whose lock is there is asked first. A second driver is refused. Cancel finds none after."""
     project.configure(BRIEF)
+    lock = project.folder / ".snakemake" / "locks" / "0.output.lock"
+    project.run("mkdir", "-p", lock.parent)
+    lock.write_text("results/small/report.csv\n")
+    locked = project.script("submit", "--configfile", "slurm.yaml", check=False)
+    assert lock.exists()
+    project.run("rm", lock)
     said = project.show("submit")
     again = project.script("submit", "--configfile", "slurm.yaml", check=False)
     wait_for_its_end(project)
-    return said, again, project.show("cancel")
+    return locked, said, again, project.show("cancel")
 
 
 def killed(project):
@@ -144,7 +150,10 @@ def stage(request, slurm, tmp_path_factory):
 
 @scenes(whole_study)
 def test_a_whole_study(stage, undisturbed):
-    project, (said, again, canceled) = stage(whole_study)
+    project, (locked, said, again, canceled) = stage(whole_study)
+    assert locked.returncode == 1
+    assert "--unlock" in locked.stdout
+    assert "nothing was submitted" in locked.stdout
     assert "make cancel" in said
     assert again.returncode == 1
     assert "has a driver already, Slurm job" in again.stdout

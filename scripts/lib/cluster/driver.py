@@ -4,8 +4,12 @@ There is one driver per study. Slurm knows it by its name, which follows from `r
 before its time is up, the driver stops Snakemake as Ctrl-C does, which cancels the jobs, and goes
 back into the queue. The jobs are submitted again and resume from their checkpoints.
 
-Snakemake locks the files that it makes. The locks of a driver are written down, so that the next
-one can remove them, and nobody else's, where the driver was killed.
+A driver that was killed leaves its jobs, and Snakemake's locks. What is to be cleared is decided by
+a marker, a file among those locks. The Snakemake of a driver writes it when it has locked its files
+(see `mark_locks`), and whoever unlocks removes it too, since Snakemake removes the whole folder of
+locks: when it ends in order, and with `--unlock`. So if there is a marker and no driver in the
+queue, then the study's locks are those of a killed driver, and nobody has run the study since.
+Where there is none, nothing is removed, and Snakemake says who has locked what.
 """
 
 import hashlib
@@ -14,38 +18,21 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lib.cluster import jobs, slurm
-from lib.core import strict_yaml, subprocesses
+from lib.cluster.profile import Profile
+from lib.core import subprocesses
 from lib.core.errors import UserError
-from lib.core.files import read_json, write_json
 from lib.core.layout import Layout
 
 MEM_MB = 1024
 WARNING = 120  # seconds before the time limit at which Slurm signals the driver
 PATIENCE = 120.0  # seconds in which canceled jobs must leave the queue
 LOCKS = Path(".snakemake", "locks")
-
-
-@dataclass(frozen=True)
-class Driver:
-    """A driver that is in the queue."""
-
-    job_id: str
-    state: str
-    node: str
-    elapsed: str
-    limit: str
-
-    def __str__(self) -> str:
-        where = f" on {self.node}" if self.node else ""
-        return (
-            f"Driver: Slurm job {self.job_id}, {self.state}{where}, "
-            f"elapsed {self.elapsed} of {self.limit}"
-        )
+JOB = "STUDY_DRIVER"  # the variable that tells Snakemake whose it is: the job of a driver
 
 
 def job_name(files: Layout) -> str:
@@ -53,30 +40,28 @@ def job_name(files: Layout) -> str:
     return f"driver-{hashlib.sha256(os.fsencode(files.results.resolve())).hexdigest()[:12]}"
 
 
-def find(files: Layout) -> Driver | None:
-    """Return the study's driver in the queue.
+def find(files: Layout) -> tuple[str, str]:
+    """Return the job id of the study's driver in the queue, and what it is doing; else nothing.
 
     Raises:
         UserError: Slurm does not answer, or is not there.
     """
-    query = ["squeue", "--all", "--noheader", "--format=%i|%T|%N|%M|%l"]
-    for line in slurm.run([*query, f"--name={job_name(files)}"]).checked().splitlines():
-        if line.count("|") == 4:
-            return Driver(*(cell.strip() for cell in line.split("|")))
-    return None
+    query = ["squeue", "--all", "--noheader", "--format=%i|%T on %N, elapsed %M of %l"]
+    for row in slurm.run([*query, f"--name={job_name(files)}"]).checked().splitlines():
+        job, found, doing = row.partition("|")
+        if found:
+            return job, doing.replace(" on ,", ",")  # while it has no node
+    return "", ""
 
 
 def line(files: Layout) -> str:
-    """Return a line about the driver; nothing where there is none or no Slurm.
-
-    Slurm is asked only where the study has ever had one.
-    """
-    if not log_folder(files).is_dir():
-        return ""
+    """Return a line about the driver; nothing where there is none, or no Slurm."""
     try:
-        return str(find(files) or "")
+        # Slurm is asked only where the study has ever had a driver.
+        job, doing = find(files) if log_folder(files).is_dir() else ("", "")
     except UserError:
         return ""
+    return f"Driver: Slurm job {job}, {doing}" if job else ""
 
 
 def log_folder(files: Layout) -> Path:
@@ -84,42 +69,21 @@ def log_folder(files: Layout) -> Path:
     return files.slurm_logs / "driver"
 
 
-def marker_of(files: Layout) -> Path:
-    """Return the file that is there while a driver runs, and after one that was killed."""
-    return log_folder(files) / "running.json"
-
-
-def request(profile: Path, minutes: int) -> list[str]:
+def request(profile: Profile, minutes: int) -> list[str]:
     """Return the options of sbatch that say what the driver asks for, and on whose account."""
-    settings = strict_yaml.load(profile / "config.yaml")
-    defaults = settings.get("default-resources") or {}
-    named = settings.get("slurm-partition-config")
-    partitions = strict_yaml.load(profile / named)["partitions"] if named else {}
-    partition = _unquoted(defaults.get("slurm_partition"))
-    if not partition:
-        without_gpu = {name: it for name, it in partitions.items() if not it.get("max_gpu")}
-        partition = max(
-            without_gpu, key=lambda name: without_gpu[name].get("max_runtime", 0), default=""
-        )
-    minutes = min(minutes, (partitions.get(partition) or {}).get("max_runtime", minutes))
+    asked, limits = profile.for_all_jobs, profile.partitions
+    minutes_in = {
+        name: each.get("max_runtime", 0) for name, each in limits.items() if not each.get("max_gpu")
+    }
+    partition = asked("slurm_partition") or max(minutes_in, key=minutes_in.get, default="")
+    minutes = min(minutes, limits.get(partition, {}).get("max_runtime", minutes))
     options = [f"--time={minutes}", "--ntasks=1", "--cpus-per-task=1"]
     # 0 in the profile: the site refuses the option.
-    options += [] if str(defaults.get("mem_mb")) == "0" else [f"--mem={MEM_MB}"]
-    asked = {
-        "partition": partition,
-        "account": defaults.get("slurm_account"),
-        "qos": settings.get("slurm-qos") or defaults.get("qos"),
-        "reservation": settings.get("slurm-reservation"),
-        "constraint": defaults.get("constraint"),
-    }
-    options += [f"--{option}={_unquoted(value)}" for option, value in asked.items() if value]
-    return options + shlex.split(_unquoted(defaults.get("slurm_extra")))
-
-
-def _unquoted(value: object) -> str:
-    """Return a value of the profile, which quotes a string within a string."""
-    text = str(value or "")
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+    options += [] if asked("mem_mb") == "0" else [f"--mem={MEM_MB}"]
+    named = {"partition": partition, "account": asked("slurm_account")}
+    named |= {name: asked(name) for name in ("qos", "reservation", "constraint")}
+    options += [f"--{name}={value}" for name, value in named.items() if value]
+    return options + shlex.split(asked("slurm_extra"))
 
 
 def submit(files: Layout, command: Sequence[str], options: Sequence[str]) -> str:
@@ -128,16 +92,10 @@ def submit(files: Layout, command: Sequence[str], options: Sequence[str]) -> str
     `singleton` lets no two of one name run at once, even if both are submitted at the same moment.
     """
     log_folder(files).mkdir(parents=True, exist_ok=True)
-    done = subprocesses.run(
-        [
-            *("sbatch", "--parsable", f"--job-name={job_name(files)}", "--dependency=singleton"),
-            *("--requeue", "--open-mode=append", "--export=ALL"),
-            f"--signal=B:USR1@{WARNING}",
-            f"--output={log_folder(files)}/%j.log",
-            *options,
-            f"--wrap=exec {shlex.join(command)}",
-        ]
-    )
+    words = ["sbatch", "--parsable", f"--job-name={job_name(files)}", "--dependency=singleton"]
+    words += ["--requeue", "--open-mode=append", "--export=ALL", f"--signal=B:USR1@{WARNING}"]
+    words += [f"--output={log_folder(files)}/%j.log", *options]
+    done = subprocesses.run([*words, f"--wrap=exec {shlex.join(command)}"])
     return done.checked().strip().split(";")[0]
 
 
@@ -147,36 +105,26 @@ def drive(files: Layout, snakemake: Sequence[str]) -> int:
     At SIGUSR1, when the time is nearly up, it ends in order and is put back into the queue. At
     SIGTERM (make cancel, scancel) it ends in order.
     """
-    received: list[int] = []
-    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: received.append(number))
-    job = os.environ["SLURM_JOB_ID"]
-    clear_after_dead_driver(files, job)
-    marker = marker_of(files)
-    write_json(marker, {"job": job, "locks": {}})
-    before = locks_of(files)  # of somebody else
-    known: dict[str, int] = {}
-    process = subprocess.Popen(list(snakemake), env=environment(os.environ))
-    interrupted = False
-    while process.poll() is None:
-        found = locks_of(files).items()
-        locks = {**known, **{name: made for name, made in found if before.get(name) != made}}
-        if locks != known:
-            known = locks
-            write_json(marker, {"job": job, "locks": known})
-        if received and not interrupted:
-            interrupted = True
+    job, received = os.environ["SLURM_JOB_ID"], []
+    clear_after_killed_driver(files, snakemake)  # of that name, none but this one runs now
+    process = subprocess.Popen(snakemake, env=environment(os.environ) | {JOB: job})
+
+    def stop(number: int, _) -> None:
+        received.append(number)
+        if len(received) == 1:
             process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-    marker.unlink(missing_ok=True)
-    if signal.SIGUSR1 in received and signal.SIGTERM not in received and process.returncode:
+
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    status = process.wait()
+    if signal.SIGUSR1 in received and signal.SIGTERM not in received and status:
         print("The driver's time is up: it goes back into the queue", flush=True)
         slurm.run(["scontrol", "requeue", job]).checked()
         time.sleep(PATIENCE)  # Slurm ends this process
-    return process.returncode if process.returncode >= 0 else 1
+    return status if status >= 0 else 1
 
 
-def environment(variables: dict[str, str]) -> dict[str, str]:
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the variables without those of the driver's own job, which sbatch would follow."""
     return {
         name: value
@@ -185,75 +133,50 @@ def environment(variables: dict[str, str]) -> dict[str, str]:
     }
 
 
-def locks_of(files: Layout) -> dict[str, int]:
-    """Return Snakemake's locks on the study's files, and when each was made."""
-    found = {}
-    for path in LOCKS.glob("*.lock"):
-        try:
-            first = path.read_text(errors="replace").splitlines()
-            made = path.stat().st_mtime_ns
-        except OSError:
-            continue  # removed meanwhile
-        if any(line.startswith(f"{files.results.as_posix()}/") for line in first):
-            found[path.name] = made
-    return found
+def mark_locks(files: Layout) -> None:
+    """Write the marker if this Snakemake, which has just locked its files, is a driver's."""
+    if job := os.environ.get(JOB):
+        with suppress(FileNotFoundError):  # somebody has unlocked the folder already
+            (LOCKS / job_name(files)).write_text(job)
 
 
-def clear_after_dead_driver(files: Layout, own_job: str = "") -> None:
-    """Remove the locks of a driver that was killed, and cancel the jobs that it has left.
-
-    Raises:
-        UserError: the driver is still in the queue, or Slurm does not say.
-    """
-    marker = marker_of(files)
-    if not marker.exists():
-        return
-    left = read_json(marker)
-    other = find(files)
-    if other and other.job_id not in (own_job, ""):
-        raise UserError(f"the study has a driver: Slurm job {other.job_id}")
-    present = locks_of(files)
-    own = [name for name, made in left["locks"].items() if present.get(name) == made]
-    if own:  # else somebody has unlocked the folder since, and the jobs may be another run's
-        print(f"The driver {left['job']} was killed: its jobs are canceled, and resume", flush=True)
+def clear_after_killed_driver(files: Layout, snakemake: Sequence[str]) -> None:
+    """Cancel the jobs that a killed driver has left, and unlock. Call it while no driver runs."""
+    marker = LOCKS / job_name(files)
+    if marker.exists():
+        job = marker.read_text()
+        print(f"The driver {job} was killed: its jobs are canceled, and resume", flush=True)
         cancel_jobs(files)
-    for name in own:
-        (LOCKS / name).unlink(missing_ok=True)
-    marker.unlink(missing_ok=True)
+        subprocess.run([*snakemake, "--unlock"], check=False)
 
 
 def cancel_driver(files: Layout) -> str:
     """End the study's driver in order; return its job id, or nothing where there is none."""
-    driver = find(files)
-    if not driver:
+    (job, _), named = find(files), f"--name={job_name(files)}"
+    if not job:
         return ""
-    named = f"--name={job_name(files)}"
     slurm.run(["scancel", "--state=PENDING", named]).checked()
-    if driver.state == "RUNNING":
-        slurm.run(["scancel", "--batch", "--signal=TERM", driver.job_id])
-        if _wait(lambda: find(files) is None, PATIENCE / 2):
-            return driver.job_id
-    slurm.run(["scancel", named]).checked()
-    if not _wait(lambda: find(files) is None, PATIENCE):
-        raise UserError(f"the driver is still in the queue: Slurm job {driver.job_id}")
-    return driver.job_id
+    slurm.run(["scancel", "--state=RUNNING", "--batch", "--signal=TERM", named])
+    if _left(lambda: find(files)[0], PATIENCE / 2):
+        slurm.run(["scancel", named]).checked()
+        if left := _left(lambda: find(files)[0], PATIENCE):
+            raise UserError(f"the driver is still in the queue: Slurm job {left}")
+    return job
 
 
 def cancel_jobs(files: Layout) -> list[str]:
     """Cancel the study's jobs that are in the queue, and wait until they are gone; return them."""
     found = jobs.in_queue(files)
-    if not found:
-        return []
-    slurm.run(["scancel", *found]).checked()
-    if not _wait(lambda: not jobs.in_queue(files), PATIENCE):
-        raise UserError(f"jobs are still in the queue: {' '.join(jobs.in_queue(files))}")
+    if found:
+        slurm.run(["scancel", *found]).checked()
+        if left := _left(lambda: jobs.in_queue(files), PATIENCE):
+            raise UserError(f"jobs are still in the queue: {' '.join(left)}")
     return found
 
 
-def _wait(condition, seconds: float) -> bool:
+def _left(query: Callable, seconds: float):
+    """Repeat a query until it finds nothing, or for so long; return what it found last."""
     end = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > end:
-            return False
+    while (found := query()) and time.monotonic() < end:
         time.sleep(1)
-    return True
+    return found

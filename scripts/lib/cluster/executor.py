@@ -12,6 +12,7 @@ What this subclass does differently from the plugin:
 - What would wait forever is put back into the queue, or told: see `queue_watch`.
 - Ctrl-C cancels all jobs of the run by their name, also those that are being asked about.
 - What was there before a job that fails stays there.
+- The locks of a driver are marked as such: see `driver`.
 - Slurm's own logs are below `results_dir`, and so is the list of the jobs that were submitted.
 
 It was written for the versions in `WRITTEN_FOR`, and ends a run on Slurm at once where a name that
@@ -36,7 +37,7 @@ from typing import ClassVar
 from snakemake.jobs import Job
 from snakemake_interface_common.exceptions import WorkflowError
 
-from lib.cluster import causes, jobs, packs, polling, preflight, slurm
+from lib.cluster import causes, driver, jobs, packs, polling, preflight, slurm
 from lib.cluster.bad_nodes import BadNodes, is_name
 from lib.cluster.causes import Cause
 from lib.cluster.polling import Polling, Status
@@ -147,6 +148,7 @@ class StudyExecutor(PluginExecutor):
         Raises:
             SystemExit: it would not; the message names the keys to change.
         """
+        driver.mark_locks(self.study.layout)
         settings = self.workflow.executor_settings
         if self.study.check in (True, "only"):
             self.stop_for(slurm.problems())

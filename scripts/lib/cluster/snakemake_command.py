@@ -9,8 +9,7 @@ from pathlib import Path
 from lib.core import subprocesses
 from lib.core.errors import UserError
 
-# Nothing is run: the lock of a run that is going on does not matter.
-QUIETLY = ("--nolock", "--quiet", "host", "progress", "rules", "reason")
+QUIETLY = ("--quiet", "host", "progress", "rules", "reason")
 PATIENCE = 600.0  # seconds in which Snakemake must have planned a job
 
 
@@ -24,7 +23,8 @@ def command(profile: Path, configs: Sequence[Path], *words: str) -> list[str]:
 def ask_slurm(profile: Path, configs: Sequence[Path], *words: str) -> int:
     """Let Snakemake ask Slurm about the jobs that it would submit, and submit none.
 
-    It says what is wrong on standard error, and its exit status is returned.
+    It says what is wrong on standard error, and its exit status is returned. Without `--nolock`
+    among the words, it also fails where another Snakemake has locked the same files.
     """
     asking = command(profile, configs, *words, *QUIETLY, "--config", "check=only")
     return subprocess.run(asking, check=False).returncode
@@ -39,7 +39,7 @@ def planned_job(profile: Path, configs: Sequence[Path], output: str) -> dict:
         UserError: Snakemake cannot plan it, or no partition takes it.
     """
     # The executor is named, whatever the profile says: one that is not ours would run the job.
-    how = ("--executor", "slurm", *QUIETLY, "--config", "check=print")
+    how = ("--executor", "slurm", "--nolock", *QUIETLY, "--config", "check=print")
     asking = command(profile, configs, "--force", *how, "--", output)
     done = subprocesses.run(asking, timeout=PATIENCE)
     if not done.ok:
