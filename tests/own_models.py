@@ -48,7 +48,7 @@ def own_model(folder: Path, source: str | bytes, file: str = "net.py") -> Iterat
     path = folder / file
     path.write_bytes(source if isinstance(source, bytes) else source.encode())
     before = models.FOLDER, models.__path__
-    models.FOLDER, models.__path__ = folder, [str(folder)]
+    models.FOLDER, models.__path__ = folder, [str(folder), *models.__path__]
     try:
         yield path
     finally:

@@ -6,33 +6,37 @@ constructor takes `image_size` ([height, width] in pixels), `num_classes` and wh
 `output`, an argument or a class attribute, says what that is: `log_softmax`, `softmax` or `logits`.
 """
 
+import ast
 import importlib
 import inspect
 import itertools
-import re
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-from lib.core.errors import UserError
-from lib.core.signatures import class_attribute, classes, signature
+from lib.core.code_digests import parse
+from lib.core.errors import UserError, errors_named
+from lib.core.signatures import signature
 from lib.core.spelling import nearest
 
 FOLDER = Path(__file__).parent
 OUTPUTS = ("log_softmax", "softmax", "logits")
 
 
-def available() -> dict[str, Path]:
-    """Return the models' names and files, without importing any of them.
+def available() -> list[str]:
+    """Return the models' names, without importing any of them.
 
     A file that cannot be parsed, such as one that an editor is writing, is left out.
     """
-    found = {}
+    found = []
     for path in sorted(FOLDER.glob("[!.]*.py")):
         with suppress(UserError):
-            found |= {name: path for name in classes(path) if name.lower() == path.stem}
+            found += [name for name in _classes(path) if name.lower() == path.stem]
     return found
+
+
+def _classes(path: Path) -> list[str]:
+    """Return the names of the classes that a file defines at its top level."""
+    return [node.name for node in parse(path).body if isinstance(node, ast.ClassDef)]
 
 
 def file_of(name: str) -> Path:
@@ -43,28 +47,30 @@ def file_of(name: str) -> Path:
             and the line.
     """
     path = FOLDER / f"{name.lower()}.py"
-    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) or not path.is_file():
-        other = [each.name for each in FOLDER.glob("*.py") if each.name.lower() == path.name]
-        hint = f": rename {other[0]} to {path.name}" if other else nearest(name, list(available()))
-        raise UserError(f"model: there is no {name!r} in scripts/models{hint}")
-    if name not in classes(path):
-        raise UserError(
-            f"model: there is no {name!r} in scripts/models: {path.name} defines no class of that "
-            f"name{nearest(name, list(available()))}"
-        )
-    return path
+    found = name.isidentifier() and path.is_file()
+    if found and name in _classes(path):
+        return path
+    hint = f": {path.name} defines no class of that name" if found else ""
+    files = [each.name for each in FOLDER.glob("*.py")]
+    other = [file for file in files if file.lower() == path.name != file]
+    hint += f": rename {other[0]} to {path.name}" if other else nearest(name, available())
+    raise UserError(f"model: there is no {name!r} in scripts/models{hint}")
+
+
+def module_of(name: str) -> str:
+    """Return the name of a model's module, or raise the error of `file_of`."""
+    return f"models.{file_of(name).stem}"
 
 
 def output_of(model: dict) -> str | None:
     """Return what a model returns, one of `OUTPUTS`, or None where it does not say.
 
     Raises:
-        UserError: there is no such model, or what it says is none of `OUTPUTS`.
+        UserError: there is no such model, it cannot be imported, or what it says is none of
+            `OUTPUTS`.
     """
     name = model["name"]
-    path = file_of(name)
-    default = signature(path, name).defaults.get("output")
-    output = model.get("output") or default or class_attribute(path, name, "output")
+    output = model.get("output") or signature(module_of(name), name).output
     if output is not None and output not in OUTPUTS:
         raise UserError(
             f"model: the output {output!r} of {name} is not known{nearest(output, list(OUTPUTS))}"
@@ -78,9 +84,9 @@ def find(name: str) -> type:
     Raises:
         UserError: there is none, or its file cannot be imported.
     """
-    file_of(name)
+    module = module_of(name)
     with errors_named(name):
-        return getattr(importlib.import_module(f"models.{name.lower()}"), name)
+        return getattr(importlib.import_module(module), name)
 
 
 def build(model: dict, image_size: tuple[int, int], num_classes: int):
@@ -126,40 +132,3 @@ def initialized(model, image_size: tuple[int, int]):
     if lazy():
         raise ValueError(f"forward does not reach its lazy parameters {', '.join(lazy())}")
     return model
-
-
-@contextmanager
-def errors_named(name: str) -> Iterator[None]:
-    """Turn an exception inside the block into a `UserError` that names a model and its line.
-
-    Args:
-        name: of the model, and whatever else the message should say of it.
-
-    Raises:
-        UserError: instead of any exception; the message has the name, the line in `scripts/models`
-            that was running, and what the exception says.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"model {name}: {_line_of(error)}{_said(error)}") from error
-
-
-def _line_of(error: Exception) -> str:
-    """Return `FILE, line N: ` of the last line of a model's code that an exception came through."""
-    lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError) and error.filename:
-        lines.append((error.filename, error.lineno))
-    for file, number in reversed(lines):
-        if Path(file).is_relative_to(FOLDER) and Path(file) != Path(__file__):
-            return f"{file}, line {number}: "
-    return ""
-
-
-def _said(error: Exception) -> str:
-    """Return what an exception says; with its type, unless it was raised to be read."""
-    if isinstance(error, ValueError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""How a model is found by its name: in one file, which is read without importing it."""
+"""How a model is found by its name: in one file, the only one that is imported."""
 
 import pytest
 from own_models import net, own_model
@@ -34,7 +34,7 @@ def test_files_of_other_models_do_not_matter(folder, name, content):
     (folder / name).write_bytes(content)
     assert models.output_of({"name": "Net"}) == "logits"
     models.build({"name": "Net"}, (4, 4), 3)
-    assert list(models.available()) == ["Net"]
+    assert models.available() == ["Net"]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,8 @@ OUTPUT = {
     "said twice": ('output = "logits"\noutput = "softmax"', "softmax"),
     "not said": ("", None),
     "only annotated": ("output: str", None),
-    "computed": ("output = str(1)", None),
+    "computed": ('output = "soft" + "max"', "softmax"),
+    "a method": ("def output(self): pass", None),
 }
 
 
@@ -110,9 +111,9 @@ class Net(Base):
 
 
 def test_what_a_base_class_says(tmp_path):
-    with own_model(tmp_path, "from torch import nn\n" + HEIR) as path:
+    with own_model(tmp_path, "from torch import nn\n" + HEIR):
         assert models.output_of({"name": "Net"}) == "softmax"
-        assert signature(path, "Net").names == ("image_size", "num_classes", "width")
+        assert signature("models.net", "Net").names == ["image_size", "num_classes", "width"]
 
 
 @pytest.mark.parametrize(
@@ -124,20 +125,51 @@ def test_what_a_base_class_says(tmp_path):
     ],
 )
 def test_what_a_base_class_of_another_file_says(tmp_path, source):
-    with own_model(tmp_path, source) as path:
+    with own_model(tmp_path, source):
         assert models.output_of({"name": "Net"}) == "log_softmax"
-        assert "hidden" in signature(path, "Net").names
+        assert "hidden" in signature("models.net", "Net").names
 
 
-def test_a_base_class_outside_the_project_may_take_anything(tmp_path):
+def test_a_base_class_outside_the_project(tmp_path):
     source = "import torchvision\n\n\nclass Net(torchvision.models.VGG):\n    output = 'logits'\n"
-    with own_model(tmp_path, source) as path:
-        assert signature(path, "Net").open_ended
+    with own_model(tmp_path, source):
+        found = signature("models.net", "Net")
+    assert found.names == ["features", "num_classes", "init_weights", "dropout"]
+    assert found.required == ["features"]
+    assert found.defaults == {"num_classes": 1000, "init_weights": True, "dropout": 0.5}
+    assert not found.open_ended
+
+
+@pytest.mark.parametrize("arguments", ["self, *args, **kwargs", None])
+def test_a_constructor_that_takes_anything(tmp_path, arguments):
+    init = f"def __init__({arguments}): pass" if arguments else "pass"
+    source = f"from torch import nn\n\n\nclass Net(nn.Module):\n    {init}\n"
+    with own_model(tmp_path, source):
+        found = signature("models.net", "Net")
+    assert found.open_ended
+    assert not found.names
+
+
+def test_a_function_of_torchvision():
+    found = signature("torchvision.models", "resnet18")
+    assert found.open_ended
+    assert found.defaults == {"weights": None, "progress": True}
+
+
+def test_defaults_that_no_config_can_have_are_left_out(tmp_path):
+    defaults = "a=(1, 2), b=nn.ReLU, c=float('inf'), d=2**7, e=None"
+    source = f"from torch import nn\n\n\nclass Net:\n    def __init__(self, {defaults}): pass\n"
+    with own_model(tmp_path, source):
+        found = signature("models.net", "Net")
+    assert found.defaults == {"a": [1, 2], "d": 128, "e": None}
+    assert not found.required
 
 
 def test_a_class_that_inherits_from_itself(tmp_path):
-    with own_model(tmp_path, "class Net(Net):\n    pass\n"):
-        assert models.output_of({"name": "Net"}) is None
+    with own_model(tmp_path, "class Net(Net):\n    pass\n") as path:
+        with pytest.raises(UserError) as failure:
+            models.output_of({"name": "Net"})
+        assert f"model Net: {path}, line 1: NameError" in str(failure.value)
 
 
 def test_defaults_that_are_written_out_are_the_same():

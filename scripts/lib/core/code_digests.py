@@ -95,17 +95,29 @@ def combined_digest(paths: Iterable[Path]) -> str:
 
 
 @cache
-def _imports(path: Path) -> list[Path]:
-    """Return the project's own files that one file imports directly."""
+def parse(path: Path) -> ast.Module:
+    """Return the syntax tree of a Python file.
+
+    Raises:
+        UserError: it cannot be read or parsed; the message names it and the line.
+    """
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error}") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: the file is not UTF-8 text") from error
     except SyntaxError as error:
         raise UserError(f"{path}, line {error.lineno}: {error.msg}") from error
-    names = (name for node in ast.walk(tree) for name in _module_names(node, path))
+    except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes; nested too deeply
+        raise UserError(f"{path} is not a Python file: {error}") from error
+
+
+@cache
+def _imports(path: Path) -> list[Path]:
+    """Return the project's own files that one file imports directly."""
+    names = (name for node in ast.walk(parse(path)) for name in _module_names(node, path))
     return sorted({file for name in names for file in _module_files(name)})
 
 

@@ -1,93 +1,98 @@
-"""Read classes from source code, without importing it: constructors, attributes, defaults.
+"""The arguments, defaults and outputs of models, optimizers and schedulers, by `inspect`.
 
-The config is checked on the login node, at every start of Snakemake; importing torch for that
-would cost seconds each time.
+The process that reads the config imports neither torch nor a model for that: torch takes seconds,
+and a model's file can do anything. A child process does, once for all questions of a study. A
+process that has imported torch anyway, such as a training, needs no child.
+
+Answers are kept while the model's file, the files of the project that it imports, and the versions
+of the packages are the same: in the user's cache folder, as `.snakemake` is another one in each
+clone. A folder that cannot be written, such as some clusters' homes on a node, is only read.
 """
 
-import ast
-import importlib.util
+import importlib
+import inspect
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import os
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lib.core.errors import UserError
+from lib.core import provenance, subprocesses
+from lib.core.code_digests import SCRIPTS, combined_digest, files_of
+from lib.core.errors import TemporaryError, UserError, errors_named
+from lib.core.files import read_object, select, write_json
 
-SCRIPTS = Path(__file__).absolute().parents[2]
-
+MODULES = {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler"}
 # Arguments of constructors that are not for the config to give.
 GIVEN = {
     "model": {"image_size", "num_classes"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "last_epoch"},
 }
+CHILD = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from lib.core import signatures as s; s.answer()"
+)
+TIMEOUT = 300.0  # seconds: on a slow file system, importing torch takes some minutes
+MOST_KEPT = 300
+
+Question = tuple[str, str]  # a module, and the name of a class or function in it
+_known: dict[Question, dict | str] = {}  # the fields of a signature, or why there is none
 
 
 @dataclass(frozen=True)
 class Signature:
-    """The arguments of a constructor, without `self`."""
+    """What a constructor takes, or a function that returns a model."""
 
-    names: tuple[str, ...]
-    required: frozenset[str]
-    defaults: dict[str, Any]  # literals only, tuples as lists
-    open_ended: bool  # it takes **keywords, or comes from a base class that we have not read
-
-
-@dataclass(frozen=True)
-class _File:
-    """What the top level of a Python file defines."""
-
-    classes: dict[str, ast.ClassDef]
-    imports: dict[str, tuple[Path, str]]  # by local name: a project file and the name in it
+    names: list  # of its arguments
+    required: list  # those without a default
+    defaults: dict  # those that a config can have, tuples as lists
+    open_ended: bool  # it takes **keywords
+    output: object  # the default of its argument `output`, or the class's attribute
 
 
-def classes(path: Path) -> dict[str, ast.ClassDef]:
-    """Return the classes that a Python file defines at its top level.
+def signature(module: str, name: str) -> Signature:
+    """Return the signature of a class or function.
 
     Raises:
-        UserError: the file cannot be read or parsed; the message names it and the line.
+        UserError: it cannot be imported; the message names the line of a model's file.
     """
-    return _read(path).classes
+    learn([(module, name)])
+    found = _described(module, name) if "torch" in sys.modules else _known[module, name]
+    if isinstance(found, str):
+        raise UserError(found)
+    return Signature(**found)
 
 
-def signature(path: Path, class_name: str) -> Signature:
-    """Return the constructor's signature of a class in a Python file.
+def learn(questions: Iterable[Question]) -> None:
+    """Ask for many signatures at once: this starts one process, or none.
 
-    An inherited constructor counts if its class is in a file of the project.
+    Raises:
+        UserError: that process did not survive an import, or a model's file cannot be parsed.
     """
-    for node in _lineage(path, class_name):
-        if node is None:  # a base class that we do not see may have a constructor
-            break
-        for each in node.body:
-            if isinstance(each, ast.FunctionDef) and each.name == "__init__":
-                return _signature(each.args)
-    return Signature((), frozenset(), {}, open_ended=True)
-
-
-def class_attribute(path: Path, class_name: str, attribute: str) -> Any:
-    """Return the literal that a class, or a base of it in the project, sets an attribute to.
-
-    None stands for an attribute that is not there, or is no literal.
-    """
-    for node in _lineage(path, class_name):
-        for each in reversed(node.body if node else []):
-            if attribute in _assigned(each):
-                return each.value.value if isinstance(each.value, ast.Constant) else None
-    return None
-
-
-def _assigned(statement: ast.stmt) -> list[str]:
-    """Return the names that a statement such as `a = 1` or `a: int = 1` assigns a value to."""
-    if isinstance(statement, ast.Assign):
-        return [each.id for each in statement.targets if isinstance(each, ast.Name)]
-    annotated = isinstance(statement, ast.AnnAssign) and statement.value
-    return [statement.target.id] if annotated and isinstance(statement.target, ast.Name) else []
+    new = sorted(set(questions) - _known.keys())
+    if not new or "torch" in sys.modules:
+        return
+    home = os.environ.get("HOME", os.devnull)
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache", "slurm-classifiers")
+    path = folder / "signatures.json"
+    keys = {each: f"{':'.join(each)} {_state(each[0])}" for each in new}
+    kept = (read_object(path, {"signatures": dict}) or {}).get("signatures", {})
+    known = {each: select(kept.get(keys[each]), Signature.__annotations__) for each in new}
+    missing = [each for each in new if not known[each]]
+    if missing:
+        known |= zip(missing, _ask(missing), strict=True)
+        kept |= {keys[each]: known[each] for each in missing if not isinstance(known[each], str)}
+        with suppress(TemporaryError):
+            write_json(path, {"signatures": dict(list(kept.items())[-MOST_KEPT:])})
+    _known.update(known)
 
 
 def with_defaults(kind: str, component: dict[str, Any]) -> dict[str, Any]:
-    """Return a component with the literal defaults of its class's constructor filled in.
+    """Return a component with the defaults of its class's constructor filled in.
 
     So a default that is left out and one that is written out compare equal. A component whose
     class is not found is returned as it is.
@@ -96,99 +101,69 @@ def with_defaults(kind: str, component: dict[str, Any]) -> dict[str, Any]:
         kind: `model`, `optimizer` or `scheduler`.
         component: its `name`, and the arguments of its class.
     """
-    return _defaults(kind, component.get("name")) | component
-
-
-@cache
-def _defaults(kind: str, name: Any) -> dict[str, Any]:
+    name = str(component.get("name"))
     try:
-        path = SCRIPTS / "models" / f"{name.lower()}.py" if kind == "model" else None
-        defaults = signature(path or torch_class_file(kind, name), name).defaults
-    except (UserError, KeyError, AttributeError):
-        return {}
-    return {key: value for key, value in defaults.items() if key not in GIVEN[kind]}
+        defaults = signature(MODULES.get(kind, f"models.{name.lower()}"), name).defaults
+    except UserError:
+        return component
+    return {key: value for key, value in defaults.items() if key not in GIVEN[kind]} | component
 
 
-def torch_class_file(kind: str, name: str) -> Path:
-    """Return the file of torch that defines an optimizer or a scheduler."""
-    file = f"{name.lower()}.py" if kind == "optimizer" else "lr_scheduler.py"
-    return Path(importlib.util.find_spec("torch").origin).parent / "optim" / file
+def answer() -> None:
+    """Answer the questions on standard input, each with a line of JSON, and end the process."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a model prints is no answer
+    for question in json.load(sys.stdin):
+        print(json.dumps(_described(*question)), file=answers, flush=True)
+    os._exit(0)  # not waiting for what a model has left running
 
 
-@cache
-def _read(path: Path) -> _File:
+def _ask(questions: list[Question]) -> list[dict | str]:
+    """Let a child process answer."""
+    command = [sys.executable, "-P", "-c", CHILD, SCRIPTS]
+    done = subprocesses.run(command, timeout=TIMEOUT, stdin=json.dumps(questions))
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    if len(answers) < len(questions):
+        why = replace(done, stdout="").message.splitlines()[-1]
+        raise UserError(f"{questions[len(answers)][0]} cannot be imported: {why}")
+    return answers
+
+
+def _described(module: str, name: str) -> dict | str:
+    """Return the fields of a signature, or why there is none."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}, line {line}: the file is not UTF-8 text") from error
-    except SyntaxError as error:
-        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from error
-    except (ValueError, RecursionError, MemoryError) as error:  # NUL bytes; nested too deeply
-        raise UserError(f"{path} is not a Python file: {error}") from error
-    found = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
-    imports = {
-        alias.asname or alias.name: (file, alias.name)
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-        for file in _module_files(node, path)
-        for alias in node.names
+        with errors_named(name):
+            found = getattr(importlib.import_module(module), name)
+            parameters = inspect.signature(found).parameters.values()
+    except UserError as error:
+        return str(error)
+    named = [
+        each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+    ]
+    defaults = _literals({each.name: each.default for each in named})
+    attribute = _literals({"output": getattr(found, "output", None)})
+    return {
+        "names": [each.name for each in named],
+        "required": [each.name for each in named if each.default is each.empty],
+        "defaults": defaults,
+        "open_ended": any(each.kind is each.VAR_KEYWORD for each in parameters),
+        "output": defaults.get("output") or attribute.get("output"),
     }
-    return _File(found, imports)
 
 
-def _module_files(node: ast.ImportFrom, path: Path) -> Iterator[Path]:
-    """Yield the project's own file that `from module import ...` reads, if it is one."""
-    if node.level > len(path.parents):
-        return
-    start = path.parents[node.level - 1] if node.level else SCRIPTS
-    place = start.joinpath(*(node.module or "").split("."))
-    for file in (place.with_suffix(".py") if node.module else place, place / "__init__.py"):
-        if file.is_file():
-            yield file
-            return
+def _literals(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values that a config can have, in the form that it has them."""
+    found = {}
+    for key, value in values.items():
+        with suppress(TypeError, ValueError, RecursionError):
+            found[key] = json.loads(json.dumps(value, allow_nan=False))
+    return found
 
 
-def _lineage(path: Path, class_name: str) -> Iterator[ast.ClassDef | None]:
-    """Yield a class and its bases, each before its own; None for a base outside the project."""
-    seen = set()
-    waiting = [(path, class_name)]
-    while waiting:
-        path, name = waiting.pop(0)
-        if (path, name) in seen:
-            continue
-        seen.add((path, name))
-        content = _read(path)
-        if name in content.classes:
-            node = content.classes[name]
-            yield node
-            waiting[:0] = [(path, _name(base)) for base in node.bases]
-        elif name in content.imports:
-            waiting.insert(0, content.imports[name])
-        else:
-            yield None
-
-
-def _name(base: ast.expr) -> str:
-    return base.id if isinstance(base, ast.Name) else ast.unparse(base)
-
-
-def _signature(arguments: ast.arguments) -> Signature:
-    positional = arguments.posonlyargs + arguments.args
-    missing = len(positional) - len(arguments.defaults)
-    pairs = list(zip(positional, [None] * missing + arguments.defaults, strict=True))[1:]
-    pairs += list(zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True))
-    literals = {}
-    for argument, default in pairs:
-        try:
-            literals[argument.arg] = json.loads(json.dumps(ast.literal_eval(default)))
-        except (ValueError, TypeError):  # there is none, or no literal that a config can have
-            continue
-    return Signature(
-        names=tuple(argument.arg for argument, _ in pairs),
-        required=frozenset(argument.arg for argument, default in pairs if default is None),
-        defaults=literals,
-        open_ended=arguments.kwarg is not None,
-    )
+@cache
+def _state(module: str) -> str:
+    """Return what an answer depends on: the digest of the files, and the packages' versions."""
+    package, _, name = module.partition(".")
+    model = [SCRIPTS / package / f"{name}.py"] if package == "models" else []
+    digest = combined_digest(files_of(Path(__file__), *model))
+    return " ".join([digest, *map(str, provenance.versions().values())])

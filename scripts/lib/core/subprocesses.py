@@ -69,8 +69,9 @@ def run(
             errors="replace",
             timeout=timeout,
         )
-    except subprocess.TimeoutExpired:
-        return Finished(words, None, "", f"no answer within {timeout:g} s")
+    except subprocess.TimeoutExpired as late:
+        said = (late.stdout or b"").decode(errors="replace")
+        return Finished(words, None, said, f"no answer within {timeout:g} s")
     except OSError as error:
         return Finished(words, None, "", f"cannot start {words[0]}: {error.strerror}")
     return Finished(words, done.returncode, done.stdout, done.stderr)

@@ -85,7 +85,7 @@ def _problems(searched: dict, settings: dict, samples: int | None) -> list[str]:
             problems.append(f"{key}: no such setting{nearest(key, ['model.', *SEARCHED])}")
         elif dot and not argument:
             problems.append(f"{key}: no such setting")
-        elif dot and not all(isinstance(each, dict) for each in _bases(first, searched, settings)):
+        elif dot and not all(isinstance(each, dict) for each in bases(first, searched, settings)):
             part = " at some of the points" if first in searched else ""
             problems.append(f"{key}: the experiment has no {first}{part}")
         if samples and not isinstance(values, dict):
@@ -101,7 +101,7 @@ def _problems(searched: dict, settings: dict, samples: int | None) -> list[str]:
     return problems
 
 
-def _bases(component: str, searched: dict, settings: dict) -> list:
+def bases(component: str, searched: dict, settings: dict) -> list:
     """Return what a dotted key changes an argument of: what is searched, or the experiment's."""
     values = searched.get(component, [settings[component]])
     return next(iter(values.values())) if isinstance(values, dict) else values

@@ -6,6 +6,7 @@ stage get what they need as options.
 
 import argparse
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lib.core.settings import (
     Settings,
     loss_output_mismatch,
 )
-from lib.core.signatures import GIVEN, Signature, signature, torch_class_file
+from lib.core.signatures import GIVEN, MODULES, Signature, learn, signature
 from lib.core.spelling import nearest
 from lib.data import catalog
 from lib.study import choice
@@ -65,6 +66,7 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
 
     strict_yaml.check(config, "config", where)
     config = with_defaults(config)
+    learn_signatures(config["experiments"])
     try:
         entry = catalog.load(Path(config["datasets_file"]), config["dataset"])
     except UserError as error:
@@ -147,6 +149,17 @@ def with_defaults(config: dict) -> dict:
 def _fill(mapping: dict, schema: dict) -> dict:
     properties = schema["properties"].items()
     return {key: each["default"] for key, each in properties if "default" in each} | mapping
+
+
+def learn_signatures(experiments: dict[str, dict]) -> None:
+    """Ask for the signatures of a study all at once."""
+    torch = {"optimizer": OPTIMIZERS, "scheduler": SCHEDULERS}
+    questions = [(MODULES[kind], name) for kind, names in torch.items() for name in names]
+    for each in experiments.values():
+        for model in sweep.bases("model", each.get("sweep", {}), each):
+            with suppress(UserError, TypeError, KeyError, AttributeError):  # found later, and named
+                questions.append((models.module_of(model["name"]), model["name"]))
+    learn(questions)
 
 
 def with_points(config: dict, where: str) -> tuple[dict[str, dict], dict[str, Search]]:
@@ -239,7 +252,7 @@ def pack_problems(config: dict, where: str) -> list[str]:
 def model_problems(model: dict) -> list[str]:
     """Return what is wrong with a `model` mapping."""
     try:
-        constructor = signature(models.file_of(model["name"]), model["name"])
+        constructor = signature(models.module_of(model["name"]), model["name"])
         output = models.output_of(model)
     except UserError as error:
         return [str(error)]
@@ -258,7 +271,7 @@ def torch_problems(kind: str, mapping: dict) -> list[str]:
     valid = OPTIMIZERS if kind == "optimizer" else SCHEDULERS
     if name not in valid:
         return [f"{kind}: {name!r} is not known{nearest(name, valid)}"]
-    return argument_problems(kind, mapping, signature(torch_class_file(kind, name), name))
+    return argument_problems(kind, mapping, signature(MODULES[kind], name))
 
 
 def argument_problems(kind: str, mapping: dict, constructor: Signature) -> list[str]:
@@ -273,7 +286,7 @@ def argument_problems(kind: str, mapping: dict, constructor: Signature) -> list[
         for key in arguments
         if key not in valid
     ]
-    missing = sorted(constructor.required - set(arguments) - given)
+    missing = sorted(set(constructor.required) - set(arguments) - given)
     if missing:
         problems.append(f"{kind}: {mapping['name']} needs {', '.join(missing)}")
     return problems

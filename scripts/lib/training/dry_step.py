@@ -13,7 +13,7 @@ import torch
 from safetensors import torch as safetensors
 
 import models
-from lib.core.errors import UserError
+from lib.core.errors import UserError, errors_named
 from lib.core.settings import Settings
 from lib.training.metrics import check_output, check_shape
 from lib.training.recipe import (
@@ -51,7 +51,7 @@ def dry_step(
     """
     name = settings.model["name"]
     loss = loss_function(settings.loss, num_classes)
-    with no_trace(), models.errors_named(name):
+    with no_trace(), errors_named(name):
         seed_everything(settings.seed)
         batch = last_batch(train_size, settings.batch_size)
         images, labels = some_images(batch, image_size, num_classes, device)

@@ -20,7 +20,7 @@ from functools import partial
 
 import torch
 
-import models
+from lib.core.errors import errors_named
 from lib.core.settings import Settings
 from lib.data.prepared import Split
 from lib.training import graph as graphs
@@ -139,7 +139,7 @@ def train_step(
 ) -> torch.Tensor:
     """Do one step on a batch, which the model may change; return the loss, on the device."""
     training.optimizer.zero_grad()
-    with models.errors_named(type(training.model).__name__):
+    with errors_named(type(training.model).__name__):
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
             output = training.model(images)
         batch_loss = loss(output.float(), labels)
@@ -179,7 +179,7 @@ def diverged(training: Training, held_out: Split, settings: Settings, error: Not
     not matter any more.
     """
     model = training.model.train()
-    with torch.no_grad(), models.errors_named(type(model).__name__):
+    with torch.no_grad(), errors_named(type(model).__name__):
         output = model(held_out.images[: settings.batch_size].clone())
     what = f"{error} after epoch {training.epoch}"
     if not torch.isfinite(output.amax(dim=1)).all():

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-import models
-from lib.core.errors import UserError
+from lib.core.errors import UserError, errors_named
 from lib.data.prepared import Split
 
 
@@ -32,7 +31,7 @@ def evaluate(
     outputs = []
     for start in range(0, len(split), batch_size):
         batch = slice(start, start + batch_size)
-        with models.errors_named(name):
+        with errors_named(name):
             # A copy, as a DataLoader would give: the model may change it.
             output = model(split.images[batch].clone())
             labels = split.labels[batch]

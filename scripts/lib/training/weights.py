@@ -11,8 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-import models
-from lib.core.errors import UserError
+from lib.core.errors import UserError, errors_named
 
 # The metadata of a file with a state that is no tensor, and the mark of the tensors within it.
 EXTRA, EXTRA_TENSOR = "extra", "+"
@@ -42,7 +41,7 @@ def load_weights(model: torch.nn.Module, path: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     name = type(model).__name__
-    with models.errors_named(name):
+    with errors_named(name):
         try:
             load_state(model, state)
         except RuntimeError as error:
