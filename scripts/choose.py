@@ -18,10 +18,11 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import numpy as np
 
-from lib.core import records, sweep
+from lib.core import sweep
 from lib.core.errors import UserError
 from lib.core.files import write_csv
 from lib.core.layout import SEARCH_TABLE, Layout
+from lib.core.run_state import read_trained
 from lib.reporting import search
 from lib.reporting.finished_runs import PREDICTIONS, read_table
 
@@ -73,16 +74,13 @@ def read_point(layout: Layout, point: sweep.Point, seeds: list[int]) -> search.P
     right, losses, seconds, diverged = [], [], 0.0, 0
     for seed in seeds:
         files = layout.run(point.name, seed)
-        record = records.read(files.record)
-        records.check_seed(files, record)
+        record = read_trained(files, verify="all but weights")
         seconds += record["train_seconds"]
         if record["diverged"]:
             diverged += 1
             right.append(np.zeros(record["validation_size"], dtype=bool))
             losses.append(float("inf"))
             continue
-        used = {name: each for name, each in record["files"].items() if name != files.weights.name}
-        records.check_files(files.record, record | {"files": used})
         predictions = read_table(files.validation, PREDICTIONS)
         right.append((predictions["label"] == predictions["prediction"]).to_numpy())
         losses.append(float(read_table(files.history, {"loss": float})["loss"].iloc[-1]))

@@ -20,11 +20,10 @@ import models
 from lib.core import code_digests, provenance, records
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
-from lib.core.settings import difference
+from lib.core.run_state import Expected, read_trained
 from lib.data import prepared, prepared_record
 from lib.training import metrics, process
 from lib.training.accuracy import accuracy_table, write_evaluation
-from lib.training.outcome import read_trained
 from lib.training.predictions import prediction_table
 from lib.training.recipe import loss_function
 from lib.training.state import seed_everything
@@ -53,14 +52,14 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     files = RunFiles(args.run)
-    record = read_trained(files)
+    record = read_trained(files, verify="all")
     settings = record["settings"]
     name = settings["model"]["name"]
     models.find(name)  # imported now, so that the code's digest includes it
     code = code_digests.files_behind(models.file_of(name))
     code_sha256, own_code = code_digests.combined_digest(code), code_digests.file_digests(code)
     digest, _ = prepared_record.verified_digest(args.data)
-    check_origin(files, record, args.settings, digest)
+    check_origin(files, record, Expected(args.settings, digest))
     origin = {"slurm": provenance.slurm_job(), **provenance.git_state()}  # as in train.py, now
     # As in the training: what a constructor draws and keeps for itself is then the same.
     seed_everything(settings["seed"])
@@ -100,18 +99,16 @@ def main() -> None:
     )
 
 
-def check_origin(files: RunFiles, record: dict, settings: dict | None, data_sha256: str) -> None:
+def check_origin(files: RunFiles, record: dict, expected: Expected) -> None:
     """Check that a run was trained by the code, on the data, and with the settings of now.
 
     Raises:
         UserError: it was not; the message says in what they differ.
     """
-    differing = []
-    if settings is not None:
-        differing += [f"the setting {name}" for name in difference(record["settings"], settings)]
-    if record["data_sha256"] != data_sha256:
-        differing.append(f"the data (the digests of {record['data']} differ)")
-    differing += [f"scripts/{name}" for name in code_digests.changed(record["code"])]
+    found = expected.difference(record)
+    differing = [f"the setting {name}" for name in found.settings]
+    differing += [f"the data (the digests of {record['data']} differ)"] if found.data else []
+    differing += [f"scripts/{name}" for name in found.code]
     if differing:
         raise UserError(
             f"{files.folder} was trained with other settings, data or code than those of now: "

@@ -1,20 +1,20 @@
 """Train and evaluate many runs in one job: as many at once as it has cores, the others after them.
 
 It reads from standard input a line for each run, which the executor for Slurm writes: a JSON object
-with the run's `name`, its `log`, and the shell `commands` that train and evaluate it. Those are the
-commands that the run has in a job of its own, and they write the same bytes. The difference is that
-their processes do not start Python and import torch each time, but are forked.
+with the run's `name`, its `log`, the shell `commands` that train and evaluate it, and the `record`
+that the last of them writes. Those are the commands that the run has in a job of its own, and they
+write the same bytes. The difference is that their processes do not start Python and import torch
+each time, but are forked.
 
 On SIGTERM, which Slurm sends before the time is up, it starts no other run; the trainings save a
 checkpoint and end, and the exit status is 143. If a run fails, the others go on, and the exit
 status is 1. A run that ends with 75, which is to say that it may succeed later (as on a GPU whose
 memory the others have taken), is tried once more when all others have ended. If Slurm starts the
-job again, the runs that were done before are left alone.
+job again, the runs that it has done before are left alone, as their records say.
 """
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -28,7 +28,9 @@ from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
+from lib.core import records
 from lib.core.errors import UserError
+from lib.core.layout import RunFiles
 from lib.forks.mps import shared_gpu
 from lib.forks.start import ForkServer
 
@@ -46,12 +48,6 @@ def main() -> None:
         help="runs to work on at the same time (default: %(default)s)",
     )
     parser.add_argument(
-        "--log",
-        type=Path,
-        metavar="FILE",
-        help="where its output goes, and has gone before Slurm started the job again",
-    )
-    parser.add_argument(
         "--share-gpu",
         action="store_true",
         help="the runs use one GPU: let them use it at the same time, if NVIDIA MPS is available",
@@ -65,7 +61,7 @@ def main() -> None:
         node = os.environ.get("SLURMD_NODENAME", node)
         print(f"{now} on {node}, Slurm job {os.environ['SLURM_JOB_ID']}", flush=True)
     with shared_gpu(args.at_once if args.share_gpu else 1), ForkServer():
-        pack = Pack(len(runs), args.log)
+        pack = Pack(len(runs))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, pack.stop)
         done = pack.work(runs, args.at_once)
@@ -78,11 +74,23 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its name, its log, and what trains and evaluates it."""
+    """A run: its name, its log, what trains and evaluates it, and what that writes last."""
 
     name: str
     log: str
     commands: list[str]
+    record: str = ""
+
+    def is_done_by_this_job(self) -> bool:
+        """Return whether this Slurm job has done it: before it was started again, or elsewhere."""
+        record = Path(self.record)
+        files = RunFiles(record.parent)
+        if record == files.evaluation and files.log.exists():  # what follows it is not done
+            return False
+        with suppress(UserError):
+            made_by = records.read(record)["slurm"] or {}
+            return made_by.get("job_id", "") == os.environ.get("SLURM_JOB_ID")
+        return False
 
 
 def read_run(line: str) -> Run:
@@ -97,19 +105,11 @@ def read_run(line: str) -> Run:
         raise UserError(f"standard input: no run in {line[:80]!r}: {error}") from error
 
 
-def done_before(log: Path | None) -> set[str]:
-    """Return the names of the runs that are done, as the log says."""
-    if log is None or not log.exists():
-        return set()
-    text = log.read_text(encoding="utf-8", errors="replace")
-    return set(re.findall(r"^\[\d+ of \d+\] (\S+): done in ", text, flags=re.MULTILINE))
-
-
 class Pack:
     """The runs that are worked on, of which some may have been done before."""
 
-    def __init__(self, size: int, log: Path | None):
-        self.size, self.log, self.ended = size, log, 0
+    def __init__(self, size: int):
+        self.size, self.ended = size, 0
         self.lock, self.stopped = threading.Lock(), threading.Event()
         self.groups: set[int] = set()  # of the processes that run
 
@@ -123,8 +123,9 @@ class Pack:
 
     def work_on(self, run: Run, alone: bool = False) -> int | None:
         """Train and evaluate a run; return its exit status, None where it was too late for it."""
-        # Now, not at the start: the same job may go on for a while on a node taken for lost.
-        if run.name in done_before(self.log):
+        # Now, not at the start: the same job may go on for a while on a node taken for lost. What
+        # others have done is done again: somebody may have forced it.
+        if run.is_done_by_this_job():
             with self.lock:
                 self.ended += 1
             return 0

@@ -27,9 +27,9 @@ import models
 from lib.core.errors import UserError
 from lib.core.files import atomic_path
 from lib.core.layout import RunFiles
+from lib.core.run_state import read_trained
 from lib.data.drawings import framed_file
 from lib.training.metrics import probabilities
-from lib.training.outcome import read_trained
 from lib.training.state import seed_everything
 from lib.training.weights import load_weights
 
@@ -90,7 +90,7 @@ def read_record(model: Path, any_classes: bool) -> dict:
             `any_classes` is not set.
     """
     files = RunFiles(model)
-    record = read_trained(files)
+    record = read_trained(files, verify="all")
     classes = record["classes"]
     trained = f"was trained on {record['dataset'] or record['data']}"
     if classes != DIGITS:

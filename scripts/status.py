@@ -16,10 +16,9 @@ import pandas as pd
 
 from lib.cluster import causes, driver
 from lib.cluster.jobs import ACTIVE, COMPLETED, UNKNOWN, Job, ask
-from lib.cluster.summary import known_failure
+from lib.core.run_state import RunState
 from lib.study.config import add_argument, read_study
-from lib.study.outdated import RunCheck
-from lib.study.run_states import run_state
+from lib.study.run_states import RunStates
 from lib.study.study import Study
 
 LOG_LINES = 15
@@ -52,37 +51,35 @@ def main() -> None:
 
 def table(study: Study, jobs: list[Job]) -> str:
     """Return the table of all runs."""
-    check = RunCheck(study)
-    rows = [row(check, jobs, experiment, seed) for experiment, seed in study.runs]
+    states = RunStates(study)
+    rows = [row(study, run, states.of(*run), of_run(jobs, *run)) for run in study.runs]
     return pd.DataFrame(rows).to_string(index=False)
 
 
-def row(check: RunCheck, jobs: list[Job], experiment: str, seed: int) -> dict[str, str]:
-    """Return one run's row: what its latest job does, and how far the training is."""
-    run = run_state(check, experiment, seed)
-    mine = of_run(jobs, experiment, seed)
-    latest = mine[-1] if mine else None
-    if run.stage == "done":
+def row(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> dict[str, str]:
+    """Return one run's row: what the latest of its jobs does, and how far the training is."""
+    latest = jobs[-1] if jobs else None
+    if now.stage == "done":
         state = "done"
     elif latest and latest.state != UNKNOWN:
         state = f"{latest.rule} {latest.state}"
-    elif latest and (run.stage, latest.rule) in (("waiting", "train"), ("trained", "evaluate")):
-        failed = causes.exit_status(check.study.layout.log(latest.rule, experiment, seed))
+    elif latest and (now.stage, latest.rule) in (("waiting", "train"), ("trained", "evaluate")):
+        failed = causes.exit_status(study.layout.log(latest.rule, *run))
         state = f"{latest.rule} {'failed' if failed else 'not finished'}"
     else:
-        state = "not started" if run.stage == "waiting" else run.stage
+        state = "not started" if now.stage == "waiting" else now.stage
     pending = latest and latest.state == "PENDING" and state != "done"
     return {
-        "experiment": experiment,
-        "seed": str(seed),
+        "experiment": run[0],
+        "seed": str(run[1]),
         "state": state,
         "job": latest.job_id if latest else "",
         "partition": latest.partition if latest else "",
         "node": latest.node if latest else "",
         "elapsed": _clock(latest.elapsed_seconds) if latest else "",
         "limit": _clock(60 * latest.limit_minutes) if latest and latest.limit_minutes else "",
-        "epoch": f"{len(run.done)}/{run.epochs}",
-        "accuracy": f"{run.accuracy:.4f}" if run.done else "",
+        "epoch": f"{len(now.epochs)}/{study.experiments[run[0]].training['epochs']}",
+        "accuracy": f"{now.epochs[-1].accuracy:.4f}" if now.epochs else "",
         "reason": latest.reason if pending else "",
     }
 
@@ -105,13 +102,12 @@ def explain(study: Study, jobs: list[Job], name: str, configs: Sequence[Path] = 
         UserError: the config has no such run.
     """
     run = study.run_named(name)
-    check, mine = RunCheck(study), of_run(jobs, *run)
-    lines = [f"{name}: {row(check, jobs, *run)['state']}"]
-    problem = check.problem(*run)
-    if problem:
-        lines.append(f"  to {problem[0]} again: {problem[1]}")
+    now, mine = RunStates(study).of(*run), of_run(jobs, *run)
+    lines = [f"{name}: {row(study, run, now, mine)['state']}"]
+    if now.left and now.why:
+        lines.append(f"  to {now.left} again: {now.why}")
     lines += [line for job in mine for line in described(job)]
-    trained = run_state(check, *run).stage in ("trained", "done")
+    trained = now.stage in ("trained", "done")
     logs = [study.layout.log("evaluate" if trained else "train", *run)]
     if mine and mine[-1].state not in (*ACTIVE, COMPLETED):
         # Slurm says there why it has ended a job. The logs of successful jobs are removed.
@@ -119,7 +115,7 @@ def explain(study: Study, jobs: list[Job], name: str, configs: Sequence[Path] = 
     for log in filter(Path.is_file, logs):
         text = log.read_text(encoding="utf-8", errors="replace").splitlines()
         lines += ["", f"The end of {log}:", *(f"  {line}" for line in text[-LOG_LINES:])]
-    return "\n".join([*lines, "", advice(check, mine, *run, configs)])
+    return "\n".join([*lines, "", advice(study, run, now, mine, configs)])
 
 
 def described(job: Job) -> list[str]:
@@ -155,11 +151,10 @@ def used(job: Job) -> str:
 
 
 def advice(
-    check: RunCheck, jobs: list[Job], experiment: str, seed: int, configs: Sequence[Path]
+    study: Study, run: tuple[str, int], now: RunState, jobs: list[Job], configs: Sequence[Path]
 ) -> str:
     """Say what to type next; `configs` are the config files that were named."""
-    stage = run_state(check, experiment, seed).stage
-    if stage == "done":
+    if now.stage == "done":
         return "This run is done. Nothing is left to do."
     jobs = [job for job in jobs if job.state != UNKNOWN]
     if jobs and jobs[-1].state in ACTIVE:
@@ -167,31 +162,30 @@ def advice(
             f"Wait, or stop it: scancel {jobs[-1].job_id}\n"
             "(While Snakemake is running, it submits the job again. Press Ctrl-C there instead.)"
         )
-    if stage == "training" and not jobs:
+    if now.stage == "training" and not jobs:
         return f"It is training. To see how far it is: {watch_command(configs)}"
-    return f"{cure(check.study, jobs, experiment, seed, stage)}\n  {command(configs)}"
+    return f"{cure(study, run, now, jobs)}\n  {command(configs)}"
 
 
-def cure(study: Study, jobs: list[Job], experiment: str, seed: int, stage: str) -> str:
+def cure(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> str:
     """Say what to do about a run that is not done, and that nothing works on.
 
     `jobs` are those that Slurm knows.
     """
-    key = f"experiments.{experiment}"
-    trained = stage == "trained"
-    failure = None if trained else known_failure(study, experiment, seed)
-    if failure:
-        return f"{failure}.\nIt fails whenever it is tried: change {key} in the config, then"
+    key = f"experiments.{run[0]}"
+    if now.failure:
+        return f"{now.failure}.\nIt fails whenever it is tried: change {key} in the config, then"
     if jobs and jobs[-1].out_of_memory:
         return f"Raise {key}.mem_mb in the config, then"
     if jobs and jobs[-1].state == "TIMEOUT":
         return f"Raise {key}.runtime in the config, then"
     if jobs and jobs[-1].state in BLAMELESS:
         return "Nothing has to be changed. To go on:"
-    if stage == "out of date" and not jobs:
+    if now.stage == "out of date" and not jobs:
         return "It will be trained again. If the log ends with an error, fix that first:"
+    trained = now.stage == "trained"
     stage = "evaluate" if trained else "train"
-    if jobs or study.layout.log(stage, experiment, seed).is_file():
+    if jobs or study.layout.log(stage, *run).is_file():
         return "Fix what the log says, then"
     if trained:
         return "It is trained, and its evaluation was not started. To start it:"

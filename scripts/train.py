@@ -35,6 +35,7 @@ import models
 from lib.core import code_digests, provenance
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
+from lib.core.run_state import Expected, run_state
 from lib.core.settings import DEVICES, LOSSES, PRECISIONS, Settings, loss_output_mismatch
 from lib.data import prepared, prepared_record
 from lib.training import device as devices
@@ -47,6 +48,11 @@ from lib.training.predictions import prediction_table
 from lib.training.progress import Diverged, Progress
 from lib.training.recipe import loss_function
 from lib.training.state import Training, seed_everything
+
+COMPLETE = (
+    "trained with these settings, this data and this code. To train it again all the same, remove "
+    "the folder"
+)
 
 
 def main() -> None:
@@ -70,14 +76,10 @@ def main() -> None:
     files = RunFiles(args.output)
     outcome = Outcome(files, identity)
     with Lease(args.output) as lease:
-        if outcome.is_complete() and lease.had_to_wait:
-            print(f"{args.output} is complete: the other process has finished it")
-            return
-        if outcome.is_complete():
-            print(
-                f"{args.output} is complete: trained with these settings, this data and this "
-                "code. To train it again all the same, remove the folder"
-            )
+        expected = Expected(outcome.identity["settings"], data_sha256)
+        if "train" in run_state(files, expected, verify="all").done:
+            how = "the other process has finished it" if lease.had_to_wait else COMPLETE
+            print(f"{args.output} is complete: {how}")
             return
         outcome.raise_if_known_failure()
         interval = 60 * args.checkpoint_minutes

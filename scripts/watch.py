@@ -26,10 +26,10 @@ from tqdm import tqdm
 from lib.cluster import driver
 from lib.core import command_line
 from lib.core.errors import UserError
+from lib.core.run_state import RunState
 from lib.study import choice
 from lib.study.config import add_argument, read_study
-from lib.study.outdated import RunCheck
-from lib.study.run_states import RunState, run_state
+from lib.study.run_states import RunStates
 from lib.study.study import Study
 
 MOST_BARS = 12
@@ -88,7 +88,7 @@ class Display:
     """What is shown of a study's runs: bars on a terminal, else lines."""
 
     def __init__(self, study: Study):
-        self.study, self.check = study, RunCheck(study)
+        self.study, self.states = study, RunStates(study)
         self.on_terminal = sys.stdout.isatty()
         # Of each run, how many epochs were shown, and of which results.
         self.shown: dict[tuple[str, int], tuple[int, str | None]] = {}
@@ -98,8 +98,8 @@ class Display:
         self.headline = ""
         self.headline_bar = self._bar(bar_format="{desc}") if self.on_terminal else None
         for run in study.runs:  # what was done before is not news
-            state = run_state(self.check, *run)
-            self.shown[run] = len(state.done), state.results
+            state = self.states.of(*run)
+            self.shown[run] = len(state.epochs), state.results
 
     def update(self, all_runs: bool = False) -> bool:
         """Show what has changed; return whether there is anything left to wait for.
@@ -113,7 +113,7 @@ class Display:
         self.looks += 1
         if not everything:
             runs = [run for run in runs if self.stages.get(run) not in SETTLED]
-        states = {run: run_state(self.check, *run) for run in runs}
+        states = {run: self.states.of(*run) for run in runs}
         self.stages |= {run: state.stage for run, state in states.items()}
         for run, state in states.items():
             self._show_epochs(run, state)
@@ -128,7 +128,7 @@ class Display:
         """Show what a search trains again, too, once it has chosen."""
         decided = choice.decided(self.study)
         if decided.chosen != self.study.chosen:
-            self.study, self.check = decided, RunCheck(decided)
+            self.study, self.states = decided, RunStates(decided)
 
     def write(self, text: str) -> None:
         """Print a line above the bars."""
@@ -150,16 +150,17 @@ class Display:
         shown, results = self.shown.get(run, (0, None))
         if results is not None and state.results != results:  # it is trained again
             shown = 0
-        for each in state.done[shown:]:
-            if not self.on_terminal or each.epoch == state.epochs:
+        epochs = self.study.experiments[run[0]].training["epochs"]  # in all
+        for each in state.epochs[shown:]:
+            if not self.on_terminal or each.epoch == epochs:
                 left = state.training.remaining_seconds if state.training else None
-                more = each.epoch == len(state.done) < state.epochs and left
+                more = each.epoch == len(state.epochs) < epochs and left
                 self.write(
-                    f"{run[0]}, seed {run[1]}: epoch {each.epoch} of {state.epochs}, "
+                    f"{run[0]}, seed {run[1]}: epoch {each.epoch} of {epochs}, "
                     f"{each.split} accuracy {100 * each.accuracy:.2f}%"
                     + (f", about {duration(left)} left" if more else "")
                 )
-        self.shown[run] = len(state.done), state.results
+        self.shown[run] = len(state.epochs), state.results
 
     def _draw_bars(self, training: dict[tuple[str, int], RunState]) -> None:
         for run in [run for run in self.bars if run not in training]:
@@ -192,9 +193,10 @@ class Display:
 
 def progress_text(state: RunState) -> str:
     """Return epoch, accuracy so far and time left of a run that trains."""
-    parts = [f"epoch {min(state.training.epoch, state.epochs)} of {state.epochs}"]
-    if state.accuracy is not None:
-        parts.append(f"{state.done[-1].split} accuracy {100 * state.accuracy:.2f}%")
+    epochs = state.training.epochs
+    parts = [f"epoch {min(state.training.epoch, epochs)} of {epochs}"]
+    for last in state.epochs[-1:]:
+        parts.append(f"{last.split} accuracy {100 * last.accuracy:.2f}%")
     if state.training.remaining_seconds is not None:
         parts.append(f"about {duration(state.training.remaining_seconds)} left")
     return ", ".join(parts)

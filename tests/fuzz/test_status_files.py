@@ -22,8 +22,7 @@ from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.progress_file import Epoch, RunProgress
 from lib.study.config import read_study
-from lib.study.outdated import RunCheck
-from lib.study.run_states import run_state
+from lib.study.run_states import RunStates
 
 JOB = "7,train,mlp,1,2026-01-31T00:00:00,a-run\n"
 HOLDER = {"id": "x", "host": "h", "process": 1, "process_start": 1.0, "slurm_job": None}
@@ -112,7 +111,7 @@ def damage(path: Path, data) -> None:
 def look(study) -> None:
     """Do what the commands do that look at a study."""
     for run in study.runs:
-        run_state(RunCheck(study), *run)
+        RunStates(study).of(*run)
     known = jobs.jobs(study.layout)
     assert len(status.table(study, known).splitlines()) == 3
     for experiment, seed in study.runs:
@@ -124,7 +123,7 @@ def look(study) -> None:
         display.update()
         display.close()
     for run in study.runs:
-        state = run_state(RunCheck(study), *run)
+        state = RunStates(study).of(*run)
         if state.training:
             assert 0 <= state.training.fraction <= 1
             watch.progress_text(state)

@@ -75,6 +75,7 @@ def fake_executor(programs, tmp_path, sacct, **settings):
     made.room, made.canceled = threading.Event(), threading.Event()
     made.run_uuid, made._failed_nodes = "a-run", set()
     made.line = lambda job: f"{tmp_path / 'bin' / 'sbatch'}"
+    made.is_done = lambda job: job.output[0].exists()
     reported, again = {}, []
     made._job_submission_executor = SimpleNamespace(submit=lambda run, job: again.append(job.name))
     made.report_job_success = lambda job: reported.update({job.external_jobid: "success"})
@@ -96,10 +97,11 @@ def jobs(tmp_path, *ids):
         log.touch()
         slurm_log.touch()
         job = FakeJob(
-            name=each, log=[log], output=[], threads=1, attempt=1, restart_times=2,
+            name=each, log=[log], output=[tmp_path / f"{each}.out"], threads=1, attempt=1,
+            restart_times=2,
             resources={"mem_mb": 100, "runtime": 10},
         )  # fmt: skip
-        aux = {"slurm_logfile": slurm_log, polling.BEFORE: polling.Files.of(job)}
+        aux = {"slurm_logfile": slurm_log, polling.BEFORE: polling.signatures(job)}
         aux[executor.ASKED] = job.resources
         made.append(SimpleNamespace(external_jobid=each, aux=aux, job=job))
     return made
@@ -136,13 +138,10 @@ def test_each_state_is_reported_or_waited_for(programs, tmp_path):
 
 
 def test_a_job_that_has_come_back_and_ended_meanwhile_is_not_submitted_again(programs, tmp_path):
-    """Accounting was away: it knows only that the node has failed. The job's files know more."""
+    """Accounting was away: it knows only that the node has failed. The run's records know more."""
     fake = fake_executor(programs, tmp_path, answer(_1="NODE_FAIL", _2="NODE_FAIL"))
-    fake.made.is_complete = lambda job: False
     active = jobs(tmp_path, "1", "2")
-    active[0].job.output = [tmp_path / "out"]
-    active[0].aux[polling.BEFORE] = polling.Files.of(active[0].job)
-    (tmp_path / "out").touch()
+    (tmp_path / "1.out").touch()
     assert check(fake.made, active) == ["1", "2"]  # Slurm may be about to start it again
     assert check(fake.made, active) == []
     assert fake.reported == {"1": "success"}
@@ -219,30 +218,24 @@ def test_without_jobs_nothing_is_asked(programs, tmp_path):
 
 def test_a_job_that_squeue_has_forgotten_has_ended(programs, tmp_path):
     fake = fake_executor(programs, tmp_path, "")
-    fake.made.query, fake.made.is_complete = ["squeue"], lambda job: False
+    fake.made.query = ["squeue"]
     active = jobs(tmp_path, "1", "2")
-    active[0].job.output = [tmp_path / "out"]
-    active[0].aux[polling.BEFORE] = polling.Files.of(active[0].job)
     assert check(fake.made, active) == ["1", "2"]  # it may be only just submitted
-    (tmp_path / "out").touch()
+    (tmp_path / "1.out").touch()
     assert check(fake.made, active) == []
     assert fake.reported["1"] == "success"
     assert "FORGOTTEN" in fake.reported["2"]
 
 
 def pack(tmp_path, fake, *names):
-    """Return submitted jobs that are one Slurm job, 7; the outputs of the first are there."""
-    fake.made.study, fake.made.is_complete = SimpleNamespace(runs_per_job=9), lambda job: False
+    """Return submitted jobs that are one Slurm job, 7; the first is done."""
+    fake.made.study = SimpleNamespace(runs_per_job=9)
     fake.made.gather = lambda jobs: fake.again.extend(job.name for job in jobs)
     made = jobs(tmp_path, *names)
     for job in made:
         job.name, job.external_jobid = job.external_jobid, "7"
-        job.job.output = [tmp_path / f"{job.name}.out"]
-        aux = {
-            polling.BEFORE: polling.Files.of(job.job),
-            executor.PACK: SimpleNamespace(evaluations={}),
-        }
-        job.aux |= aux | {"slurm_logfile": tmp_path / "7.log"}
+        job.aux[executor.PACK] = SimpleNamespace(evaluations={})
+        job.aux["slurm_logfile"] = tmp_path / "7.log"
     (tmp_path / f"{made[0].name}.out").touch()
     fake.made.report_job_success = lambda job: fake.reported.update({job.name: "success"})
     fake.made.report_job_error = lambda job, msg, aux_logs: fake.reported.update({job.name: msg})
@@ -308,21 +301,16 @@ def test_jobs_that_cannot_be_submitted_for_an_unforeseen_reason_fail_with_it(pro
     assert [first.attempt, second.attempt] == [1, 3]
 
 
-def test_the_choice_of_a_search_counts_once_it_is_made(programs, tmp_path, monkeypatch):
+def test_the_choice_of_a_search_counts_once_it_is_made(monkeypatch):
     """What is trained again for it is no experiment of the study that was read at the start."""
-    fake = fake_executor(programs, tmp_path, "")
-    decided = SimpleNamespace(
-        layout=SimpleNamespace(run=lambda *run: SimpleNamespace(is_complete=lambda stage: True))
-    )
-    fake.made.study = decided
+    made = StudyExecutor.__new__(StudyExecutor)
+    made.study = "as it was read"
     monkeypatch.setattr(executor.choice, "decided", lambda study: "with the choice")
-    monkeypatch.setattr(
-        executor,
-        "RunCheck",
-        lambda study: SimpleNamespace(problem={"with the choice": lambda *_: None}[study]),
-    )
+    trained = SimpleNamespace(of=lambda *run: SimpleNamespace(done={("mlp", 1): ("train",)}[run]))
+    monkeypatch.setattr(executor, "RunStates", {"with the choice": trained}.get)
     wildcards = SimpleNamespace(experiment="mlp", seed="1")
-    assert fake.made.is_complete(SimpleNamespace(wildcards=wildcards, name="train"))
+    assert made.is_done(SimpleNamespace(wildcards=wildcards, name="train"))
+    assert not made.is_done(SimpleNamespace(wildcards=wildcards, name="evaluate"))
 
 
 def test_the_time_limit_of_a_job_is_the_one_that_was_submitted(programs, tmp_path):

@@ -108,8 +108,7 @@ def test_the_script_has_the_commands_of_the_rules(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     jobs = [train_job(1), train_job(2)]
     (pack,) = made(jobs, evaluated=jobs[:1])
-    script = pack.script(tmp_path / "a folder" / "%j.log")
-    assert f"--log '{tmp_path}/a folder'/\"$SLURM_JOB_ID\".log <<" in script
+    script = pack.script()
     (lines,) = re.findall(r"<<'END OF RUNS'\n(.*)\nEND OF RUNS$", script, re.DOTALL)
     first, second = map(json.loads, lines.splitlines())
     assert (first["name"], second["name"]) == ("mlp/seed1", "mlp/seed2")
@@ -118,6 +117,8 @@ def test_the_script_has_the_commands_of_the_rules(tmp_path, monkeypatch):
         "python scripts/evaluate.py 1",
     ]
     assert len(second["commands"]) == 1
+    assert first["record"] == "runs/mlp/seed1/evaluation.json"
+    assert second["record"] == "runs/mlp/seed2/run.json"
     assert (tmp_path / "runs/mlp/seed1").is_dir()
     assert (tmp_path / "logs").is_dir()
     assert "--share-gpu" not in script
@@ -126,4 +127,4 @@ def test_the_script_has_the_commands_of_the_rules(tmp_path, monkeypatch):
 def test_runs_with_a_gpu_share_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (pack,) = made([train_job(number, gpu=1) for number in range(4)], cpus_per_job=2)
-    assert " scripts/pack.py --at-once 2 --share-gpu --log " in pack.script(tmp_path / "%j.log")
+    assert " scripts/pack.py --at-once 2 --share-gpu <<" in pack.script()

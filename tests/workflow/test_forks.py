@@ -9,9 +9,10 @@ import time
 
 import psutil
 import pytest
-from conftest import PATIENCE, ROOT, SMALL_STUDY, fresh_project, run_pack
+from conftest import PATIENCE, ROOT, SMALL_STUDY, cases, fresh_project, run_pack
 
-from lib.core.layout import Layout
+from lib.core import records
+from lib.core.layout import Layout, RunFiles
 from lib.forks.server import Nursery
 from lib.forks.start import SHELL_PREFIX, VARIABLE, ForkServer
 
@@ -135,7 +136,7 @@ def test_a_study_of_forked_runs(tmp_path):
     assert "bad, seed 2: train failed: the training loss is nan" in done.stdout
     layout = Layout(project.results)
     for name, seed in (("mlp", 1), ("mlp", 2), ("cnn", 1), ("cnn", 2)):
-        assert layout.run(name, seed).is_complete("evaluate")
+        assert layout.run(name, seed).has_all("evaluate")
     alone = fresh_project(tmp_path / "alone", data=True)
     (alone.folder / "many.yaml").write_text(SEVERAL.replace("runs_per_job: 10", ""))
     alone.snakemake("results/small/runs/mlp/seed2/evaluation.json", config="many.yaml")
@@ -173,14 +174,40 @@ def test_a_run_that_may_succeed_later_is_tried_again_when_the_others_have_ended(
     assert "[3 of 3] never: exit status 75: never.log\n2 of 3 runs are done" in done.stdout
 
 
-@pytest.mark.extended
-def test_a_run_that_the_same_job_has_done_elsewhere_meanwhile_is_left_alone(tmp_path):
-    """As on a node that was taken for lost: it writes into the same log."""
-    log, ran = tmp_path / "slurm.log", tmp_path / "ran"
-    line = "[1 of 2] other: done in 1.0 s"
-    done = run_pack({"one": f"echo '{line}' >> {log}", "other": f"touch {ran}"}, "--log", log)
+MEANWHILE = {
+    "evaluated": ("7", "evaluation.json", False, True),
+    "point of a search, which is not evaluated": ("7", "run.json", True, True),
+    "killed as it cleaned up": ("7", "evaluation.json", True, False),
+    "somebody wants it again": ("6", "evaluation.json", False, False),
+    "not by a job": (None, "evaluation.json", False, False),
+}
+
+
+@pytest.mark.parametrize(
+    ("job_id", "file", "log", "is_done"), cases(MEANWHILE, "evaluated", "killed as it cleaned up")
+)
+def test_what_the_same_job_has_done_meanwhile_is_left_alone(tmp_path, job_id, file, log, is_done):
+    """As on a node that was taken for lost, where it goes on for a while."""
+    ran, ready = tmp_path / "ran", tmp_path / "ready.json"
+    records.write(ready, {"slurm": job_id and {"job_id": job_id}}, [])
+    files = RunFiles(tmp_path / "run")
+    files.folder.mkdir()
+    if log:
+        files.log.touch()
+    one, other = (
+        {"name": name, "log": f"{name}.log", "commands": [command]}
+        for name, command in (
+            ("one", f"mv {ready} {files.folder / file}"),
+            ("other", f"touch {ran}"),
+        )
+    )
+    lines = [json.dumps(one), json.dumps(other | {"record": str(files.folder / file)})]
+    done = subprocess.run(
+        [sys.executable, "scripts/pack.py"], cwd=ROOT, input="\n".join(lines),
+        capture_output=True, text=True, env=os.environ | {"SLURM_JOB_ID": "7"},
+    )  # fmt: skip
     assert "2 of 2 runs are done" in done.stdout
-    assert not ran.exists()
+    assert ran.exists() is not is_done
 
 
 @pytest.mark.extended

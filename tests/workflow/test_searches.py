@@ -67,7 +67,7 @@ def test_only_the_chosen_point_has_seen_the_test_set(searched_once):
     for row in searched_once.table():
         for seed in (1, 2):
             files = searched_once.layout.run(row["point"], seed)
-            assert files.is_complete("train")
+            assert files.has_all("train")
             assert files.evaluation.exists() == (row["point"] == BEST)
     report = [(row["experiment"], row["seed"]) for row in searched_once.table("report")]
     assert report == [(BEST, "1"), (BEST, "2"), ("plain", "1"), ("plain", "2")]

@@ -14,6 +14,7 @@ from lib.forks.start import SHELL_PREFIX
 from lib.reporting.verdict import reports_on
 from lib.study import choice, forecast
 from lib.study.job_requests import job_request
+from lib.study.run_states import RunStates
 
 shell.prefix(SHELL_PREFIX)
 
@@ -32,7 +33,7 @@ if workflow.is_main_process and (OUTDATED or OLD_REPORT or not NOW.exists()):
     NOW.write_text(datetime.now().isoformat())
 for line in OUTDATED.lines():
     logger.info(f"Out of date: {line}")
-for line in forecast.lines(STUDY, OUTDATED.train) if workflow.is_main_process else ():
+for line in forecast.lines(STUDY, OUTDATED.states) if workflow.is_main_process else ():
     logger.info(line)
 
 # Where a job that fails had no earlier output to keep, there is none to bring back.
@@ -99,13 +100,11 @@ def data_and_reason(wildcards, stage):
     job must run if all its inputs are `ancient` and one of them is made again.
     """
     run = run_of(wildcards)
-    reason = OUTDATED.train.get(run)
-    if stage == "evaluate":
-        reason = reason or OUTDATED.evaluate.get(run)
+    state = OUTDATED.states.get(run)
     if run[0] in STUDY.searches:  # it is trained again, with what has been chosen since
-        stage_left, reason = outdated.RunCheck(decided()).problem(*run) or (None, None)
-        reason = reason if stage_left in ("train", stage) else None
-    done = not reason and FILES.run(*run).is_complete(stage)
+        state = RunStates(decided()).of(*run)
+    done = state is not None and stage in state.done
+    reason = state.why if state is not None and not done else ""
     return [ancient(PREPARED_RECORD) if done else PREPARED_RECORD, again(reason)]
 
 

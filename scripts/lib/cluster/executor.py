@@ -46,7 +46,7 @@ from lib.cluster.queue_watch import QueueWatch
 from lib.core import subprocesses
 from lib.core.errors import UserError
 from lib.study import choice
-from lib.study.outdated import RunCheck
+from lib.study.run_states import RunStates
 from lib.study.study import Study
 
 WRITTEN_FOR = "snakemake 9.27.1 with snakemake-executor-plugin-slurm 2.8.0"
@@ -279,7 +279,9 @@ class StudyExecutor(PluginExecutor):
         """Submit the jobs of a pack as one Slurm job, as `run_job` submits one."""
         comment = f"{packs.number_of_runs(pack.jobs)}, {packs.name_of(pack.jobs[0])} the first"
         request = self.within_limits(pack)
-        self.send(pack.jobs, request, Path("packs"), comment, pack.script, {PACK: pack})
+        self.send(
+            pack.jobs, request, Path("packs"), comment, lambda log: pack.script(), {PACK: pack}
+        )
 
     def within_limits(self, pack: packs.Pack) -> sbatch.Request:
         """Return what a pack asks for, with no more time than a partition gives."""
@@ -318,7 +320,7 @@ class StudyExecutor(PluginExecutor):
             log.parent.mkdir(parents=True, exist_ok=True)
             line = self.line(jobs[0], request, name=self.run_uuid, log=log, comment=comment)
             asked = self.sbatch.fitting(request, self.attempts[jobs[0]].growth)[0].resources
-            files = [polling.Files.of(job) for job in jobs]
+            files = [polling.signatures(job) for job in jobs]
             done = self.submit(line, script(log))
             job_id = done and validate_or_get_slurm_job_id(done.split(";")[0].strip(), done)
         except (UserError, WorkflowError, OSError) as error:
@@ -447,20 +449,12 @@ class StudyExecutor(PluginExecutor):
         self.absent[job_id] += 1
         if self.query[0] != "squeue" or self.absent[job_id] < MOST_ABSENT:
             return None
-        return Status("COMPLETED" if all(map(self.has_succeeded, some)) else FORGOTTEN, "")
+        return Status("COMPLETED" if all(self.is_done(job.job) for job in some) else FORGOTTEN, "")
 
-    def has_succeeded(self, job: SubmittedJobInfo) -> bool:
-        """Return whether a job has written its files, now or before."""
-        before = job.aux.get(polling.BEFORE)
-        return bool(before and polling.has_succeeded(job.job, before)) or self.is_complete(job.job)
-
-    def is_complete(self, job) -> bool:
-        """Return whether a run's stage is done: a training that is started again writes nothing."""
-        run = str(job.wildcards.experiment), int(job.wildcards.seed)
-        check = RunCheck(choice.decided(self.study))
-        problem = check.problem(*run)
-        done = self.study.layout.run(*run).is_complete(job.name)
-        return done and (problem is None or problem[0] != job.name)
+    def is_done(self, job) -> bool:
+        """Return whether a job's stage of its run is done, by this job or before it."""
+        states = RunStates(choice.decided(self.study))
+        return job.name in states.of(job.wildcards.experiment, int(job.wildcards.seed)).done
 
     def end(self, some: list[SubmittedJobInfo], status: Status) -> None:
         """Act on the end of a Slurm job.
@@ -472,7 +466,7 @@ class StudyExecutor(PluginExecutor):
         self.room.set()
         completed = status.state == "COMPLETED"
         # Of a pack, some runs may be done. Whether a job's files exist is checked anyway.
-        done = [job for job in some if completed or (PACK in job.aux and self.has_succeeded(job))]
+        done = [job for job in some if completed or (PACK in job.aux and self.is_done(job.job))]
         for job in done:
             self.succeed(job)
         if completed and not self.workflow.executor_settings.keep_successful_logs:
@@ -487,7 +481,7 @@ class StudyExecutor(PluginExecutor):
     def succeed(self, job: SubmittedJobInfo) -> None:
         """Report a job's success; note whether the same Slurm job has evaluated the run, too."""
         evaluation = job.aux[PACK].evaluations.get(job.job) if PACK in job.aux else None
-        if evaluation is not None and self.is_complete(evaluation):
+        if evaluation is not None and self.is_done(evaluation):
             self.evaluated.add(evaluation)
         self.report_job_success(job)
 
@@ -553,7 +547,7 @@ class StudyExecutor(PluginExecutor):
             subprocesses.run(["scancel", some[0].external_jobid])
         for job in some:
             # It may have started it again, to its end, before accounting knows of that.
-            if self.has_succeeded(job):
+            if self.is_done(job.job):
                 self.succeed(job)
                 continue
             self.act_on(job, status, Cause.NODE if why else Cause.OUTSIDE, why)

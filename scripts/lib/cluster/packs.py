@@ -73,29 +73,27 @@ class Pack:
         request.threads = self.at_once * first.threads
         return request
 
-    def script(self, log: Path) -> str:
+    def script(self) -> str:
         """Return the script of the Slurm job, and make the folders that it writes to.
 
         All of it is in the script: no file has to be kept.
-
-        Args:
-            log: of the Slurm job, but for its number, which is not known yet.
         """
         self._make_room()
-        runs = [
-            {"name": name_of(job), "log": str(job.log[0]), "commands": self._commands(job)}
-            for job in self.jobs
-        ]
+        lines = "\n".join(json.dumps(self._run(job)) for job in self.jobs)
         options = ["--at-once", str(self.at_once)]
         options += ["--share-gpu"] if self.jobs[0].resources.get("gpu") else []
         python = shlex.join([sys.executable, "scripts/pack.py", *options])
-        log = f'{shlex.quote(str(log.parent))}/"$SLURM_JOB_ID"{log.suffix}'
-        lines = "\n".join(map(json.dumps, runs))
-        return f"exec {python} --log {log} <<'END OF RUNS'\n{lines}\nEND OF RUNS"
+        return f"exec {python} <<'END OF RUNS'\n{lines}\nEND OF RUNS"
 
-    def _commands(self, job) -> list[str]:
+    def _run(self, job) -> dict:
+        """Return the run of a job as `scripts/pack.py` reads it."""
         jobs = [job, *([self.evaluations[job]] if job in self.evaluations else [])]
-        return [SHELL_PREFIX + each.shellcmd for each in jobs]
+        return {
+            "name": name_of(job),
+            "log": str(job.log[0]),
+            "commands": [SHELL_PREFIX + each.shellcmd for each in jobs],
+            "record": str(jobs[-1].output[-1]),  # written last
+        }
 
     def _make_room(self) -> None:
         """Do what Snakemake does on the node before a job: folders; no log of an earlier one."""

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Self
 
 from lib.cluster import causes, jobs, slurm
 
@@ -71,36 +70,19 @@ def _ended(job, now: float) -> bool:
     return ENDED in job.aux
 
 
-def has_ended(job, before: "Files") -> bool:
-    """Return whether a job's own files say that it has ended: new results, or an exit status."""
-    return has_succeeded(job, before) or has_failed(job, before)
+def has_ended(job, before: list[tuple[int, int] | None]) -> bool:
+    """Return whether a job's own files say that it has ended: a new record, or an exit status.
+
+    That is a reason to ask Slurm. What the job has done is in the record.
+    """
+    record, log = signatures(job)
+    failed = log != before[1] and causes.exit_status(log_of(job)) is not None
+    return failed or record not in (None, before[0])
 
 
-def has_succeeded(job, before: "Files") -> bool:
-    """Return whether all of a job's outputs are there, and others than before it."""
-    now = Files.of(job).outputs
-    return bool(now) and all(
-        after and after != earlier for after, earlier in zip(now, before.outputs, strict=True)
-    )
-
-
-def has_failed(job, before: "Files") -> bool:
-    """Return whether the end of a job's own log is an exit status, other than before it."""
-    log = log_of(job)
-    return _signature(log) != before.log and causes.exit_status(log) is not None
-
-
-@dataclass(frozen=True)
-class Files:
-    """Time and size of each of a job's outputs, and of its log; None for what does not exist."""
-
-    outputs: list[tuple[int, int] | None]
-    log: tuple[int, int] | None
-
-    @classmethod
-    def of(cls, job) -> Self:
-        """Return those of now."""
-        return cls([_signature(Path(str(file))) for file in job.output], _signature(log_of(job)))
+def signatures(job) -> list[tuple[int, int] | None]:
+    """Return time and size of what a job writes last, its record, and of its log, if they exist."""
+    return [_signature(Path(str(job.output[-1]))), _signature(log_of(job))]
 
 
 def _signature(path: Path | None) -> tuple[int, int] | None:

@@ -109,8 +109,8 @@ class RunFiles:
         match = re.fullmatch("seed([0-9]+)", self.folder.name)
         return int(match[1]) if match else None
 
-    def is_complete(self, stage: str) -> bool:
-        """Return whether all files of a stage exist."""
+    def has_all(self, stage: str) -> bool:
+        """Return whether all files of a stage exist. `run_state` says whether it is done."""
         folder = str(self.folder)  # not a Path per file: asked for all files of a thousand runs
         return all(os.path.isfile(f"{folder}/{name}") for name in STAGES[stage])  # noqa: PTH113
 

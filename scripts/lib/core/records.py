@@ -61,13 +61,20 @@ def check_seed(files: RunFiles, record: dict[str, Any]) -> None:
         raise UserError(f"{files.record} is of seed {seed}, not of seed {files.seed}")
 
 
-def check_files(path: Path, record: dict[str, Any]) -> None:
-    """Check the files that the record at `path` describes.
+def is_evaluation_of(evaluation: dict[str, Any], trained: dict[str, Any]) -> bool:
+    """Return whether the record of an evaluation is of a training, and not of an earlier one."""
+    return evaluation.get("run_sha256") == trained[SEAL]
+
+
+def check_files(path: Path, record: dict[str, Any], but: str = "") -> None:
+    """Check the files that the record at `path` describes, all of them but one, if it is named.
 
     Raises:
         UserError: one is missing, or is another than the record describes; the message names it.
     """
     for name, digest in record["files"].items():
+        if name == but:
+            continue
         file = path.with_name(name)
         try:
             found = sha256(file)

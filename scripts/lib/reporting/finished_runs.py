@@ -18,6 +18,7 @@ from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.files import sha256
 from lib.core.layout import Layout, RunFiles
+from lib.core.run_state import read_trained
 from lib.reporting.uncertainty import calibration
 
 PREDICTIONS = {"label": np.int16, "prediction": np.int16, "confidence": np.float32}
@@ -146,7 +147,7 @@ def read(
     in_order = sorted(names, key=lambda run: run[1])
     for name, seed in tqdm(in_order, desc="reading", unit="run", disable=None):
         if (name, seed) in out_of_date:
-            experiments[name].missing[seed] = why_not_made_again(layout, name, seed)
+            experiments[name].missing[seed] = why_missing(layout, name, seed, None)
             continue
         try:
             experiments[name].runs.append(read_run(results, name, seed, test_set))
@@ -161,36 +162,28 @@ def read(
     return list(experiments.values())
 
 
-def why_missing(layout: Layout, experiment: str, seed: int, error: UserError) -> str:
-    """Return why a run cannot be read: why its training or its evaluation has failed, if it has.
+def why_missing(layout: Layout, experiment: str, seed: int, error: UserError | None) -> str:
+    """Return why a run is not reported: how its training or its evaluation has failed, if it has.
 
     Args:
         layout: where the runs are.
         experiment: of the run.
         seed: of the run.
-        error: what was wrong with its files.
+        error: what is wrong with its files; None if they are out of date.
     """
     files = layout.run(experiment, seed)
+    stages, otherwise = (), str(error)
+    if error is None:
+        stages, otherwise = ("train", "evaluate"), "out of date, and not made again yet"
     with suppress(PermissionError):
         # Each stage writes its record last.
-        if not files.record.exists():
-            log = layout.log("train", experiment, seed)
-            return _known_failure(files) or _last_error(log) or "not trained"
-        if not files.evaluation.exists():
-            return _last_error(layout.log("evaluate", experiment, seed)) or "not evaluated"
-    return str(error)
-
-
-def why_not_made_again(layout: Layout, experiment: str, seed: int) -> str:
-    """Return why a run is still out of date: how its last training or evaluation has failed."""
-    logs = (layout.log(stage, experiment, seed) for stage in ("train", "evaluate"))
-    reasons = [_known_failure(layout.run(experiment, seed)), *map(_last_error, logs)]
-    return next(filter(None, reasons), "out of date, and not made again yet")
-
-
-def _known_failure(files: RunFiles) -> str:
-    failure = Failure.read(files.failure)
-    return failure.message if failure else ""
+        if error and not files.record.exists():
+            stages, otherwise = ("train",), "not trained"
+        elif error and not files.evaluation.exists():
+            stages, otherwise = ("evaluate",), "not evaluated"
+    failure = Failure.read(files.failure) if "train" in stages else None
+    logs = (_last_error(layout.log(stage, experiment, seed)) for stage in stages)
+    return failure.message if failure else next(filter(None, logs), otherwise)
 
 
 def _last_error(log: Path) -> str:
@@ -232,19 +225,17 @@ def read_records(files: RunFiles, test_set: TestSet) -> tuple[dict, dict]:
     Raises:
         UserError: they do not. The message names the file.
     """
-    record, evaluation = records.read(files.record), records.read(files.evaluation)
-    if evaluation.get("run_sha256") != record[records.SEAL]:
+    # The report does not use the weights, and a large study has gigabytes of them.
+    record = read_trained(files, verify="all but weights")
+    evaluation = records.read(files.evaluation)
+    if not records.is_evaluation_of(evaluation, record):
         raise UserError(
             f"{files.evaluation} is not of the training in {files.record}: the run was evaluated "
             "before it was last trained; run snakemake again, or evaluate it"
         )
-    records.check_seed(files, record)
     for path, content in ((files.record, record), (files.evaluation, evaluation)):
         if content["data_sha256"] != test_set.sha256:
             raise UserError(f"{path} is of a different dataset than {test_set.path}")
-    # The report does not use the weights, and a large study has gigabytes of them.
-    used = {name: each for name, each in record["files"].items() if name != files.weights.name}
-    records.check_files(files.record, record | {"files": used})
     records.check_files(files.evaluation, evaluation)
     return record, evaluation
 

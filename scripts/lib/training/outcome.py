@@ -8,7 +8,7 @@ from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.files import atomic_path, write_csv
 from lib.core.layout import RunFiles
-from lib.core.settings import canonical, difference
+from lib.core.settings import canonical
 from lib.training.predictions import write_predictions
 from lib.training.weights import save_weights
 
@@ -21,16 +21,6 @@ class Outcome:
     def __init__(self, files: RunFiles, identity: dict):
         self.files = files
         self.identity = identity | {"settings": canonical(identity["settings"])}
-
-    def is_complete(self) -> bool:
-        """Return whether there are all results of a run of the same identity, as written."""
-        try:
-            record = read_trained(self.files)
-        except UserError:
-            return False
-        return all(
-            record[key] == value for key, value in self.identity.items() if key != "settings"
-        ) and not difference(record["settings"], self.identity["settings"])
 
     def raise_if_known_failure(self) -> None:
         """Fail at once if this very training has failed in a way that no retry can cure.
@@ -77,16 +67,3 @@ class Outcome:
         records.write(self.files.record, record, written)
         if validation is None:  # those of an earlier training
             self.files.validation.unlink(missing_ok=True)
-
-
-def read_trained(files: RunFiles) -> dict:
-    """Return the record of a trained run, after a check of the weights and the history.
-
-    Raises:
-        UserError: the run is not trained, or one of its files is not what was written, or the
-            folder is that of another seed; the message names the file.
-    """
-    record = records.read(files.record)
-    records.check_files(files.record, record)
-    records.check_seed(files, record)
-    return record

@@ -1,0 +1,217 @@
+"""Whether a run is done, and if not, what is left of it and why: the one place that says so.
+
+The run's own records decide, not the times of its files, nor what Snakemake or Slurm says. They
+name the settings, the data and the code that the results are of; whoever asks says what they should
+be of.
+"""
+
+import csv
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from lib.core import code_digests, records
+from lib.core.errors import UserError
+from lib.core.failure_file import Failure
+from lib.core.layout import STAGES, RunFiles
+from lib.core.progress_file import Epoch, RunProgress
+from lib.core.settings import difference
+
+# A training renews its lease every few seconds; a file server may show that a minute late.
+SILENT_AFTER = 120.0  # seconds
+# By the stage that is left, and whether it has to be run again.
+_STAGE = {
+    ("train", False): "waiting", ("train", True): "out of date", (None, False): "done",
+    ("evaluate", False): "trained", ("evaluate", True): "trained",
+}  # fmt: skip
+
+Verify = Literal["all", "all but weights", "newer weights"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """In what a run is not of what it should be of: settings and files of the code by name."""
+
+    settings: list[str]
+    data: bool
+    code: list[str]
+
+    @property
+    def why(self) -> str | None:
+        """Return the first of it in words, as `RunState.why`; None where there is none."""
+        if self.settings:
+            return f"other settings ({', '.join(self.settings)})"
+        shown = ", ".join([*self.code[:3], *(["..."] if len(self.code) > 3 else [])])
+        return "other data" if self.data else f"other code ({shown})" if shown else None
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a run should be of.
+
+    Attributes:
+        settings: those of its training; None if any will do.
+        data_sha256: the digest of the prepared data; None if any will do.
+        digest_of: returns the digest of a file of the code, by its path below scripts/.
+    """
+
+    settings: dict | None = None
+    data_sha256: str | None = None
+    digest_of: Callable[[str], str | None] = code_digests.digest_now
+
+    def difference(self, record: dict) -> Difference:
+        """Compare the record of a training."""
+        return Difference(
+            [] if self.settings is None else difference(record["settings"], self.settings),
+            self.data_sha256 not in (None, record["data_sha256"]),
+            code_digests.changed(record["code"], self.digest_of),
+        )
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run is.
+
+    Attributes:
+        files: of the run.
+        stage: waiting, training, trained, done, failed (it fails whenever it is tried), or out of
+            date (what is there is not what it should be).
+        done: the stages of the workflow that are done, whether or not the run needs them.
+        why: why the first stage that is not done must be run again; empty if it never was.
+        left: the first stage that the run needs and that is not done; None if nothing is left.
+        failure: why the training fails whenever it is tried with these settings; else empty.
+        training: how far a training has come that is not complete.
+        results: the seal of the record of its training, unless it is being trained.
+    """
+
+    files: RunFiles
+    stage: str
+    done: tuple[str, ...]
+    why: str
+    left: str | None
+    failure: str
+    training: RunProgress | None
+    results: str | None
+
+    @cached_property
+    def epochs(self) -> list[Epoch]:
+        """The epochs that were trained and measured."""
+        if self.training:
+            return self.training.done
+        return _history(self.files.history) if "train" in self.done else []
+
+
+def run_state(
+    files: RunFiles,
+    expected: Expected,
+    stages: Sequence[str] = tuple(STAGES),
+    verify: Verify = "newer weights",
+) -> RunState:
+    """Return how far a run is.
+
+    Args:
+        files: of the run.
+        expected: what it should be of.
+        stages: those that it needs.
+        verify: see `read_trained`.
+    """
+    training = RunProgress.read(files.progress)
+    is_alive = training is not None and _is_alive(files.lease)
+    done = ()
+    record, why = _training(files, expected, verify)
+    if why is None:
+        done, why = ("train",), _evaluation(files, expected, record)
+        if why is None:
+            done = ("train", "evaluate")
+    left = next((stage for stage in stages if stage not in done), None)
+    failed = left == "train" and files.failure.is_file()
+    return RunState(
+        files,
+        "training" if is_alive else "failed" if failed else _STAGE[left, bool(left and why)],
+        done,
+        why or "",
+        left,
+        _known_failure(files.failure, expected.settings) if failed else "",
+        training if is_alive or record is None else None,
+        None if is_alive or record is None else record[records.SEAL],
+    )
+
+
+def _training(
+    files: RunFiles, expected: Expected, verify: Verify
+) -> tuple[dict | None, str | None]:
+    """Return the record of a training, and why it is left: `RunState.why`, or None if it is not."""
+    if not files.has_all("train"):
+        was_there = files.record.exists() or files.has_all("evaluate")
+        return None, "files of its training are missing" if was_there else ""
+    try:
+        record = read_trained(files, verify)
+    except (UserError, OSError) as error:
+        return None, str(error)
+    return record, expected.difference(record).why
+
+
+def _evaluation(files: RunFiles, expected: Expected, trained: dict) -> str | None:
+    """Return why the evaluation of a training is left: `RunState.why`, or None if it is not."""
+    if not files.has_all("evaluate"):
+        return "files of its evaluation are missing" if files.evaluation.exists() else ""
+    try:
+        evaluation = records.read(files.evaluation)
+    except UserError as error:
+        return str(error)
+    if not records.is_evaluation_of(evaluation, trained):
+        return "it was trained since"
+    return Difference([], False, code_digests.changed(evaluation["code"], expected.digest_of)).why
+
+
+def read_trained(files: RunFiles, verify: Verify) -> dict:
+    """Return the record of a trained run.
+
+    Args:
+        files: of the run.
+        verify: which of the files that it describes are read, and their digests compared; with
+            `newer weights`, all of them where the weights are newer than the record, else none.
+
+    Raises:
+        UserError: the run is not trained, or one of its files is not what was written, or the
+            folder is that of another seed; the message names the file.
+        OSError: with `newer weights`, there are none.
+    """
+    record = records.read(files.record)
+    records.check_seed(files, record)
+    if verify == "all but weights":
+        records.check_files(files.record, record, but=files.weights.name)
+    elif verify == "all" or files.weights.stat().st_mtime_ns > files.record.stat().st_mtime_ns:
+        records.check_files(files.record, record)
+    return record
+
+
+def _known_failure(path: Path, settings: dict | None) -> str:
+    """Return why a training fails whenever it is tried with these settings, if it is known to."""
+    failure = Failure.read(path)
+    failed = failure.identity.get("settings") if failure else None
+    if not isinstance(failed, dict) or settings is None or failed.keys() != settings.keys():
+        return ""
+    return "" if difference(failed, settings) else failure.message
+
+
+def _is_alive(lease: Path) -> bool:
+    """Return whether a training has renewed its lease lately."""
+    try:
+        return time.time() - lease.stat().st_mtime < SILENT_AFTER
+    except OSError:
+        return False
+
+
+def _history(path: Path) -> list[Epoch]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                Epoch(int(row["epoch"]), row["split"], float(row["loss"]), float(row["accuracy"]))
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return []
