@@ -93,14 +93,9 @@ def fitting(texts: dict[str, str], base: Path) -> tuple[site_profile.Plan, dict[
     partitions = strict_yaml.read(texts[PARTITIONS], str(base / PARTITIONS)) or {}
     site = Site(given=site_profile.options(content))
     cluster = site.config["ClusterName"]
-    known = partitions.get("partitions") or {}
-    if not partitions_file.is_about(texts[PARTITIONS], cluster):
-        known = {}
-    plan = site_profile.plan(site, content, known)
-    merged = partitions_file.merged(plan.partitions, known)
-    text = texts[PARTITIONS]
-    if merged != known:
-        text = partitions_file.written(cluster, merged, text if known else "")
+    about = partitions_file.is_about(texts[PARTITIONS], cluster)
+    plan = site_profile.plan(site, content, (about and partitions.get("partitions")) or {})
+    text = partitions_file.updated(texts[PARTITIONS], cluster, plan.partitions)
     config = yaml_edit.edit(texts[CONFIG], plan.settings, str(base / CONFIG))
     return plan, {CONFIG: config, PARTITIONS: text}
 

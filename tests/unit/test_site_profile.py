@@ -140,19 +140,25 @@ def test_questions_have_an_end(cluster):
 
 def test_a_file_of_partitions_keeps_what_the_user_has_written():
     found = {"cpu": {"max_runtime": 2880, "max_mem_mb": 16000}}
-    text = partitions_file.written("beluga", found, "")
+    text = partitions_file.updated("", "beluga", found)
     assert partitions_file.is_about(text, "beluga")
     assert not partitions_file.is_about(text, "bel")
     assert strict_yaml.parse(text)["partitions"] == found
+    assert text.splitlines()[-2:] == [
+        "    max_runtime: 2880            # minutes",
+        "    max_mem_mb: 16000            # MiB per node",
+    ]
     mine = text.replace("2880 ", "600  ").replace(
         "16000", "16000   # mine\n    supports_mpi: false"
     )
-    known = strict_yaml.parse(mine)["partitions"]
-    merged = partitions_file.merged({"cpu": {"max_runtime": 1440, "max_mem_mb": 32000}}, known)
+    found = {"cpu": {"max_runtime": 1440, "max_mem_mb": 32000}}
+    assert partitions_file.updated(mine, "beluga", found) == mine
+    again = partitions_file.updated(mine, "beluga", found | {"gpu": {"max_gpu": 2}})
+    assert again.startswith(mine)
     limits = {"max_runtime": 600, "max_mem_mb": 16000, "supports_mpi": False}
-    assert merged == {"cpu": limits}
-    assert partitions_file.written("beluga", merged, mine) == mine
-    more = merged | {"gpu": {"max_gpu": 2}}
-    again = partitions_file.written("beluga", more, mine)
-    assert "# mine" in again
-    assert strict_yaml.parse(again)["partitions"] == more
+    assert strict_yaml.parse(again)["partitions"] == {"cpu": limits, "gpu": {"max_gpu": 2}}
+    fewer = partitions_file.updated(again, "beluga", {"gpu": {"max_gpu": 1}})
+    assert strict_yaml.parse(fewer)["partitions"] == {"gpu": {"max_gpu": 1}}
+    assert partitions_file.updated(mine, "another", found).splitlines()[-1] == (
+        "    max_mem_mb: 32000            # MiB per node"
+    )

@@ -61,7 +61,33 @@ def test_what_is_not_there_is_added(text, key):
     assert content == 7
 
 
-@pytest.mark.parametrize("text", ["a: {b: 1}\n", "a:\n  b:\n  - 1\n"])
-def test_a_style_that_it_does_not_know_is_an_error(text):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "jobs: 20   # few\nretries:   2   # x\n",
+        "a:\n    - 1\njobs: 20\nb:  'x'\n",
+        "# jobs\n# jobs: 20\nb: {c:  [1,2]}\n",
+        "---\njobs: 20\n\n# end",
+    ],
+)
+def test_lines_in_another_style_stay(text):
+    (before,) = [line for line in text.splitlines() if "jobs: 20" in line]
+    (after,) = changed(text, {("jobs",): 4})
+    assert set(edit(text, {("jobs",): 4}, "file").splitlines()) - {after} == (
+        set(text.splitlines()) - {before}
+    )
+
+
+def test_a_flow_mapping_is_edited():
+    assert edit("a: {b: 1, c: 2}  # d\n", {("a", "b"): 3}, "file") == "a: {b: 3, c: 2}  # d\n"
+
+
+@pytest.mark.parametrize("text", ["a: [1]\n", "a: x\n"])
+def test_a_section_that_is_no_mapping_is_an_error(text):
     with pytest.raises(UserError, match=r"^file: cannot set a\.b to 2: set it by hand$"):
         edit(text, {("a", "b"): 2}, "file")
+
+
+def test_a_value_of_several_lines_becomes_no_comment():
+    with pytest.raises(UserError, match=r"^file: cannot set a to None: set it by hand$"):
+        edit("a: |\n  b\nc: 1\n", {("a",): None}, "file")

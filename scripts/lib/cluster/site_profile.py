@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lib.cluster.site import NOT_FOR_BATCH, Partition, Site
 from lib.core.errors import UserError
+from lib.core.yaml_edit import value
 
 DEFAULTS, TRAIN = "default-resources", ("set-resources", "train")
 ACCOUNT, QOS = (DEFAULTS, "slurm_account"), (DEFAULTS, "qos")
@@ -42,13 +43,6 @@ class Plan:
     def found(self, what: str, how: str) -> None:
         """Note what was found, and how."""
         self.findings.append(f"{what} ({how})")
-
-
-def value(content: Mapping, key: tuple[str, ...]) -> object:
-    """Return the value of a key of config.yaml; None where it is not set."""
-    for name in key:
-        content = content.get(name) if isinstance(content, Mapping) else None
-    return content
 
 
 def options(content: Mapping) -> dict[str, str]:

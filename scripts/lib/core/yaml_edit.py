@@ -1,126 +1,100 @@
-"""Change values in a YAML file and nothing else: comments, order, and spacing stay.
+"""Change values in a YAML file; comments and all other lines stay."""
 
-It knows block style with one key per line, as in the files of this project, and checks the result.
-"""
-
-import copy
-import json
+import contextlib
+import io
 import re
 from collections.abc import Mapping
+from difflib import SequenceMatcher
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from lib.core import strict_yaml
 from lib.core.errors import UserError
 
-STEP = 2  # spaces of an indentation
+Key = tuple[str, ...]  # from the outside in
 
 
-def edit(text: str, changes: Mapping[tuple[str, ...], object], where: str) -> str:
+def edit(text: str, changes: Mapping[Key, str | int | None], where: str) -> str:
     """Return YAML in which keys have other values.
+
+    A key that is there as a comment (`# qos: "normal"`) is set in that line.
 
     Args:
         text: the YAML.
-        changes: values by key, from the outside in. None: the line becomes a comment.
+        changes: values by key; None: the line becomes a comment.
         where: the name of the file, for errors.
 
     Raises:
-        UserError: it is written in a way that this function does not know.
+        UserError: it is not YAML, or a key cannot be set in it.
     """
-    expected = strict_yaml.read(text, where) or {}
-    for key, value in changes.items():
-        if _value(expected, key) == value:
+    strict_yaml.read(text, where)
+    for key, new in changes.items():
+        old = value(strict_yaml.parse(text), key)
+        if old == new:
             continue
-        text = _set(text, key, value)
-        _expect(expected, key, value)
-        if not _holds(text, expected):
-            raise UserError(f"{where}: cannot set {'.'.join(key)} to {value!r}: set it by hand")
+        if old is None or new is None:
+            text = _toggled(text, key, shown=old is None)
+        if new is not None:
+            text = _set(text, key, DoubleQuotedScalarString(new) if isinstance(new, str) else new)
+        if value(strict_yaml.parse(text), key) != new:
+            raise UserError(f"{where}: cannot set {'.'.join(key)} to {new!r}: set it by hand")
     return text
 
 
-def _set(text: str, key: tuple[str, ...], value: object) -> str:
-    lines = text.splitlines()
-    first, last, indent = 0, len(lines), 0
-    for depth, name in enumerate(key[:-1]):
-        at = _find(lines, first, last, indent, name)
-        if at is None:
-            nested = [f"{' ' * (indent + STEP * n)}{word}:" for n, word in enumerate(key[depth:-1])]
-            nested.append(_line(indent + STEP * len(nested), key[-1], value))
-            place = first if depth else last
-            return _joined([*lines[:place], *(nested if value is not None else []), *lines[place:]])
-        first, last, indent = _block(lines, at, last, indent)
-    at = _find(lines, first, last, indent, key[-1])
-    commented = at is None
-    if commented:
-        at = _find(lines, first, last, indent, rf"# {key[-1]}")
-    if value is None:
-        if not commented:
-            lines[at] = f"{' ' * indent}# {lines[at].lstrip()}"
-    elif at is None:
-        lines.insert(first if len(key) > 1 else last, _line(indent, key[-1], value))
-    else:
-        old = lines[at].replace("# ", "", 1) if commented else lines[at]
-        lines[at] = _with_comment_of(_line(indent, key[-1], value), old)
-    return _joined(lines)
-
-
-def _find(lines: list[str], first: int, last: int, indent: int, name: str) -> int | None:
-    start = re.compile(rf" {{{indent}}}{re.escape(name)}:(\s|$)")
-    return next((n for n in range(first, last) if start.match(lines[n])), None)
-
-
-def _block(lines: list[str], at: int, last: int, indent: int) -> tuple[int, int, int]:
-    """Return the lines of a section below its key, and their indentation."""
-    end = at + 1
-    while end < last and (not lines[end].strip() or _indent(lines[end]) > indent):
-        end += 1
-    inner = [_indent(line) for line in lines[at + 1 : end] if line.strip()]
-    return at + 1, end, min(inner, default=indent + STEP)
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
-
-
-def _line(indent: int, name: str, value: object) -> str:
-    return f"{' ' * indent}{name}: {json.dumps(value, ensure_ascii=False)}"
-
-
-def _with_comment_of(line: str, old: str) -> str:
-    """Return a line with the comment at the end of another, in the same column if possible."""
-    comment = re.search(r"\s(#.*)$", old)
-    if not comment:
-        return line
-    return f"{line}  ".ljust(comment.start(1)) + comment[1]
-
-
-def _joined(lines: list[str]) -> str:
-    return "\n".join(lines) + "\n"
-
-
-def _holds(text: str, expected: dict) -> bool:
-    try:
-        return _pruned(strict_yaml.read(text, "")) == _pruned(expected)
-    except UserError:
-        return False
-
-
-def _value(content: object, key: tuple[str, ...]) -> object:
+def value(content: object, key: Key) -> object:
+    """Return the value of a key; None where it is not set."""
     for name in key:
-        content = content.get(name) if isinstance(content, dict) else None
+        content = content.get(name) if isinstance(content, Mapping) else None
     return content
 
 
-def _expect(content: dict, key: tuple[str, ...], value: object) -> None:
-    *around, name = key
-    for each in around:
-        if not isinstance(content.get(each), dict):
-            content[each] = {}
-        content = content[each]
-    content[name] = copy.deepcopy(value)
+def load(text: str) -> CommentedMap:
+    """Read YAML with its comments."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    return yaml.load(text) or yaml.load(f"{text}\n{{}}")
 
 
-def _pruned(content: object) -> object:
-    """Return a mapping without what has no value."""
-    if not isinstance(content, dict):
-        return content
-    inner = {key: _pruned(value) for key, value in content.items()}
-    return {key: value for key, value in inner.items() if value not in (None, {})}
+def dump(content: CommentedMap, text: str) -> str:
+    """Return YAML; lines that have not changed are those of the text that was loaded."""
+    indented = re.search(r"^ +(?=[^\s#-])", text, re.MULTILINE)
+    yaml = YAML()
+    yaml.width, yaml.explicit_start = 2**31, text.startswith("---")
+    yaml.indent(mapping=len(indented[0]) if indented else 2)
+    old, new = io.StringIO(), io.StringIO()
+    yaml.dump(load(text), old)
+    yaml.dump(content, new)
+    before, old, new = (each.splitlines() for each in (text, old.getvalue(), new.getvalue()))
+    if len(old) == len(before):
+        for i, j, size in SequenceMatcher(None, old, new, autojunk=False).get_matching_blocks():
+            new[j : j + size] = before[i : i + size]
+    return "\n".join(new) + "\n"
+
+
+def _set(text: str, key: Key, new: object) -> str:
+    section = content = load(text)
+    for name in key[:-1]:
+        if section.get(name) is None:
+            section.insert(0, name, CommentedMap())
+        section = section[name]
+        if not isinstance(section, CommentedMap):
+            return text
+    if key[-1] in section:
+        section[key[-1]] = new
+    else:  # at the top: a comment at the end is about what follows
+        section.insert(0, key[-1], new)
+    return dump(content, text)
+
+
+def _toggled(text: str, key: Key, shown: bool) -> str:
+    """Return the text with the line of a key no comment, or one; unchanged if there is no line."""
+    old, new = ("# ", "") if shown else ("", "# ")
+    for line in re.finditer(rf"^ *({old}){re.escape(key[-1])}:\s", text, re.MULTILINE):
+        toggled = text[: line.start(1)] + new + text[line.end(1) :]
+        with contextlib.suppress(YAMLError):
+            if (value(strict_yaml.parse(toggled), key) is not None) == shown:
+                return toggled
+    return text
