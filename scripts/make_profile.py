@@ -91,10 +91,11 @@ def fitting(texts: dict[str, str], base: Path) -> tuple[site_profile.Plan, dict[
     """
     content = strict_yaml.read(texts[CONFIG], str(base / CONFIG)) or {}
     partitions = strict_yaml.read(texts[PARTITIONS], str(base / PARTITIONS)) or {}
-    site = Site(given=site_profile.options(content))
+    site = Site()
     cluster = site.config["ClusterName"]
     about = partitions_file.is_about(texts[PARTITIONS], cluster)
-    plan = site_profile.plan(site, content, (about and partitions.get("partitions")) or {})
+    known = (about and partitions.get("partitions")) or {}
+    plan = site_profile.Plan(site, content, known).make()
     text = partitions_file.updated(texts[PARTITIONS], cluster, plan.partitions)
     config = yaml_edit.edit(texts[CONFIG], plan.settings, str(base / CONFIG))
     return plan, {CONFIG: config, PARTITIONS: text}

@@ -51,7 +51,7 @@ def cluster(programs):
 
 def plan(content: str = "", known=None) -> site_profile.Plan:
     profile = strict_yaml.parse(content) or {}
-    return site_profile.plan(Site(given=site_profile.options(profile)), profile, known or {})
+    return site_profile.Plan(Site(), profile, known or {}).make()
 
 
 def test_one_partition_is_used_whatever_its_name(cluster):
@@ -131,11 +131,47 @@ def test_where_slurm_takes_no_job_its_reason_is_told(cluster):
         plan()
 
 
+def test_of_what_is_tried_only_what_is_needed_is_set(cluster):
+    needs = 'case "$*" in *--mem*) false ;; *=cpu*=long* | *=gpu*=long*) ;; *) false ;; esac'
+    accounts = answers("one|one|normal,short,long||")
+    qos = answers("normal|1-00:00:00||\nshort|60||\nlong|||")
+    called = cluster(
+        partition("all", "YES"),
+        "all|4|8|16000|gpu:2|gpu\nall|2|8|16000|(null)|big,cpu",
+        sbatch=f"{needs} || {{ {refuses('no')}; }}",
+        sacctmgr=f'case "$*" in *withassoc*)\n{accounts};; *)\n{qos};; esac',
+    )
+    made = plan()
+    memory = dict.fromkeys(site_profile.MEMORY, 0)
+    needed = {site_profile.QOS: "long", site_profile.CONSTRAINT: "cpu"}
+    assert made.settings == memory | needed | {NAMED: None}
+    assert "qos: needed, long; others: normal, short (sbatch --test-only)" in made.findings
+    assert "account: none has to be named, one is charged (sbatch --test-only)" in made.findings
+    asked = [line for line in called() if line.startswith("sbatch")]
+    assert len(asked) == len(set(asked)) < 25
+
+
+def test_of_many_values_those_that_a_refusal_names_are_tried(cluster):
+    features = ",".join(f"f{number}" for number in range(300))
+    why = "say --constraint=f99 or --constraint=f98"
+    sbatch = f'case "$*" in *=f99*) ;; *) {refuses(why)} ;; esac'
+    cluster(partition("all", "YES"), f"all|4|8|16000|(null)|{features}", sbatch=sbatch)
+    assert plan().settings[site_profile.CONSTRAINT] == "f99"
+
+
 def test_questions_have_an_end(cluster):
     features = ",".join(f"f{number}" for number in range(300))
-    cluster(partition("all", "YES"), f"all|4|8|16000|(null)|{features}", sbatch=refuses("no"))
-    with pytest.raises(UserError, match="Slurm was asked 200 times"):
+    accounts = answers("one|one|" + ",".join(f"q{number}" for number in range(300)) + "||")
+    called = cluster(
+        partition("all", "YES"),
+        f"all|4|8|16000|(null)|{features}",
+        sbatch=refuses("no"),
+        sacctmgr=f'case "$*" in *withassoc*)\n{accounts};; esac',
+    )
+    with pytest.raises(UserError, match=r"Slurm takes no job of yours: no\. If it has to name"):
         plan()
+    asked = [line for line in called() if line.startswith("sbatch")]
+    assert len(asked) == len(set(asked)) < 60
 
 
 def test_a_file_of_partitions_keeps_what_the_user_has_written():

@@ -1,4 +1,4 @@
-"""What a cluster is: its partitions, limits, and GPUs, and which options it wants of a job.
+"""What a cluster is: its partitions, limits, and GPUs, and whether it takes a job.
 
 Slurm's own tables say what there is. Whether this user may have it depends on rules that no table
 shows, such as a site's job_submit plugin. So `sbatch --test-only` is asked, which submits nothing.
@@ -8,123 +8,41 @@ import os
 import pwd
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations, product
 
 from snakemake_executor_plugin_slurm.partitions import parse_scontrol_partition_output
 
 from lib.cluster import jobs, preflight, slurm
-from lib.core.errors import UserError
 
 # A small job. Slurm places it, if only it may be there.
 SMALL = {"time": "10", "cpus-per-task": "1", "mem": "100M"}
-# For debugging and interactive work: best-fit would send every short training there.
-NOT_FOR_BATCH = re.compile(r"(?<![a-z])(debug|devel|interac|test|viz|jupyter)", re.IGNORECASE)
-MOST_QUESTIONS = 200
+GPU = re.compile(r"gpu:(?:([A-Za-z]\w*):)?(\d+)")  # type and number
 
-GPU = re.compile(r"gpu:(?:(?P<type>[A-Za-z]\w*):)?(?P<count>\d+)")
-
-
-@dataclass(frozen=True)
-class Nodes:
-    """Nodes of one kind. Memory is in MiB."""
-
-    partition: str
-    count: int
-    cpus: int
-    mem_mb: int
-    gres: str
-    features: tuple[str, ...]
-
-    @property
-    def gpus(self) -> int:
-        """The number of GPUs of a node."""
-        return sum(int(match["count"]) for match in GPU.finditer(self.gres))
-
-    @property
-    def gpu_types(self) -> list[str]:
-        """The types of its GPUs, where they have one."""
-        return [match["type"] for match in GPU.finditer(self.gres) if match["type"]]
+Row = dict[str, str]  # of a table of Slurm's, by column
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition, as Slurm describes it. What has no limit is None."""
+    """A partition. What most of its nodes have comes first."""
 
     name: str
-    is_default: bool
+    is_default: bool  # whether jobs that name none go to it
     state: str
-    minutes: int | None
-    tier: int
+    tier: int  # its priority
     whole_nodes: bool
-    most_mem_mb: int | None
-    most_cpus: int | None
-    nodes: tuple[Nodes, ...]
-
-    @property
-    def gpus(self) -> int:
-        """The number of GPUs of its best node."""
-        return max((kind.gpus for kind in self.nodes), default=0)
-
-    @property
-    def gpu_types(self) -> list[str]:
-        """The types of its GPUs, the most frequent first."""
-        kinds = sorted(self.nodes, key=lambda kind: -kind.count)
-        return list(dict.fromkeys(name for kind in kinds for name in kind.gpu_types))
-
-    @property
-    def features(self) -> list[str]:
-        """The features of its nodes, those of nodes without a GPU first."""
-        kinds = sorted(self.nodes, key=lambda kind: (kind.gpus, -kind.count))
-        return list(dict.fromkeys(name for kind in kinds for name in kind.features))
-
-    @property
-    def limits(self) -> dict[str, int]:
-        """Its limits by their keys in partitions.yaml."""
-        mem_mb = max((kind.mem_mb for kind in self.nodes), default=None)
-        cpus = max((kind.cpus for kind in self.nodes), default=None)
-        found = {
-            "max_runtime": self.minutes,
-            "max_mem_mb": min(filter(None, (mem_mb, self.most_mem_mb)), default=None),
-            "max_cpus_per_task": min(filter(None, (cpus, self.most_cpus)), default=None),
-            "max_gpu": self.gpus or None,
-        }
-        return {key: value for key, value in found.items() if value}
+    limits: dict[str, int]  # by their keys in partitions.yaml
+    features: list[str]  # those of nodes without a GPU first
+    gpu_features: list[str]  # of nodes with GPUs
+    gpu_types: list[str]
 
 
-@dataclass(frozen=True)
-class Association:
-    """An account of this user, with the limits on its jobs; None is no limit."""
-
-    account: str
-    is_default: bool
-    qos: tuple[str, ...]
-    max_jobs: int | None
-    max_submit: int | None
-
-
-@dataclass(frozen=True)
-class QoS:
-    """A QoS, and the limits that it sets."""
-
-    name: str
-    minutes: int | None
-    max_jobs: int | None
-    max_submit: int | None
-
-
-@dataclass
 class Site:
-    """A cluster, of which each fact is asked for once.
+    """A cluster, which is asked each question once."""
 
-    Attributes:
-        given: options of sbatch that the user has chosen; they are part of every question.
-    """
-
-    given: Mapping[str, str] = field(default_factory=dict)
-    questions: int = 0
+    def __init__(self):
+        self.answers: dict[str, str] = {}  # why Slurm refuses a job now, by its line
 
     @cached_property
     def config(self) -> dict[str, str]:
@@ -138,44 +56,26 @@ class Site:
         """All partitions, also hidden ones; Slurm's order."""
         text = slurm.run(["scontrol", "--all", "show", "partition"]).checked()
         query = ["sinfo", "--all", "--exact", "--noheader", "--format=%R|%D|%c|%m|%G|%f"]
-        rows = [row.split("|") for row in slurm.run(query).checked().splitlines()]
-        kinds = [nodes(row) for row in rows if len(row) == 6 and row[1] != "0"]
-        described = parse_scontrol_partition_output(text)
+        nodes = table(slurm.run(query).checked(), "partition count cpus mem gres features")
+        nodes = [row for row in nodes if row["count"] != "0"]
         return [
-            partition(name, about, [kind for kind in kinds if kind.partition == name])
-            for name, about in described.items()
+            partition(name, about, [row for row in nodes if row["partition"] == name])
+            for name, about in parse_scontrol_partition_output(text).items()
         ]
 
     @cached_property
-    def associations(self) -> list[Association]:
+    def accounts(self) -> list[Row]:
         """The accounts that this user may charge; none where there is no accounting."""
-        user = pwd.getpwuid(os.getuid()).pw_name
-        names = "defaultaccount,account,qos,maxjobs,maxsubmit"
-        here = f"cluster={self.config['ClusterName']}"
-        query = ["sacctmgr", "-nP", "show", "user", user, "withassoc", here, f"format={names}"]
-        rows = (row.split("|") for row in slurm.run(query).stdout.splitlines())
-        return [
-            Association(
-                row[1],
-                row[0] == row[1],
-                tuple(filter(None, row[2].split(","))),
-                *map(number, row[3:]),
-            )
-            for row in rows
-            if len(row) == 5
-        ]
+        user, cluster = pwd.getpwuid(os.getuid()).pw_name, f"cluster={self.config['ClusterName']}"
+        columns = "format=defaultaccount,account,qos,maxjobs,maxsubmit"
+        query = ["sacctmgr", "-nP", "show", "user", user, "withassoc", cluster, columns]
+        return table(slurm.run(query).stdout, "default account qos running submitted")
 
     @cached_property
-    def qos(self) -> dict[str, QoS]:
-        """The QoS of the cluster by name; none where there is no accounting."""
-        names = "name,maxwall,maxjobspu,maxsubmitpu"
-        done = slurm.run(["sacctmgr", "-nP", "show", "qos", f"format={names}"])
-        rows = (row.split("|") for row in done.stdout.splitlines())
-        return {
-            row[0]: QoS(row[0], minutes(row[1]), *map(number, row[2:]))
-            for row in rows
-            if len(row) == 4
-        }
+    def qos(self) -> list[Row]:
+        """The QoS of the cluster; none where there is no accounting."""
+        query = "sacctmgr -nP show qos format=name,maxwall,maxjobspu,maxsubmitpu"
+        return table(slurm.run(query.split()).stdout, "name wall running submitted")
 
     @cached_property
     def no_accounting(self) -> str:
@@ -183,68 +83,66 @@ class Site:
         done = slurm.run(["sacct", "-X", "--noheader", "--starttime=now"])
         return "" if done.ok else done.message.splitlines()[-1]
 
-    def refusal(self, options: Mapping[str, str]) -> str:
-        """Return why Slurm would never take a job with these options; nothing if it would.
-
-        An option without a value is left out.
-
-        Raises:
-            UserError: Slurm has been asked too often.
-        """
-        self.questions += 1
-        if self.questions > MOST_QUESTIONS:
-            raise UserError(
-                f"Slurm was asked {MOST_QUESTIONS} times. Set slurm_account, qos, and constraint "
-                "in the profile as the documentation of your cluster says, and repeat"
-            )
-        given = {**SMALL, **self.given, **options}
-        words = [f"--{name}={value}" for name, value in given.items() if value]
-        return preflight.refusal(shlex.join(["sbatch", *words]))
-
-    def is_accepted(self, options: Mapping[str, str]) -> bool:
-        """Return whether Slurm takes a job, now or when a node is free."""
-        refused = self.refusal(options)
-        return not refused or bool(preflight.NO_NODE_NOW.search(refused))
-
-    def fewest(
-        self, asked: Mapping[str, str], choices: Mapping[str, Sequence[str]]
-    ) -> dict[str, str] | None:
-        """Return the fewest further options with which Slurm takes a job; None if there are none.
+    def refusal(self, options: Mapping[str, str], now: bool = False) -> str:
+        """Return why Slurm refuses a small job with these options; nothing if it takes it.
 
         Args:
-            asked: what the job asks for in any case.
-            choices: values by option; earlier ones are preferred.
+            options: of sbatch; one without a value is left out.
+            now: whether it has to have a node for it now, none that is drained or reserved.
         """
-        for size in range(len(choices) + 1):
-            for names in combinations(choices, size):
-                for values in product(*(choices[name] for name in names)):
-                    more = dict(zip(names, values, strict=True))
-                    if self.is_accepted({**asked, **more}):
-                        return more
-        return None
+        asked = {**SMALL, **options}
+        line = shlex.join(["sbatch", *(f"--{name}={word}" for name, word in asked.items() if word)])
+        if line not in self.answers:
+            self.answers[line] = preflight.refusal(line)
+        refused = self.answers[line]
+        return "" if not now and preflight.NO_NODE_NOW.search(refused) else refused
 
 
-def nodes(row: Sequence[str]) -> Nodes:
-    """Return the nodes of one line of sinfo."""
-    name, count, cpus, mem_mb, gres, features = row
-    # `(null)` is no feature.
-    names = tuple(word for word in features.split(",") if word[:1].isalnum())
-    return Nodes(name, int(count), int(cpus), int(mem_mb), gres, names)
+def table(text: str, columns: str) -> list[Row]:
+    """Return the rows of a table of Slurm's."""
+    names, rows = columns.split(), (line.split("|") for line in text.splitlines())
+    return [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
 
 
-def partition(name: str, about: Mapping[str, str], kinds: Iterable[Nodes]) -> Partition:
-    """Return a partition of which scontrol has described this."""
+def partition(name: str, about: Mapping[str, str], nodes: list[Row]) -> Partition:
+    """Return a partition with these kinds of nodes, of which scontrol shows this."""
+    nodes = sorted(nodes, key=lambda row: -int(row["count"]))
+    gpus = [GPU.findall(row["gres"]) for row in nodes]
+    with_gpus = [row for row, found in zip(nodes, gpus, strict=True) if found]
+    without = [row for row in nodes if row not in with_gpus]
+
+    def most(column: str, key: str) -> int | None:
+        of_nodes = max((int(row[column]) for row in nodes), default=None)
+        return min(filter(None, (of_nodes, number(about.get(key, "")))), default=None)
+
+    limits = {
+        "max_runtime": minutes(about.get("MaxTime", "")),
+        "max_mem_mb": most("mem", "MaxMemPerNode"),
+        "max_cpus_per_task": most("cpus", "MaxCPUsPerNode"),
+        "max_gpu": max((sum(int(count) for _, count in found) for found in gpus), default=None),
+    }
     return Partition(
         name=name,
         is_default=about.get("Default") == "YES",
         state=about.get("State", "UP"),
-        minutes=minutes(about.get("MaxTime", "")),
         tier=number(about.get("PriorityTier", "")) or 0,
         whole_nodes=about.get("OverSubscribe") == "EXCLUSIVE",
-        most_mem_mb=number(about.get("MaxMemPerNode", "")),
-        most_cpus=number(about.get("MaxCPUsPerNode", "")),
-        nodes=tuple(kinds),
+        limits={key: limit for key, limit in limits.items() if limit},
+        features=features([*without, *with_gpus]),
+        gpu_features=features(with_gpus),
+        gpu_types=unique(kind for found in gpus for kind, _ in found if kind),
     )
+
+
+def features(nodes: Iterable[Row]) -> list[str]:
+    """Return the features of nodes; `(null)` is none."""
+    found = unique(name for row in nodes for name in row["features"].split(","))
+    return [name for name in found if name[:1].isalnum()]
+
+
+def unique(words: Iterable[str]) -> list[str]:
+    """Return each word once, in their order."""
+    return list(dict.fromkeys(words))
 
 
 def number(text: str) -> int | None:
