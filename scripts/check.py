@@ -14,7 +14,6 @@ import torch
 from lib.cluster import profile, slurm
 from lib.cluster.snakemake_command import ask_slurm
 from lib.core.errors import UserError
-from lib.core.settings import Settings
 from lib.study.config import add_argument, read_study
 from lib.study.study import Study
 from lib.training import process
@@ -45,7 +44,7 @@ def model_problems(study: Study) -> list[str]:
     entry = study.dataset_entry
     problems = []
     for name, experiment in study.experiments.items():
-        settings = Settings(experiment.model, **experiment.training)
+        settings = experiment.recipe
         held_out = settings.validation_size
         try:
             dry_step(
@@ -56,7 +55,7 @@ def model_problems(study: Study) -> list[str]:
                 (held_out or entry["test_size"], entry["test_size"]),
                 torch.device("cpu"),
             )
-            print(f"{name}: {experiment.model['name']} can be trained", flush=True)
+            print(f"{name}: {settings.model['name']} can be trained", flush=True)
         except UserError as error:
             problems.append(f"experiments.{name}: {error}")
     return problems

@@ -6,9 +6,10 @@ RUN/evaluation.json      test loss, and with which weights, data and versions
 
 Confidence is the probability that the model assigns to its prediction. Precision, recall and F1 of
 the last row are means over the classes (macro averages).
+
+With --settings or --set, it is an error if the run was trained with other settings than these.
 """
 
-import json
 import socket
 from pathlib import Path
 
@@ -17,10 +18,11 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 import torch
 
 import models
-from lib.core import code_digests, provenance, records
+from lib.core import checked_settings, code_digests, provenance, records
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.run_state import Expected, read_trained
+from lib.core.settings import Settings
 from lib.data import prepared, prepared_record
 from lib.training import metrics, process
 from lib.training.accuracy import accuracy_table, write_evaluation
@@ -42,35 +44,32 @@ def main() -> None:
         default=1,
         help="CPU threads (default: %(default)s)",
     )
-    add(
-        "--settings",
-        type=json.loads,
-        metavar="JSON",
-        help="the settings that the run must have been trained with (default: any)",
-    )
+    checked_settings.add_arguments(parser)
     args = parser.parse_args()
+    given = args.settings or args.set
+    expected_settings = checked_settings.from_arguments(args) if given else None
 
     torch.set_num_threads(args.threads)
     files = RunFiles(args.run)
     record = read_trained(files, verify="all")
-    settings = record["settings"]
-    name = settings["model"]["name"]
+    settings = Settings.recorded(record["settings"])
+    name = settings.model["name"]
     models.find(name)  # imported now, so that the code's digest includes it
     code = code_digests.files_behind(models.file_of(name))
     code_sha256, own_code = code_digests.combined_digest(code), code_digests.file_digests(code)
     digest, _ = prepared_record.verified_digest(args.data)
-    check_origin(files, record, Expected(args.settings, digest))
+    check_origin(files, record, Expected(expected_settings, digest))
     origin = {"slurm": provenance.slurm_job(), **provenance.git_state()}  # as in train.py, now
     # As in the training: what a constructor draws and keeps for itself is then the same.
-    seed_everything(settings["seed"])
+    seed_everything(settings.seed)
     dataset = prepared.load(args.data)
     test = dataset.test_split()
-    model = models.build(settings["model"], dataset.image_size, len(dataset.classes))
+    model = models.build(settings.model, dataset.image_size, len(dataset.classes))
     load_weights(model, files.weights)
 
-    loss = loss_function(settings["loss"], len(dataset.classes))
-    test_loss, output = metrics.evaluate(model, test, loss, settings["evaluation_batch_size"])
-    predictions = prediction_table(output, test.labels, models.output_of(settings["model"]))
+    loss = loss_function(settings.loss, len(dataset.classes))
+    test_loss, output = metrics.evaluate(model, test, loss, settings.evaluation_batch_size)
+    predictions = prediction_table(output, test.labels, models.output_of(settings.model))
     table = accuracy_table(predictions, dataset.classes)
     overall = table.iloc[-1]
     print(

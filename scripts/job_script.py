@@ -98,8 +98,7 @@ def script(study: Study, experiment: str, seed: int, job: dict, configs: Sequenc
     asked += [each for each in sbatch.options(job["sbatch"]) if each[0] not in NOT_ASKED]
     folder, threads = files.folder.as_posix(), str(job["threads"])
     train = ["scripts/train.py", "--data", data.as_posix(), "--output", folder]
-    train += ["--seed", str(seed), "--threads", threads]
-    train += study.experiments[experiment].train_options
+    train += ["--threads", threads, *study.experiments[experiment].train_options(seed)]
     evaluate = ["scripts/evaluate.py", "--run", folder, "--data", data.as_posix()]
     evaluate += ["--threads", threads]
     return TEMPLATE.format(

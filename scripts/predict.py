@@ -28,6 +28,7 @@ from lib.core.errors import UserError
 from lib.core.files import atomic_path
 from lib.core.layout import RunFiles
 from lib.core.run_state import read_trained
+from lib.core.settings import Settings
 from lib.data.drawings import framed_file
 from lib.training.metrics import probabilities
 from lib.training.state import seed_everything
@@ -125,15 +126,15 @@ def classify(framed: np.ndarray, model: Path, record: dict) -> list[list[float]]
     Raises:
         UserError: the weights are not the model's, or give no probabilities.
     """
-    settings = record["settings"]["model"]
-    seed_everything(record["settings"]["seed"])  # as in the evaluation
-    network = models.build(settings, tuple(record["image_size"]), len(record["classes"]))
+    settings = Settings.recorded(record["settings"])
+    seed_everything(settings.seed)  # as in the evaluation
+    network = models.build(settings.model, tuple(record["image_size"]), len(record["classes"]))
     load_weights(network, RunFiles(model).weights)
     network.eval()
     pixels = torch.from_numpy(framed).to(torch.float32).div(255)
     with torch.no_grad():
         output = network(pixels.sub(record["mean"]).div(record["std"]).unsqueeze(1))
-    sure = probabilities(output, models.output_of(settings))
+    sure = probabilities(output, models.output_of(settings.model))
     if not sure.isfinite().all():
         raise UserError(f"{model}: what the network computes is not a number")
     return sure.tolist()

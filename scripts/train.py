@@ -4,7 +4,7 @@ It prints the lesson's lines: the training loss every so many steps, and after e
 average loss and the accuracy on held-out images (the test set, or the validation split if there is
 one).
 
-    python scripts/train.py --model CNN --data results/data/MNIST.safetensors --output out/
+    python scripts/train.py --data results/data/MNIST.safetensors --set model.name=CNN --output out/
 
 OUTPUT/model.safetensors   the trained weights
 OUTPUT/history.csv         one row per epoch
@@ -32,11 +32,11 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 import torch
 
 import models
-from lib.core import code_digests, provenance
+from lib.core import checked_settings, code_digests, provenance
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.run_state import Expected, run_state
-from lib.core.settings import DEVICES, LOSSES, PRECISIONS, Settings, loss_output_mismatch
+from lib.core.settings import Settings
 from lib.data import prepared, prepared_record
 from lib.training import device as devices
 from lib.training import gpu_memory, loop, metrics, process
@@ -76,7 +76,7 @@ def main() -> None:
     files = RunFiles(args.output)
     outcome = Outcome(files, identity)
     with Lease(args.output) as lease:
-        expected = Expected(outcome.identity["settings"], data_sha256)
+        expected = Expected(settings, data_sha256)
         if "train" in run_state(files, expected, verify="all").done:
             how = "the other process has finished it" if lease.had_to_wait else COMPLETE
             print(f"{args.output} is complete: {how}")
@@ -180,85 +180,10 @@ def train_and_write(
 def read_arguments() -> tuple[Settings, argparse.Namespace]:
     """Return the settings, which decide the result, and the other arguments, which do not."""
     parser = command_line.parser(__doc__)
-    defaults = Settings.defaults()
+    checked_settings.add_arguments(parser)
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="FILE", help="a .safetensors from prepare.py")
     add("--output", type=Path, required=True, metavar="DIR", help="folder for the run's files")
-    component = {"nargs": "+", "metavar": ("NAME", "KEY=VALUE")}
-    positive = command_line.at_least(1)
-    add(
-        "--model",
-        required=True,
-        **component,
-        help="a class in scripts/models and its arguments, such as MLP hidden=64 activation=tanh",
-    )
-    add(
-        "--seed",
-        type=command_line.at_least(0),
-        default=defaults.seed,
-        help="of all random numbers (default: %(default)s)",
-    )
-    add(
-        "--epochs",
-        type=positive,
-        default=defaults.epochs,
-        help="passes over the training set (default: %(default)s)",
-    )
-    add(
-        "--batch-size",
-        type=positive,
-        default=defaults.batch_size,
-        help="images per step (default: %(default)s)",
-    )
-    add(
-        "--evaluation-batch-size",
-        type=positive,
-        default=defaults.evaluation_batch_size,
-        help="images per step of an evaluation (default: %(default)s)",
-    )
-    add("--shuffle", action="store_true", help="a new order each epoch (default: as in the file)")
-    optimizer = command_line.to_cli_args(defaults.optimizer)
-    add(
-        "--optimizer",
-        default=optimizer,
-        **component,
-        help=f"a class in torch.optim and its arguments (default: {' '.join(optimizer)})",
-    )
-    scheduler = command_line.to_cli_args(defaults.scheduler)
-    add(
-        "--scheduler",
-        default=scheduler,
-        **component,
-        help="a class in torch.optim.lr_scheduler and its arguments, stepped once per epoch, or "
-        f"'none' (default: {' '.join(scheduler)})",
-    )
-    add(
-        "--loss",
-        choices=LOSSES,
-        default=defaults.loss,
-        help="a function in torch.nn.functional that fits the model's output "
-        "(default: %(default)s)",
-    )
-    add(
-        "--validation-size",
-        type=command_line.at_least(0),
-        default=defaults.validation_size,
-        help="training images held out, the same for every run, and measured after each epoch "
-        "instead of the test set (default: %(default)s)",
-    )
-    add(
-        "--precision",
-        choices=PRECISIONS,
-        default=defaults.precision,
-        help="bf16: forward and backward pass by torch.autocast, which changes the numbers "
-        "(default: %(default)s)",
-    )
-    add(
-        "--device",
-        choices=DEVICES,
-        default=defaults.device,
-        help="cuda fails without a GPU, auto falls back to the CPU (default: %(default)s)",
-    )
     add(
         "--threads",
         type=command_line.at_least(1, 1024),
@@ -273,7 +198,7 @@ def read_arguments() -> tuple[Settings, argparse.Namespace]:
     )
     add(
         "--log-interval",
-        type=positive,
+        type=command_line.at_least(1),
         default=100,
         help="steps between lines of the log (default: %(default)s)",
     )
@@ -285,26 +210,7 @@ def read_arguments() -> tuple[Settings, argparse.Namespace]:
         help="in an epoch longer than this, how often to save a checkpoint (default: %(default)s)",
     )
     args = parser.parse_args()
-    settings = settings_of(args)
-    output = models.output_of(settings.model)
-    problem = loss_output_mismatch(settings.loss, output) if output else None
-    if problem:
-        raise UserError(problem)
-    return settings, args
-
-
-def settings_of(args: argparse.Namespace) -> Settings:
-    """Return the settings among the arguments."""
-    plain = {name: getattr(args, name) for name in Settings.defaults().as_dict()}
-    no_scheduler = args.scheduler == ["none"]
-    return Settings(
-        **plain
-        | {
-            "model": command_line.parse_component(args.model),
-            "optimizer": command_line.parse_component(args.optimizer),
-            "scheduler": None if no_scheduler else command_line.parse_component(args.scheduler),
-        }
-    )
+    return checked_settings.from_arguments(args), args
 
 
 if __name__ == "__main__":

@@ -150,7 +150,7 @@ class Display:
         shown, results = self.shown.get(run, (0, None))
         if results is not None and state.results != results:  # it is trained again
             shown = 0
-        epochs = self.study.experiments[run[0]].training["epochs"]  # in all
+        epochs = self.study.experiments[run[0]].recipe.epochs  # in all
         for each in state.epochs[shown:]:
             if not self.on_terminal or each.epoch == epochs:
                 left = state.training.remaining_seconds if state.training else None

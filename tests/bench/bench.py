@@ -84,14 +84,13 @@ def whole_process(table, part, threads, network, epochs, pairs, targets):
     usages, rows, agree = [], [], True
     for _ in range(pairs):
         with tempfile.TemporaryDirectory() as folder:
-            same = ("--epochs", epochs, "--threads", threads)
             plain = measured(
                 sys.executable, "tests/lesson.py", network, "--root", DATA_DIR,
-                "--output", f"{folder}/weights", *same,
+                "--output", f"{folder}/weights", "--epochs", epochs, "--threads", threads,
             )  # fmt: skip
             ours = measured(
-                sys.executable, "scripts/train.py", "--model", network.upper(), "--data", PREPARED,
-                "--output", folder, *same,
+                sys.executable, "scripts/train.py", "--data", PREPARED, "--output", folder,
+                "--threads", threads, "--set", f"model.name={network.upper()}", f"epochs={epochs}",
             )  # fmt: skip
             history = history_of(folder)
         lesson = [json.loads(line) for line in plain.output.splitlines()]
@@ -158,8 +157,8 @@ def floor(table, quick):
     bare = found["bare_step_ms"]
     table.single("floor", "mlp", "bare step on one batch in memory", "ms", bare)
     with tempfile.TemporaryDirectory() as folder:
-        train = ("scripts/train.py", "--model", "MLP", "--data", PREPARED, "--epochs", 2)
-        measured(sys.executable, *train, "--output", folder)
+        train = ("scripts/train.py", "--data", PREPARED, "--output", folder)
+        measured(sys.executable, *train, "--set", "model.name=MLP", "epochs=2")
         loop = 1000 * float(history_of(folder)[-1]["train_seconds"]) / MNIST_STEPS
     table.single("floor", "mlp", "step in the loop, against the bare one", "", loop / bare)
 

@@ -39,16 +39,17 @@ def lesson(network: str, folder: Path, *options) -> tuple[float, list[dict]]:
     return used.wall, [json.loads(line) for line in lines if line.startswith("{")]
 
 
-def ours(network: str, folder: Path, *options, **environment) -> tuple[float, list[dict], dict]:
-    """Run scripts/train.py on the GPU; return seconds, history and record."""
-    used = measured(*train(network, folder, *options), **environment)
+def ours(network: str, folder: Path, *settings, **environment) -> tuple[float, list[dict], dict]:
+    """Run scripts/train.py on the GPU with some settings; return seconds, history and record."""
+    used = measured(*train(network, folder, *settings), **environment)
     return used.wall, history_of(folder), json.loads((folder / "run.json").read_text())
 
 
-def train(network: str, folder: Path, *options) -> list:
-    """Return the command that trains a network on the GPU."""
-    data = ("--data", PREPARED, "--output", folder, "--device", "cuda")
-    return [sys.executable, "scripts/train.py", "--model", network.upper(), *data, *options]
+def train(network: str, folder: Path, *settings) -> list:
+    """Return the command that trains a network on the GPU with some settings."""
+    options = ("--data", PREPARED, "--output", folder, "--set", "device=cuda")
+    command = [sys.executable, "scripts/train.py", *options]
+    return [*command, f"model.name={network.upper()}", *settings]
 
 
 def epoch(rows: list[dict], *columns: str) -> float:
@@ -62,10 +63,10 @@ def against_the_lesson(table, network: str, pairs: int) -> None:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         with_loader = lesson(network, Path(folder), "--epochs", 3)
-        short = ours(network, Path(folder, "short"), "--epochs", 3)[0]
+        short = ours(network, Path(folder, "short"), "epochs=3")[0]
         for pair in range(pairs):
             preloaded = lesson(network, Path(folder), "--epochs", 4, "--preload")
-            mine = ours(network, Path(folder, f"long{pair}"), "--epochs", 4)
+            mine = ours(network, Path(folder, f"long{pair}"), "epochs=4")
             found.append((preloaded[1], mine[1:]))
     add = table.pairs
     with_target, without_target = (f">= {times}" for times in WANTED[network])
@@ -89,8 +90,8 @@ def floor(table, network: str) -> None:
     bare = in_process("replay", "ours", network, "--data", PREPARED)["epoch_seconds"]
     table.single("gpu", network, "bare replay of an epoch's full batches", "s", bare)
     with tempfile.TemporaryDirectory() as folder:
-        options = ("--epochs", 30 if network == "mlp" else 8)
-        command = [str(word) for word in train(network, Path(folder), *options)]
+        epochs = 30 if network == "mlp" else 8
+        command = [str(word) for word in train(network, Path(folder), f"epochs={epochs}")]
         training = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for line in training.stdout:
             if line.startswith("Train Epoch: 2 "):
@@ -115,13 +116,13 @@ def without(table, network: str) -> None:
     variants = {
         "plain": ((), {PLAIN: "1"}),
         "ours": ((), {}),
-        "bf16": (("--precision", "bf16"), {}),
+        "bf16": (("precision=bf16",), {}),
     }
     with tempfile.TemporaryDirectory() as folder:
         plain, mine, half = (
-            [epoch(ours(network, Path(folder, name), "--epochs", 4, *options, **environment)[1],
+            [epoch(ours(network, Path(folder, name), "epochs=4", *settings, **environment)[1],
                    "train_seconds")]
-            for name, (options, environment) in variants.items()
+            for name, (settings, environment) in variants.items()
         )  # fmt: skip
     table.pairs("gpu", network, "an epoch, train, without and with the graph", "s", plain, mine)
     table.pairs("gpu", network, "an epoch, train, fp32 and bf16", "s", mine, half)
@@ -132,7 +133,7 @@ def packed(table) -> None:
     with tempfile.TemporaryDirectory() as folder:
         clock = time.perf_counter()
         for seed in range(SEEDS):
-            measured(*train("mlp", Path(folder, str(seed)), "--seed", seed))
+            measured(*train("mlp", Path(folder, str(seed)), f"seed={seed}"))
         in_turn = time.perf_counter() - clock
     at_once, _ = in_one_job(SEEDS, 3, "--share-gpu")
     what = f"{SEEDS} seeds, in turn or in one job"
@@ -149,7 +150,7 @@ def in_one_job(seeds: int, epochs: int, *options) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         runs = {}
         for seed in range(seeds):
-            words = train("mlp", Path(folder, str(seed)), "--seed", seed, "--epochs", epochs)
+            words = train("mlp", Path(folder, str(seed)), f"seed={seed}", f"epochs={epochs}")
             runs[str(seed)] = shlex.join(["python", *map(str, words[1:])])
         clock = time.perf_counter()
         done = run_pack(runs, "--at-once", seeds, *options)
@@ -165,7 +166,7 @@ def bf16(table, network: str) -> None:
 
         def do(precision: str, seed: int) -> None:
             folder = Path(results, "runs", precision, f"seed{seed}")
-            measured(*train(network, folder, "--seed", seed, "--precision", precision))
+            measured(*train(network, folder, f"seed={seed}", f"precision={precision}"))
             measured(sys.executable, "scripts/evaluate.py", "--run", folder, "--data", PREPARED)
 
         runs = [(precision, seed) for precision in ("fp32", "bf16") for seed in range(1, 6)]

@@ -166,9 +166,8 @@ def read(content: bytes, command_line=None) -> Study:
 
 def settings_of(experiment, seed):
     """Return what train.py makes of an experiment's options."""
-    sys.argv = ["train.py", "--data", "d", "--output", "o", "--seed", str(seed)]
-    sys.argv += experiment.train_options
-    return train.read_arguments()[0].as_dict()
+    sys.argv = ["train.py", "--data", "d", "--output", "o", *experiment.train_options(seed)]
+    return train.read_arguments()[0]
 
 
 def search(test, **strategies):
@@ -198,11 +197,9 @@ def test_a_valid_config_comes_through():
         assert set(study.experiments) == set(config["experiments"])  # dumped by name
         for name, seed in study.runs:
             experiment = study.experiments[name]
-            given = settings_of(experiment, seed)
-            assert given.pop("seed") == seed
-            assert given.pop("model") == config["experiments"][name]["model"]
-            assert given.pop("device") == experiment.device
-            assert given == experiment.training
+            assert settings_of(experiment, seed) == experiment.settings(seed)
+            assert experiment.settings(seed).seed == seed
+            assert experiment.recipe.model == config["experiments"][name]["model"]
 
     search(test, config=CONFIGS)
 

@@ -62,8 +62,7 @@ def make_results(study) -> None:
         files.folder.mkdir(parents=True)
         RunProgress(2, 32, 2, 8, 9.5, [Epoch(1, "test", 0.5, 0.9)]).write(files.progress)
         files.lease.write_text(json.dumps(HOLDER))
-        entry = study.experiments[run[0]]
-        now = {**entry.training, "model": entry.model, "device": entry.device, "seed": run[1]}
+        now = study.experiments[run[0]].settings(run[1]).as_dict()
         Failure({"settings": now}, "the training loss is nan").write(files.failure)
     files.record.write_text("{}")
     files.history.write_text("epoch,split,loss,accuracy\n1,test,0.5,0.9\n")

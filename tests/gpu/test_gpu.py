@@ -29,17 +29,20 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch see
 
 NO_GPU = {"CUDA_VISIBLE_DEVICES": ""}
 SEEDS = range(1, 6)
-ON_CPU = ("--device", "cpu")
+ON_CPU = ("--set", "device=cpu")
 RECIPES = {
-    "MLP": ("--model", "MLP"),
-    "CNN": ("--model", "CNN"),
-    "MLP, shuffled": ("--model", "MLP", "--shuffle"),
-    "CNN, Adam": ("--model", "CNN", "--shuffle", "--optimizer", "Adam", "lr=0.001"),
-    "CNN, SGD": ("--model", "CNN", "--optimizer", "SGD", "lr=0.05", "momentum=0.9", "--shuffle"),
-    "MLP, Adagrad": ("--model", "MLP", "--optimizer", "Adagrad", "lr=0.02"),
-    "MLP, bf16": ("--model", "MLP", "--precision", "bf16"),
-    "CNN, bf16": ("--model", "CNN", "--precision", "bf16"),
-}
+    "MLP": ["model.name=MLP"],
+    "CNN": ["model.name=CNN"],
+    "MLP, shuffled": ["model.name=MLP", "shuffle=true"],
+    "CNN, Adam": ["model.name=CNN", "shuffle=true", "optimizer={name: Adam, lr: 0.001}"],
+    "CNN, SGD": [
+        "model.name=CNN", "shuffle=true", "optimizer={name: SGD, lr: 0.05, momentum: 0.9}",
+    ],
+    "MLP, Adagrad": ["model.name=MLP", "optimizer={name: Adagrad, lr: 0.02}"],
+    "MLP, bf16": ["model.name=MLP", "precision=bf16"],
+    "CNN, bf16": ["model.name=CNN", "precision=bf16"],
+}  # fmt: skip
+RECIPES = {name: ("--set", *words) for name, words in RECIPES.items()}
 RESUMED = ["MLP, shuffled", "CNN", "CNN, Adam", "CNN, SGD", "CNN, bf16"]
 MOVED = ["CNN", "CNN, Adam", "CNN, SGD"]
 CAPTURED = [name for name in RECIPES if "Adagrad" not in name]
@@ -48,7 +51,7 @@ CAPTURED = [name for name in RECIPES if "Adagrad" not in name]
 def start(data, output, *options, root=ROOT, **environment) -> subprocess.Popen:
     """Start a training on the GPU."""
     command = [sys.executable, "scripts/train.py", "--data", data, "--output", output]
-    command += ["--device", "cuda", *options]
+    command += ["--set", "device=cuda", *options]
     return subprocess.Popen(
         [str(word) for word in command],
         cwd=root,
@@ -122,7 +125,7 @@ def resumed(data, output, *options) -> None:
 
 def moved(data, output, *options) -> None:
     """Begin on the GPU, go on on the CPU, and end on the GPU."""
-    options = (*options, "--device", "auto")
+    options = (*options, "--set", "device=auto")
     interrupted(data, output, "Train Epoch: 1 [640/", *options)
     interrupted(data, output, "Train Epoch: 2 [640/", *options, **NO_GPU)
     assert "resuming at epoch 2" in run(data, output, *options)
@@ -138,14 +141,14 @@ def trained(data, tmp_path_factory):
         wanted[f"{name}, no graph"] = run, options, {PLAIN: "1"}
     for network in ("MLP", "CNN"):
         for seed in SEEDS:
-            options = (*RECIPES[network], "--seed", seed)
+            options = (*RECIPES[network], f"seed={seed}")
             wanted[f"{network}, GPU, {seed}"] = run, options, {}
             wanted[f"{network}, CPU, {seed}"] = run, (*options, *ON_CPU), {}
     wanted |= {f"{name}, resumed": (resumed, RECIPES[name], {}) for name in RESUMED}
     wanted |= {f"{name}, moved": (moved, RECIPES[name], {}) for name in MOVED}
     with ThreadPoolExecutor(min(12, os.cpu_count())) as pool:
         runs = {
-            name: pool.submit(function, data, root / name, "--epochs", 3, *options, **environment)
+            name: pool.submit(function, data, root / name, *options, **environment)
             for name, (function, options, environment) in wanted.items()
         }
 
@@ -232,8 +235,8 @@ def test_a_checkpoint_moves_from_the_gpu_to_the_cpu_and_back(trained, recipe):
 
 
 def test_auto_falls_back_to_the_cpu_and_cuda_does_not(data, tmp_path):
-    options = ("--model", "MLP", "--epochs", 1)
-    run(data, tmp_path / "auto", *options, "--device", "auto", **NO_GPU)
+    options = ("--set", "model.name=MLP", "epochs=1")
+    run(data, tmp_path / "auto", *options, "device=auto", **NO_GPU)
     assert record(tmp_path / "auto")["device"] == "cpu"
     printed = run(data, tmp_path / "cuda", *options, status=1, **NO_GPU)
     assert "device cuda: torch sees no GPU here" in printed
@@ -241,7 +244,7 @@ def test_auto_falls_back_to_the_cpu_and_cuda_does_not(data, tmp_path):
 
 @pytest.mark.parametrize("network", ["MLP", "CNN"])
 def test_a_training_that_diverges_says_where(data, tmp_path, network):
-    options = ("--model", network, "--optimizer", "SGD", "lr=1e30")
+    options = ("--set", f"model.name={network}", "optimizer={name: SGD, lr: 1e30}")
     printed = run(data, tmp_path, *options, status=1)
     assert "at epoch 1, step " in printed
     assert "training has diverged; a smaller learning rate" in printed
@@ -255,20 +258,20 @@ def memory(mib: int) -> dict[str, str]:
 
 
 def test_too_little_memory_names_the_batch_size_that_fits(data, tmp_path):
-    options = ("--model", "CNN", "--epochs", 1)
-    printed = run(data, tmp_path, *options, "--batch-size", 2000, status=1, **memory(500))
+    options = ("--set", "model.name=CNN", "epochs=1")
+    printed = run(data, tmp_path, *options, "batch_size=2000", status=1, **memory(500))
     assert "the GPU's memory is too small for this training" in printed
     assert "(now 2000)" in printed
     sizes = dict(re.findall(r"(\w*batch_size): (\d+) ", printed))
     assert 50 < int(sizes["batch_size"]) < 2000
-    for key, size in sizes.items():
-        options += (f"--{key.replace('_', '-')}", size)
+    options += tuple(f"{key}={size}" for key, size in sizes.items())
     run(data, tmp_path, *options, **memory(500))
     assert record(tmp_path)["cuda_graph"] is False  # which would need as much again
 
 
 def test_a_model_too_large_for_the_gpu_says_so(data, tmp_path):
-    printed = run(data, tmp_path, "--model", "MLP", "hidden=400000", status=1, **memory(500))
+    options = ("--set", "model.name=MLP", "model.hidden=400000")
+    printed = run(data, tmp_path, *options, status=1, **memory(500))
     assert "the model MLP does not fit on the GPU even with one image per step" in printed
 
 
@@ -284,7 +287,7 @@ def test_runs_that_share_the_gpu_in_one_job_have_the_same_bits(trained, data, tm
     runs = {
         name: shlex.join(
             ["python", "scripts/train.py", "--data", str(data), "--output", str(tmp_path / name),
-             "--device", "cuda", "--epochs", "3", *RECIPES[name]]
+             *RECIPES[name], "device=cuda"]
         )
         for name in names
     }  # fmt: skip
@@ -303,7 +306,7 @@ def test_a_run_that_finds_no_room_beside_others_is_tried_again_alone(data, tmp_p
         f"device='cuda'); pathlib.Path({str(taken)!r}).touch(); time.sleep(30)"
     )
     train = ["python", "scripts/train.py", "--data", str(data), "--output", str(tmp_path / "run")]
-    train += ["--device", "cuda", "--model", "MLP", "hidden=200000", "--epochs", "1"]
+    train += ["--set", "device=cuda", "model.name=MLP", "model.hidden=200000", "epochs=1"]
     wait = f"until [ -e {shlex.quote(str(taken))} ]; do sleep 0.2; done; "
     log = tmp_path / "log"
     runs = {
@@ -325,14 +328,14 @@ def own(folder: Path, source: str) -> Path:
 
 def test_a_model_that_does_not_declare_it_is_not_captured(data, tmp_path):
     root = own(tmp_path, net(forward="x = x if x.sum().item() else x"))
-    run(data, tmp_path / "run", "--model", "Net", "--loss", "cross_entropy", root=root)
+    run(data, tmp_path / "run", "--set", "model.name=Net", "loss=cross_entropy", root=root)
     assert record(tmp_path / "run")["cuda_graph"] is False
 
 
 def test_a_model_that_declares_it_wrongly_is_named(data, tmp_path):
     broken = net(forward="x = x if x.sum().item() else x", more="cuda_graph = True")
     root = own(tmp_path, broken)
-    options = ("--model", "Net", "--loss", "cross_entropy")
+    options = ("--set", "model.name=Net", "loss=cross_entropy")
     printed = run(data, tmp_path / "run", *options, root=root, status=1)
     assert "net.py, line " in printed
     assert "Remove `cuda_graph = True` from its class if it has to" in printed

@@ -82,7 +82,7 @@ def useless(project):
     project.hand_over()
     project.slurm_run("--until", "prepare")
     options = ("--data", project.data, "--output", project.run_folder("other"))
-    project.script("train", "--model", "Slow", "--epochs", "1", *options)
+    project.script("train", "--set", "model.name=Slow", "epochs=1", *options)
     for output in ("model.safetensors", "history.csv", "run.json"):
         (project.run_folder("other") / output).unlink()
     project.slurm_run()

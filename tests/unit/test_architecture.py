@@ -116,7 +116,7 @@ def arguments(finished_once, tmp_path_factory):
             "--output", new / "listing.json",
         ),
         "prepare": (*dataset, "--files", listing, "--output", new / "prepared.safetensors"),
-        "train": (*data, "--model", "CNN", "--epochs", "1", "--output", new / "run"),
+        "train": (*data, "--set", "model.name=CNN", "epochs=1", "--output", new / "run"),
         "evaluate": (*data, "--run", finished_once.copy(new / "copy").run_folder("cnn")),
         "report": (*data, "--results", small, "--output", new / "report"),
     }  # fmt: skip

@@ -6,6 +6,7 @@ from own_models import net, own_model
 
 from lib.core import strict_yaml
 from lib.core.errors import UserError
+from lib.core.settings import SCHEMAS
 from lib.study.config import read_study
 from lib.study.job_requests import job_request
 from models.layers import ACTIVATIONS, OUTPUTS
@@ -47,8 +48,11 @@ def test_defaults_are_the_lesson(study):
     assert lesson.runs == [("mlp", 1), ("cnn", 1)]
     mlp, cnn = lesson.experiments.values()
     assert (mlp.runtime, cnn.runtime) == (5, 15)
-    assert (mlp.cpus, mlp.mem_mb, mlp.device) == (1, 3072, "cpu")
-    assert cnn.training == {
+    assert (mlp.cpus, mlp.mem_mb, mlp.recipe.device) == (1, 3072, "cpu")
+    assert cnn.settings(1).as_dict() == {
+        "model": {"name": "CNN"},
+        "seed": 1,
+        "device": "cpu",
         "epochs": 3,
         "batch_size": 64,
         "evaluation_batch_size": 1000,
@@ -77,8 +81,8 @@ def test_an_experiment_overrides_training_and_seeds(study):
         """
     )
     a, b = both.experiments.values()
-    assert (a.training["epochs"], a.training["batch_size"]) == (5, 32)
-    assert (b.training["epochs"], b.training["batch_size"]) == (2, 32)
+    assert (a.recipe.epochs, a.recipe.batch_size) == (5, 32)
+    assert (b.recipe.epochs, b.recipe.batch_size) == (2, 32)
     assert both.runs == [("a", 7), ("b", 1), ("b", 3)]
 
 
@@ -87,16 +91,15 @@ def test_an_optimizer_replaces_the_whole_mapping(study):
         training: {optimizer: {name: Adadelta, lr: 1.0, rho: 0.8}}
         experiments: {a: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e-3}}}
     """
-    assert study(text).experiments["a"].training["optimizer"] == {"name": "SGD", "lr": 0.001}
+    assert study(text).experiments["a"].recipe.optimizer == {"name": "SGD", "lr": 0.001}
     override = {"training": {"optimizer": {"name": "Adam"}}}
-    assert study("", override).experiments["mlp"].training["optimizer"] == {"name": "Adam"}
+    assert study("", override).experiments["mlp"].recipe.optimizer == {"name": "Adam"}
 
 
 def test_null_is_no_scheduler(study):
     experiment = study("training: {scheduler: null}").experiments["mlp"]
-    assert experiment.training["scheduler"] is None
-    options = experiment.train_options
-    assert options[options.index("--scheduler") + 1] == "none"
+    assert experiment.recipe.scheduler is None
+    assert "scheduler=null" in experiment.train_options(1)
 
 
 def test_command_line_values_are_read_as_yaml(study):
@@ -104,7 +107,7 @@ def test_command_line_values_are_read_as_yaml(study):
     command_line = {"seeds": ["1", "2"], "training": {"epochs": "1", "shuffle": "true"}}
     experiment = study("", command_line).experiments["cnn"]
     assert experiment.seeds == [1, 2]
-    assert (experiment.training["epochs"], experiment.training["shuffle"]) == (1, True)
+    assert (experiment.recipe.epochs, experiment.recipe.shuffle) == (1, True)
 
 
 def test_only_cuda_asks_for_a_gpu(study):
@@ -301,8 +304,8 @@ def test_numbers_as_yaml_1_2_has_them():
     assert strict_yaml.parse("[1e-3, 1E5, .5]") == [0.001, 100000.0, 0.5]
 
 
-def test_schema_and_layers_know_the_same_names():
-    model = strict_yaml.schema("config")["$defs"]["model"]["properties"]
+def test_settings_and_layers_know_the_same_names():
+    model = SCHEMAS["model"]["properties"]
     assert model["activation"]["enum"] == list(ACTIVATIONS)
     assert model["output"]["enum"] == list(OUTPUTS)
 

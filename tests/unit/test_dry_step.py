@@ -213,7 +213,7 @@ def test_check_reports_models_and_slurm_together(project):
 
 def test_a_training_takes_it_first(project, small_data):
     (project.folder / "scripts/models/net.py").write_text(net(returns="self.fc(x)[:, :2]"))
-    command = ("--model", "Net", "--loss", "cross_entropy", "--output", "out")
+    command = ("--set", "model.name=Net", "loss=cross_entropy", "--output", "out")
     done = project.script("train", "--data", small_data, *command, check=False)
     assert done.returncode == 1
     assert done.stdout.startswith("error: model Net: forward returns float32 [2, 2]")

@@ -126,10 +126,10 @@ ROLLING = net("self.shift = random.randrange(4)", "x = x.roll(196 * self.shift, 
 def test_what_a_constructor_draws_is_the_same_as_in_the_training(finished, tmp_path):
     """The dry step refuses such a model, but for the seeds with which it draws the same twice."""
     (finished.folder / "scripts/models/net.py").write_text(ROLLING)
-    settings = ("--model", "Net", "--loss", "cross_entropy", "--epochs", "1")
+    settings = ("model.name=Net", "loss=cross_entropy", "epochs=1")
     for seed in range(50):
-        options = ("--data", finished.data, "--output", tmp_path, "--seed", seed)
-        done = finished.script("train", *settings, *options, check=False)
+        options = ("--data", finished.data, "--output", tmp_path, "--set", f"seed={seed}")
+        done = finished.script("train", *options, *settings, check=False)
         if done.returncode == 0:
             break
         assert "is random in a model" in done.stdout

@@ -39,7 +39,7 @@ print("compiled")
 
 def train(data, output, model, *python_options, **environment):
     command = [sys.executable, *python_options, "scripts/train.py", "--data", data]
-    command += ["--output", output, "--model", model, "--epochs", "1", "--shuffle"]
+    command += ["--output", output, "--set", f"model.name={model}", "epochs=1", "shuffle=true"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env=os.environ | environment
     )

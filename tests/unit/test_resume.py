@@ -236,8 +236,8 @@ def test_a_long_epoch_is_saved_now_and_then(splits, tmp_path):
 
 
 def arguments(small_data, output, *options):
-    base = ["--data", small_data, "--output", output, "--model", "CNN", "--epochs", "2"]
-    return [*base, "--log-interval", "1", *options]
+    base = ["--data", small_data, "--output", output, "--log-interval", "1"]
+    return [*base, "--set", "model.name=CNN", "epochs=2", *options]
 
 
 def command(*words):
@@ -364,7 +364,7 @@ def test_a_full_disk_at_the_end_leaves_no_partial_file(finished_once, small_data
 
 
 def test_a_divergence_fails_at_once_when_it_is_tried_again(small_data, tmp_path):
-    diverging = ("--optimizer", "SGD", "lr=1e30")
+    diverging = ["optimizer={name: SGD, lr: 1e30}"]
     base = command(small_data, tmp_path)
     first = subprocess.run([*base, *diverging], cwd=ROOT, capture_output=True, text=True)
     assert first.returncode == 1
@@ -374,7 +374,8 @@ def test_a_divergence_fails_at_once_when_it_is_tried_again(small_data, tmp_path)
     assert "known from" in again.stderr
     assert "Train Epoch" not in again.stdout
     # other settings make it void
-    assert "Train Epoch" in finish(small_data, tmp_path, "--optimizer", "SGD", "lr=0.01").stdout
+    done = finish(small_data, tmp_path, "optimizer={name: SGD, lr: 0.01}")
+    assert "Train Epoch" in done.stdout
     assert not (tmp_path / "failure.json").exists()
 
 

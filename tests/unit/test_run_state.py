@@ -14,7 +14,7 @@ from lib.core.run_state import Expected, read_trained, run_state
 from lib.core.settings import Settings
 
 SETTINGS = Settings({"name": "MLP"}).as_dict()
-EXPECTED = Expected(SETTINGS, "d1", {"model.py": "c1", "evaluate.py": "c2"}.get)
+EXPECTED = Expected(Settings({"name": "MLP"}), "d1", {"model.py": "c1", "evaluate.py": "c2"}.get)
 HISTORY = "epoch,split,loss,accuracy\n1,test,0.5,0.8\n2,test,0.4,0.9\n"
 GONE = "files of its {} are missing"
 

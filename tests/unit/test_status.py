@@ -40,8 +40,7 @@ def mlp(study):
 
 def fail(study, files, **changes):
     """Write down that the MLP fails whenever it is tried."""
-    mlp = study.experiments["mlp"]
-    settings = {**mlp.training, "model": mlp.model, "device": "cpu", "seed": 1} | changes
+    settings = study.experiments["mlp"].settings(1).as_dict() | changes
     Failure({"settings": settings}, MESSAGE).write(files.failure)
 
 
@@ -49,7 +48,7 @@ def trained(study, files, **changes):
     """Write what a training leaves, all of it but real weights."""
     files.weights.touch()
     files.history.write_text("epoch,split,loss,accuracy\n1,test,0.1,0.9\n2,test,0.1,0.9\n")
-    settings = study.experiments["mlp"].settings(1) | changes
+    settings = study.experiments["mlp"].settings(1).as_dict() | changes
     record = {"settings": settings, "data_sha256": "0", "code": {}}
     records.write(files.record, record, [files.weights, files.history])
 

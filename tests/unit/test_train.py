@@ -20,9 +20,9 @@ from own_models import net, own_model
 from safetensors.torch import load_file
 
 import models
-from lib.core import command_line
+from lib.core import checked_settings, command_line
 from lib.core.errors import UserError
-from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, Settings, loss_output_mismatch
+from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, Settings, loss_output_mismatch, words
 from lib.data.prepared import Split
 from lib.training import loop, metrics, outcome, recipe
 from lib.training.checkpoint import Checkpoints
@@ -89,12 +89,19 @@ def test_the_workflow_has_the_lessons_bits(finished_once, lesson_root, tmp_path,
 @pytest.mark.parametrize("network", cases(["mlp", "cnn"], "mlp"))
 def test_shuffled_batches_are_a_dataloaders(small_data, lesson_root, tmp_path, network):
     rows = lesson(lesson_root, tmp_path / "weights", network, "--epochs", "1", "--shuffle")
-    run(small_data, tmp_path / "out", "--model", network.upper(), "--epochs", "1", "--shuffle")
+    run(
+        small_data,
+        tmp_path / "out",
+        "--set",
+        f"model.name={network.upper()}",
+        "epochs=1",
+        "shuffle=true",
+    )
     assert_same(tmp_path / "out", rows, tmp_path / "weights")
 
 
 def test_two_runs_are_the_same_bytes(finished_once, small_data, tmp_path):
-    run(small_data, tmp_path / "out", "--model", "CNN", "--epochs", "2")
+    run(small_data, tmp_path / "out", "--set", "model.name=CNN", "epochs=2")
     once = finished_once.run_folder("cnn")
     weights = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert weights == (once / "model.safetensors").read_bytes()
@@ -105,14 +112,21 @@ def test_two_runs_are_the_same_bytes(finished_once, small_data, tmp_path):
 
 def test_another_seed_is_another_network(small_data, tmp_path):
     for seed in "12":
-        run(small_data, tmp_path / seed, "--model", "MLP", "--epochs", "1", "--seed", seed)
+        run(small_data, tmp_path / seed, "--set", "model.name=MLP", "epochs=1", f"seed={seed}")
     weights = [(tmp_path / seed / "model.safetensors").read_bytes() for seed in "12"]
     assert weights[0] != weights[1]
 
 
 def test_what_it_prints_and_writes(small_data, tmp_path):
     done = run(
-        small_data, tmp_path, "--model", "MLP", "hidden=16", "--epochs", "2", "--log-interval", "10"
+        small_data,
+        tmp_path,
+        "--log-interval",
+        "10",
+        "--set",
+        "model.name=MLP",
+        "model.hidden=16",
+        "epochs=2",
     )
     lines = done.stdout.splitlines()
     assert lines[0] == "MLP: 12,730 parameters, on cpu"
@@ -138,7 +152,9 @@ def test_what_it_prints_and_writes(small_data, tmp_path):
 
 @pytest.mark.parametrize("network", cases(["mlp", "cnn"], "mlp"))
 def test_bf16_is_other_numbers_and_as_good(finished_once, small_data, tmp_path, network):
-    run(small_data, tmp_path, "--model", network.upper(), "--epochs", "2", "--precision", "bf16")
+    run(
+        small_data, tmp_path, "--set", f"model.name={network.upper()}", "epochs=2", "precision=bf16"
+    )
     ours, exact = history(tmp_path), history(finished_once.run_folder(network))
     assert ours[-1]["train_loss"] != exact[-1]["train_loss"]
     accuracy = [float(rows[-1]["accuracy"]) for rows in (ours, exact)]
@@ -175,7 +191,12 @@ def test_a_terminal_shows_a_bar(small_data, tmp_path):
         pytest.skip("needs script(1) for a terminal")
     command = f"stty rows 24 cols 80; {sys.executable} scripts/train.py --data {small_data}"
     done = subprocess.run(
-        ["script", "-qec", f"{command} --output {tmp_path} --model MLP --epochs 1", "/dev/null"],
+        [
+            "script",
+            "-qec",
+            f"{command} --output {tmp_path} --set model.name=MLP epochs=1",
+            "/dev/null",
+        ],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -187,7 +208,7 @@ def test_a_terminal_shows_a_bar(small_data, tmp_path):
 
 
 def test_the_validation_split_replaces_the_test_set(small_data, tmp_path):
-    done = run(small_data, tmp_path, "--model", "MLP", "--epochs", "1", "--validation-size", "400")
+    done = run(small_data, tmp_path, "--set", "model.name=MLP", "epochs=1", "validation_size=400")
     assert "Validation set: Average loss" in done.stdout
     assert "/400 (" in done.stdout
     assert "Test set" not in done.stdout
@@ -215,8 +236,8 @@ FITTING = [(loss, output) for loss, wants in LOSSES.items() for output in wants.
 )
 def test_every_loss_trains(small_data, tmp_path, loss, output):
     run(
-        small_data, tmp_path, "--model", "MLP", f"output={output}", "--loss", loss,
-        "--epochs", "2", "--optimizer", "Adam", "lr=0.01",
+        small_data, tmp_path, "--set", "model.name=MLP", f"model.output={output}", f"loss={loss}",
+        "epochs=2", "optimizer.name=Adam", "optimizer.lr=0.01",
     )  # fmt: skip
     first, second = history(tmp_path)
     assert float(second["train_loss"]) < float(first["train_loss"])
@@ -267,24 +288,33 @@ def test_every_activation(name, activation):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("settings", "words"),
     [
-        (["--model", "CNNN"], ["no 'CNNN'", "'CNN'"]),
-        (["--model", "MLP", "hiden=3"], ["hiden"]),
-        (["--model", "MLP", "activation=rely"], ["'rely'", "relu, tanh, gelu, sigmoid"]),
-        (["--model", "MLP", "output=softmax"], ["nll_loss", "softmax", "log_softmax"]),
-        (["--model", "MLP", "--optimizer", "Adem"], ["optimizer: 'Adem'", "'Adam'", "SGD"]),
-        (["--model", "MLP", "--optimizer", "SGD", "lr=-1"], ["SGD", "Invalid learning rate"]),
-        (["--model", "MLP", "--optimizer", "SGD", "lr"], ["'lr'", "KEY=VALUE"]),
-        (["--model", "MLP", "--scheduler", "StepLR"], ["StepLR", "step_size"]),
-        (["--model", "MLP", "--scheduler", "Cosine"], ["'Cosine'", "CosineAnnealingLR"]),
-        (["--model", "MLP", "--epochs", "0"], ["--epochs", "'0'", "1 or more"]),
-        (["--model", "MLP", "--validation-size", "2000"], ["validation_size 2000", "2000 images"]),
-        (["--model", "MLP", "--loss", "mse"], ["--loss", "'mse'", "nll_loss"]),
+        (["model.name=CNNN"], ["--set: model: there is no 'CNNN'", "did you mean 'CNN'"]),
+        (["model.hidden=3"], ["--set: model: 'name' is a required property"]),
+        (["model.name=MLP", "model.hiden=3"], ["no argument 'hiden'; did you mean 'hidden'"]),
+        (["model.name=MLP", "model.activation=rely"], ["'rely'", "relu, tanh, gelu, sigmoid"]),
+        (["model.name=MLP", "model.output=softmax"], ["nll_loss", "softmax", "log_softmax"]),
+        (["model.name=MLP", "optimizer.name=Adem"], ["optimizer: 'Adem'", "'Adam'", "SGD"]),
+        (["model.name=MLP", "optimizer.lr=-1"], ["optimizer.lr: -1", "minimum of 0"]),
+        (["model.name=MLP", "lr"], ["'lr' is not KEY=VALUE"]),
+        (["model.name=MLP", "=1"], ["'=1' is not KEY=VALUE"]),
+        (["model.name=MLP", "scheduler.name=StepLR"], ["StepLR needs step_size"]),
+        (["model.name=MLP", "scheduler.name=Cosine"], ["'Cosine'", "CosineAnnealingLR"]),
+        (["model.name=MLP", "epochs=0"], ["epochs: 0", "minimum of 1"]),
+        (["model.name=MLP", "epochs=2.0"], ["epochs: 2.0 is not of type integer"]),
+        (["model.name=MLP", "epoch=1"], ["unknown key 'epoch'; did you mean 'epochs'"]),
+        (["model.name=MLP", "optimzer.lr=1"], ["'optimzer'; did you mean 'optimizer'"]),
+        (["model.name=MLP", "epochs.x=1"], ["epochs: {'x': 1} is not of type integer"]),
+        (["model.name=MLP", "scheduler=null", "scheduler.gamma=1"], ["scheduler: 'name' is a req"]),
+        (["model.name=MLP", "epochs=["], ["--set epochs, line 1: not valid YAML"]),
+        (["model.name=MLP", "optimizer.lr=.nan"], ["--set optimizer.lr: ", "nan is not a finite"]),
+        (["model.name=MLP", "validation_size=2000"], ["validation_size 2000", "2000 images"]),
+        (["model.name=MLP", "loss=mse"], ["loss: 'mse' is not known", "nll_loss"]),
     ],
 )
-def test_bad_options(small_data, tmp_path, options, words):
-    done = run(small_data, tmp_path / "out", *options, check=False)
+def test_bad_settings(small_data, tmp_path, settings, words):
+    done = run(small_data, tmp_path / "out", "--set", *settings, check=False)
     assert done.returncode in (1, 2)
     for word in words:
         assert word in done.stderr
@@ -293,7 +323,7 @@ def test_bad_options(small_data, tmp_path, options, words):
 
 def test_an_output_that_cannot_be(small_data, tmp_path):
     (tmp_path / "file").write_text("")
-    done = run(small_data, tmp_path / "file" / "out", "--model", "MLP", check=False)
+    done = run(small_data, tmp_path / "file" / "out", "--set", "model.name=MLP", check=False)
     assert done.returncode == os.EX_TEMPFAIL
     assert (
         f"error: cannot write {tmp_path / 'file' / 'out' / 'lease.json'}: Not a dir" in done.stderr
@@ -305,7 +335,7 @@ def test_a_reader_that_has_had_enough(small_data, tmp_path, waits):
     """Also while the training waits for another to end."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "scripts/train.py", "--data", small_data, "--model", "MLP"]
+    command = [sys.executable, "scripts/train.py", "--data", small_data, "--set", "model.name=MLP"]
     streams = {"stdout": writer, "stderr": subprocess.PIPE}
     with Lease(tmp_path) if waits else nullcontext():
         done = subprocess.run([*command, "--output", tmp_path], cwd=ROOT, text=True, **streams)
@@ -315,10 +345,8 @@ def test_a_reader_that_has_had_enough(small_data, tmp_path, waits):
 
 
 def test_a_loss_that_turns_nan(small_data, tmp_path):
-    done = run(
-        small_data, tmp_path / "out", "--model", "MLP", "--optimizer", "SGD", "lr=1e30",
-        check=False,
-    )  # fmt: skip
+    diverging = ("--set", "model.name=MLP", "optimizer={name: SGD, lr: 1e30}")
+    done = run(small_data, tmp_path / "out", *diverging, check=False)
     assert done.returncode == 1
     assert "error: the training loss is nan at epoch 1, step 2:" in done.stderr
     assert "learning rate" in done.stderr
@@ -427,11 +455,11 @@ def test_minus_infinity_is_a_probability_of_zero():
 def test_cuda_without_a_gpu_fails_and_auto_falls_back(small_data, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    done = run(small_data, tmp_path / "out", "--model", "MLP", "--device", "cuda", check=False)
+    done = run(small_data, tmp_path / "out", "--set", "model.name=MLP", "device=cuda", check=False)
     assert done.returncode == os.EX_UNAVAILABLE
     assert "device cuda: torch sees no GPU here" in done.stderr
     assert "nvidia-smi" in done.stderr
-    run(small_data, tmp_path / "auto", "--model", "MLP", "--device", "auto", "--epochs", "1")
+    run(small_data, tmp_path / "auto", "--set", "model.name=MLP", "device=auto", "epochs=1")
     record = json.loads((tmp_path / "auto" / "run.json").read_text())
     assert (record["device_asked"], record["device"]) == ("auto", "cpu")
 
@@ -441,16 +469,68 @@ def test_data_of_another_shape(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"images": torch.zeros(3, 3)}, path)
-    done = run(path, tmp_path / "out", "--model", "MLP", check=False)
+    done = run(path, tmp_path / "out", "--set", "model.name=MLP", check=False)
     assert done.returncode == 1
     assert f"{path} is not a prepared data set" in done.stderr
 
 
-def test_options_survive_the_way_through_the_shell():
-    mapping = {"name": "SGD", "lr": 1e-3, "nesterov": True, "momentum": 0.9, "foreach": None}
-    assert command_line.parse_component(command_line.to_cli_args(mapping)) == mapping
-    model = {"name": "MLP", "output": "it's; $(odd)", "hidden": 3}
-    assert command_line.parse_component(command_line.to_cli_args(model)) == model
+def read(*options) -> Settings:
+    """Return the settings that a command reads from options."""
+    parser = command_line.parser("")
+    checked_settings.add_arguments(parser)
+    return checked_settings.from_arguments(parser.parse_args(options))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"scheduler": None, "shuffle": True, "seed": 2**63 - 1},
+        {"optimizer": {"name": "SGD", "lr": 1e-300, "nesterov": True, "foreach": None}},
+        {"optimizer": {"name": "Adam", "betas": [0.9, 0.99], "eps": 1e22}},
+        {"model": {"name": "Net", "odd": "it's; $(odd) {a}: [b] # c"}},
+        {"model": {"name": "Net", "a": ["\u2028", "\x7f", "\U0001f600", "é\n"]}},
+        {"model": {"name": "Net", "b": {"c": [1, "1", "1e3", "null", "Yes"]}}},
+        {"model": {"name": "Net", "a": "true", "b": "Null", "c": "", "d": "~"}},
+    ],
+)
+def test_settings_survive_the_way_through_the_shell(tmp_path, changes):
+    settings = replace(Settings({"name": "Net"}, loss="cross_entropy"), **changes)
+    source = net().replace("num_classes):", "num_classes, **arguments):")
+    with own_model(tmp_path, source):
+        assert read(*settings.options()) == settings
+
+
+def test_the_name_of_a_component_replaces_it():
+    optimizer = read("--set", "optimizer.lr=0.1", "model.name=MLP", "optimizer.name=SGD").optimizer
+    assert optimizer == {"name": "SGD", "lr": 0.1}
+    assert read("--set", "model.name=MLP", "optimizer.name=SGD").optimizer == {"name": "SGD"}
+    changed = read("--set", "model.name=MLP", "scheduler.gamma=0.5")
+    assert changed.scheduler == {"name": "StepLR", "step_size": 1, "gamma": 0.5}
+
+
+def test_a_file_of_settings(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text("model: {name: MLP, hidden: 8}\nepochs: 5\nseed: 7\n")
+    given = read("--settings", str(file), "--set", "model.hidden=16", "epochs=2")
+    assert given == Settings({"name": "MLP", "hidden": 16}, epochs=2, seed=7)
+    file.write_text(json.dumps(given.as_dict()))
+    assert read("--settings", str(file)) == given
+    file.write_text("epoch: 5")
+    with pytest.raises(UserError, match=r"settings.yaml and --set: unknown key 'epoch'; did you"):
+        read("--settings", str(file), "--set", "model.name=MLP")
+    file.write_text("- 5")
+    with pytest.raises(UserError, match=r"settings.yaml: settings are a mapping"):
+        read("--settings", str(file))
+
+
+def test_the_help_has_every_setting(capsys):
+    with pytest.raises(SystemExit):
+        read("--help")
+    said = capsys.readouterr().out
+    assert "\n  model.name=NAME\n" in said
+    for name, value in Settings().as_dict().items():
+        assert name == "model" or f"\n  {' '.join(words(name, value))}\n" in said
 
 
 @pytest.mark.extended

@@ -40,7 +40,7 @@ def report(project: Project) -> str:
 
 def train_and_meanwhile(project: Project, folder, what) -> tuple[int, str]:
     """Do something once a training has begun; return its exit status, and what it then printed."""
-    command = ["scripts/train.py", "--model", "MLP", "--epochs", "50"]
+    command = ["scripts/train.py", "--set", "model.name=MLP", "epochs=50"]
     process = subprocess.Popen(
         [sys.executable, *command, "--data", project.data, "--output", folder],
         cwd=project.folder,
@@ -99,17 +99,19 @@ def test_weights_of_other_code_are_not_evaluated(finished, file):
 
 def test_weights_of_other_settings_are_not_evaluated(finished):
     settings = finished.record("mlp")["settings"]
-    options = ("--run", finished.run_folder("mlp"), "--data", finished.data, "--settings")
-    finished.script("evaluate", *options, json.dumps(settings))
-    message = by_hand(finished, "evaluate", *options, json.dumps(settings | {"epochs": 3}))
+    file = finished.folder / "settings.json"
+    file.write_text(json.dumps(settings))
+    options = ("--run", finished.run_folder("mlp"), "--data", finished.data, "--settings", file)
+    finished.script("evaluate", *options)
+    message = by_hand(finished, "evaluate", *options, "--set", "epochs=3")
     assert "the setting epochs" in message
 
 
 @pytest.mark.extended
 def test_new_weights_are_not_paired_with_an_older_evaluation(finished):
     folder = finished.run_folder("mlp")
-    options = ("--data", finished.data, "--output", folder, "--epochs", "1")
-    finished.script("train", "--model", "MLP", *options)
+    options = ("--data", finished.data, "--output", folder)
+    finished.script("train", *options, "--set", "model.name=MLP", "epochs=1")
     assert str(folder.relative_to(finished.folder)) in report(finished)
     assert finished.planned() == {"train mlp 1", "evaluate mlp 1", "report"}
 
@@ -130,7 +132,7 @@ def test_a_run_in_the_folder_of_another_seed(finished):
 def test_the_weights_of_another_run(finished):
     edited = finished.folder / "scripts/models/cnn.py"
     cnn = finished.run_folder("cnn")
-    options = ("--model", "CNN", "--data", finished.data, "--epochs", "1", "--seed", "2")
+    options = ("--data", finished.data, "--set", "model.name=CNN", "epochs=1", "seed=2")
     finished.script("train", *options, "--output", finished.folder / "other")
     shutil.copy(finished.folder / "other/model.safetensors", cnn / "model.safetensors")
     assert edited.is_file()

@@ -47,7 +47,7 @@ def shell(command, **options):
 
 def trained(folder, data, *options, **environment):
     """Train by the command of the rule; return the exit status and what was said."""
-    words = " ".join(map(str, ("--model", "CNN", "--epochs", "1", *options)))
+    words = " ".join(map(str, ("--set", "model.name=CNN", "epochs=1", *options)))
     command = f"python scripts/train.py --data {data} --output {folder} {words}"
     process = shell(command, env=os.environ | environment)
     said, _ = process.communicate(timeout=PATIENCE)
@@ -59,7 +59,7 @@ def test_the_same_bytes_and_the_same_record(server, small_data, tmp_path):
     plain = os.environ.copy()
     plain.pop(VARIABLE)
     command = f"python scripts/train.py --data {small_data} --output {tmp_path / 'plain'} "
-    assert shell(command + "--model CNN --epochs 1", env=plain).wait(PATIENCE) == 0
+    assert shell(command + "--set model.name=CNN epochs=1", env=plain).wait(PATIENCE) == 0
     for file in ("model.safetensors", "run.json"):
         one, other = ((tmp_path / name / file).read_bytes() for name in ("forked", "plain"))
         if file != "run.json":
@@ -68,11 +68,11 @@ def test_the_same_bytes_and_the_same_record(server, small_data, tmp_path):
         one, other = json.loads(one), json.loads(other)
         assert {key for key in one if one[key] != other[key]} <= OWN
         assert one["code"] == other["code"]
-        assert one["command"][2:4] == ["CNN", "--data"] or "scripts/train.py" in one["command"][0]
+        assert one["command"][0].endswith("scripts/train.py")
 
 
 def test_exit_status_and_messages_are_the_commands(server, small_data, tmp_path):
-    status, said = trained(tmp_path / "bad", small_data, "--optimizer", "SGD", "lr=1e30")
+    status, said = trained(tmp_path / "bad", small_data, "'optimizer={name: SGD, lr: 1e30}'")
     assert status == 1
     assert "error: the training loss is nan" in said
     status, said = trained(tmp_path / "wrong", small_data, "--no-such-option")
@@ -82,7 +82,7 @@ def test_exit_status_and_messages_are_the_commands(server, small_data, tmp_path)
 
 def start_long(folder, data):
     """Start a long training; return the process, and that which trains, once it has begun."""
-    command = f"exec 3>&1; python scripts/train.py --model MLP --epochs 5000 --data {data}"
+    command = f"exec 3>&1; python scripts/train.py --set model.name=MLP epochs=5000 --data {data}"
     process = shell(f"{command} --output {folder}", start_new_session=True)
     lease = folder / "lease.json"
     deadline = time.monotonic() + PATIENCE
@@ -147,7 +147,7 @@ def test_a_study_of_forked_runs(tmp_path):
 
 def test_the_pack_command_works_on_what_it_is_given(small_data, tmp_path):
     """By hand, as the job of a pack does: it says what became of each run."""
-    train = f"python scripts/train.py --model MLP --epochs 1 --data {small_data}"
+    train = f"python scripts/train.py --set model.name=MLP epochs=1 --data {small_data}"
     runs = {"good": f"{train} --output {tmp_path / 'good'} > /dev/null", "bad": "exit 3"}
     done = run_pack(runs, "--at-once", 2)
     assert done.returncode == 1
@@ -242,7 +242,7 @@ def test_code_that_is_edited_meanwhile_is_the_code_that_runs(small_data, tmp_pat
     project = fresh_project(tmp_path / "project")
     edited = project.folder / "scripts/lib/training/progress.py"
     assert "Train Epoch" in edited.read_text()
-    train = f"python scripts/train.py --model MLP --epochs 1 --data {small_data} --output"
+    train = f"python scripts/train.py --set model.name=MLP epochs=1 --data {small_data} --output"
     runs = {
         "before": f"{train} {tmp_path}/before > {tmp_path}/before.log",
         "edit": f"sed -i 's/Train Epoch/Training Epoch/' {edited}",

@@ -16,9 +16,9 @@ rule evaluate:
     params:
         data=lambda wildcards, output: PREPARED,
         run=subpath(output[0], parent=True),
-        settings=lambda wildcards, output: json.dumps(
-            experiment_of(wildcards).settings(int(wildcards.seed))
-        ),
+        settings=lambda wildcards, output: experiment_of(wildcards)
+        .settings(int(wildcards.seed))
+        .options(),
         train_text=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).log,
         train_log=lambda wildcards, output: FILES.log("train", wildcards.experiment, wildcards.seed),
         leftovers=lambda wildcards, output: FILES.run(
@@ -31,7 +31,7 @@ rule evaluate:
         # that has just ended, if slurmctld was away or the node was taken for lost. The training's
         # log takes the place of the link to it.
         "log_to {log:q} && python scripts/evaluate.py --run {params.run:q} --data {params.data:q}"
-        " --settings {params.settings:q} --threads {threads} >> {log:q} 2>&1"
+        " --threads {threads} {params.settings:q} >> {log:q} 2>&1"
         " && rm -f {params.leftovers:q}"
         " && if [ -e {params.train_text:q} ]; then"
         " mv -f {params.train_text:q} {params.train_log:q}; fi"

@@ -18,7 +18,9 @@ rule train:
         data=lambda wildcards, output: PREPARED,
         run=subpath(output[0], parent=True),
         # Functions of `output` are not recorded: the run's record says what it was trained with.
-        options=lambda wildcards, output: experiment_of(wildcards).train_options,
+        options=lambda wildcards, output: experiment_of(wildcards).train_options(
+            int(wildcards.seed)
+        ),
         text=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).log,
         link=lambda wildcards, output: FILES.log_link(wildcards.experiment, wildcards.seed),
     message:
@@ -29,4 +31,4 @@ rule train:
         # to it until the run is evaluated.
         "mkdir -p {params.run:q} && log_to {params.text:q} && ln -sf {params.link:q} {log:q}"
         " && python scripts/train.py --data {params.data:q} --output {params.run:q}"
-        " --seed {wildcards.seed} --threads {threads} {params.options:q} >> {params.text:q} 2>&1"
+        " --threads {threads} {params.options:q} >> {params.text:q} 2>&1"

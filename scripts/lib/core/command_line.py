@@ -1,8 +1,7 @@
-"""What every command shares: the look of `--help`, how it ends, and how a component is spelled."""
+"""What every command shares: the look of `--help`, and how it ends."""
 
 import argparse
 import io
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -148,30 +147,3 @@ def duration(text: str) -> float:
             f"{text!r} is not a number greater than 0 and up to {LONGEST:.0f}"
         )
     return value
-
-
-def parse_component(words: list[str]) -> dict:
-    """Read `["SGD", "lr=0.1"]` as `{"name": "SGD", "lr": 0.1}`.
-
-    A value that is valid JSON is read as JSON, any other as a string.
-
-    Raises:
-        UserError: a word after the first is not `key=value`.
-    """
-    name, *pairs = words
-    component = {"name": name}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise UserError(f"{pair!r} after {name} is not KEY=VALUE")
-        try:
-            component[key] = json.loads(text)
-        except json.JSONDecodeError:
-            component[key] = text
-    return component
-
-
-def to_cli_args(component: dict) -> list[str]:
-    """Return the words that `parse_component` reads as `component`."""
-    arguments = [f"{key}={json.dumps(value)}" for key, value in component.items() if key != "name"]
-    return [component["name"], *arguments]

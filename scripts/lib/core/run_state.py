@@ -18,7 +18,7 @@ from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.layout import STAGES, RunFiles
 from lib.core.progress_file import Epoch, RunProgress
-from lib.core.settings import difference
+from lib.core.settings import Settings, difference
 
 # A training renews its lease every few seconds; a file server may show that a minute late.
 SILENT_AFTER = 120.0  # seconds
@@ -58,14 +58,14 @@ class Expected:
         digest_of: returns the digest of a file of the code, by its path below scripts/.
     """
 
-    settings: dict | None = None
+    settings: Settings | None = None
     data_sha256: str | None = None
     digest_of: Callable[[str], str | None] = code_digests.digest_now
 
     def difference(self, record: dict) -> Difference:
         """Compare the record of a training."""
         return Difference(
-            [] if self.settings is None else difference(record["settings"], self.settings),
+            difference(record["settings"], self.settings.as_dict()) if self.settings else [],
             self.data_sha256 not in (None, record["data_sha256"]),
             code_digests.changed(record["code"], self.digest_of),
         )
@@ -189,13 +189,14 @@ def read_trained(files: RunFiles, verify: Verify) -> dict:
     return record
 
 
-def _known_failure(path: Path, settings: dict | None) -> str:
+def _known_failure(path: Path, settings: Settings | None) -> str:
     """Return why a training fails whenever it is tried with these settings, if it is known to."""
     failure = Failure.read(path)
     failed = failure.identity.get("settings") if failure else None
-    if not isinstance(failed, dict) or settings is None or failed.keys() != settings.keys():
+    now = settings.as_dict() if settings else {}
+    if not isinstance(failed, dict) or failed.keys() != now.keys():
         return ""
-    return "" if difference(failed, settings) else failure.message
+    return "" if difference(failed, now) else failure.message
 
 
 def _is_alive(lease: Path) -> bool:

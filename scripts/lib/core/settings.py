@@ -1,71 +1,24 @@
-"""What a training can be told: its settings with their defaults, and the names that are valid.
+"""What a run's settings are: the one list of them, and the names that are valid.
+
+All else follows from the dataclass `Settings`: the defaults, what the config and the command line
+may say, what `run.json` holds, what a search may change. A new setting is a field here, the place
+that uses it, and a row in config/README.md.
 
 This module imports no torch: the Snakefile reads it at every start, and importing torch takes
 seconds. What the names stand for is in `lib/training/recipe.py`.
 """
 
+import json
+import re
+import textwrap
 from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
+from lib.core.errors import UserError
 from lib.core.signatures import with_defaults
 
 # The settings that name a class and its arguments.
 COMPONENTS = ("model", "optimizer", "scheduler")
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that decides the result of one training. The defaults are the lesson's.
-
-    A component, such as the optimizer, is a mapping: its `name`, and the arguments of its class.
-    """
-
-    model: dict[str, Any]
-    seed: int = 1  # of all random numbers
-    epochs: int = 3  # passes over the training set
-    batch_size: int = 64  # images per step
-    evaluation_batch_size: int = 1000  # images per step of an evaluation
-    shuffle: bool = False  # a new order in each epoch
-    optimizer: dict[str, Any] = field(default_factory=lambda: {"name": "Adadelta", "lr": 1.0})
-    scheduler: dict[str, Any] | None = field(
-        default_factory=lambda: {"name": "StepLR", "step_size": 1, "gamma": 0.7}
-    )
-    loss: str = "nll_loss"
-    validation_size: int = 0  # training images held out
-    precision: str = "fp32"  # or bf16
-    device: str = "cpu"  # or cuda, auto
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the settings as run.json holds them."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
-
-    @classmethod
-    def defaults(cls) -> Self:
-        """Return the settings of a model that is yet to be named."""
-        return cls(model={})
-
-
-def canonical(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings in a form that is equal where they mean the same.
-
-    The arguments of a component that are left out have their defaults.
-    """
-    return settings | {
-        kind: settings[kind] and with_defaults(kind, settings[kind]) for kind in COMPONENTS
-    }
-
-
-def difference(settings: dict[str, Any], others: dict[str, Any]) -> list[str]:
-    """Return the names of the settings that do not mean the same."""
-    one, other = canonical(settings), canonical(others)
-    return sorted(key for key in one | other if one.get(key) != other.get(key))
-
-
-# The settings that `training` in the config holds, for all experiments or for one.
-SHARED = (
-    "epochs batch_size evaluation_batch_size shuffle optimizer scheduler loss validation_size "
-    "precision"
-).split()
 
 
 @dataclass(frozen=True)
@@ -95,8 +48,214 @@ SCHEDULERS = (
     "CosineAnnealingWarmRestarts"
 ).split()
 
-PRECISIONS = ("fp32", "bf16")
-DEVICES = ("cpu", "cuda", "auto")
+# JSON schemas of values. torch counts in 64 bits; nobody needs more than 31.
+COUNT = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+POSITIVE = COUNT | {"minimum": 1}
+NUMBER = {"type": "number"}
+NOT_NEGATIVE = NUMBER | {"minimum": 0}
+FLAG = {"type": ["boolean", "null"]}
+PAIR = {"type": "array", "minItems": 2, "maxItems": 2}
+IDENTIFIER = "^[A-Za-z_][A-Za-z0-9_]*\\Z"  # \Z is the end; $ would let a line break pass
+
+
+def component(properties: dict[str, dict]) -> dict[str, Any]:
+    """Return the JSON schema of a class of torch and its arguments, of which some are described.
+
+    These are types and ranges. Which arguments there are is read from the sources of torch. What
+    depends on other arguments is found by the dry step, lib/training/dry_step.py.
+    """
+    return {
+        "type": "object",
+        "required": ["name"],
+        "properties": {"name": {"type": "string"}} | properties,
+        "additionalProperties": {"type": ["number", "boolean", "null", "array"], "items": NUMBER},
+    }
+
+
+def each_of(names: str, schema: dict[str, Any]) -> dict[str, dict]:
+    """Return the same schema for several arguments."""
+    return dict.fromkeys(names.split(), schema)
+
+
+MODEL = {
+    "type": "object",
+    "required": ["name"],
+    "propertyNames": {
+        "description": "letters, digits and '_', as in a Python name",
+        "pattern": IDENTIFIER,
+    },
+    "properties": {
+        "name": {"type": "string", "pattern": IDENTIFIER},
+        "activation": {"enum": ["relu", "tanh", "gelu", "sigmoid"]},
+        "output": {"enum": ["log_softmax", "softmax", "logits"]},
+    },
+}
+OPTIMIZER = component(
+    each_of("lr eps weight_decay lr_decay momentum initial_accumulator_value", NOT_NEGATIVE)
+    | each_of("dampening rho alpha lambd t0 momentum_decay", NUMBER)
+    | {"betas": PAIR | {"items": NOT_NEGATIVE | {"exclusiveMaximum": 1}}}
+    | each_of("etas step_sizes", PAIR | {"items": NUMBER | {"exclusiveMinimum": 0}})
+    | each_of("amsgrad capturable centered decoupled_weight_decay differentiable foreach", FLAG)
+    | each_of("fused maximize nesterov", FLAG)
+)
+SCHEDULER = component(
+    each_of("step_size total_iters T_max T_0 T_mult", POSITIVE)
+    | {"milestones": {"type": "array", "items": COUNT}}
+    | each_of("gamma factor start_factor end_factor eta_min", NOT_NEGATIVE)
+    | {"power": NUMBER}
+)
+
+
+def about(schema: dict[str, Any], meaning: str) -> dict[str, Any]:
+    """Return the metadata of a setting: the JSON schema of its values, and what `--help` says."""
+    return {"schema": schema, "meaning": meaning}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that decides the result of one training. The defaults are the lesson's.
+
+    A component, such as the optimizer, is a mapping: its `name`, and the arguments of its class.
+    """
+
+    model: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=about(
+            MODEL, "a class in scripts/models and its arguments, such as model.hidden=64; required"
+        ),
+    )
+    seed: int = field(
+        default=1, metadata=about(COUNT | {"maximum": 2**63 - 1}, "of all random numbers")
+    )
+    epochs: int = field(default=3, metadata=about(POSITIVE, "passes over the training set"))
+    batch_size: int = field(default=64, metadata=about(POSITIVE, "images per step"))
+    evaluation_batch_size: int = field(
+        default=1000, metadata=about(POSITIVE, "images per step of an evaluation")
+    )
+    shuffle: bool = field(
+        default=False,
+        metadata=about({"type": "boolean"}, "a new order in each epoch, not that of the file"),
+    )
+    optimizer: dict[str, Any] = field(
+        default_factory=lambda: {"name": "Adadelta", "lr": 1.0},
+        metadata=about(OPTIMIZER, "a class in torch.optim and its arguments"),
+    )
+    scheduler: dict[str, Any] | None = field(
+        default_factory=lambda: {"name": "StepLR", "step_size": 1, "gamma": 0.7},
+        metadata=about(
+            {"oneOf": [{"type": "null"}, SCHEDULER]},
+            "a class in torch.optim.lr_scheduler and its arguments, stepped once per epoch; "
+            "scheduler=null for none",
+        ),
+    )
+    loss: str = field(
+        default="nll_loss",
+        metadata=about(
+            {"enum": list(LOSSES)},
+            "a function in torch.nn.functional that fits the model's output",
+        ),
+    )
+    validation_size: int = field(
+        default=0,
+        metadata=about(
+            COUNT,
+            "training images held out, the same for every run, and measured after each epoch "
+            "instead of the test set",
+        ),
+    )
+    precision: str = field(
+        default="fp32",
+        metadata=about(
+            {"enum": ["fp32", "bf16"]},
+            "bf16: forward and backward pass by torch.autocast, which changes the numbers",
+        ),
+    )
+    device: str = field(
+        default="cpu",
+        metadata=about(
+            {"enum": ["cpu", "cuda", "auto"]},
+            "cuda fails without a GPU, auto falls back to the CPU",
+        ),
+    )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the settings as run.json holds them."""
+        return {name: getattr(self, name) for name in SCHEMAS}
+
+    def options(self) -> list[str]:
+        """Return the options with which a command reads these settings."""
+        return [
+            part for key, each in self.as_dict().items() for part in ("--set", *words(key, each))
+        ]
+
+    @classmethod
+    def recorded(cls, settings: dict[str, Any]) -> Self:
+        """Return the settings of a run's record.
+
+        Raises:
+            UserError: it has one that there is not.
+        """
+        unknown = settings.keys() - SCHEMAS.keys()
+        if unknown:
+            raise UserError(
+                f"the run has settings of another version: {', '.join(sorted(unknown))}"
+            )
+        return cls(**settings)
+
+
+# The JSON schema of each setting.
+SCHEMAS = {each.name: each.metadata["schema"] for each in fields(Settings)}
+
+# The settings that `training` in the config holds, for all experiments or for one.
+SHARED = [name for name in SCHEMAS if name not in ("model", "seed", "device")]
+
+
+def canonical(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings in a form that is equal where they mean the same.
+
+    A setting, or an argument of a component, that is left out has its default.
+    """
+    settings = Settings().as_dict() | settings
+    return settings | {
+        kind: settings[kind] and with_defaults(kind, settings[kind]) for kind in COMPONENTS
+    }
+
+
+def difference(settings: dict[str, Any], others: dict[str, Any]) -> list[str]:
+    """Return the names of the settings that do not mean the same."""
+    one, other = canonical(settings), canonical(others)
+    return sorted(key for key in one | other if one.get(key) != other.get(key))
+
+
+def words(key: str, value: Any) -> list[str]:
+    """Return a setting as the words that `--set` reads: `epochs=3`, `optimizer.lr=1.0`."""
+    if key in COMPONENTS and value is not None:
+        return [f"{key}.{name}={_spelled(each)}" for name, each in value.items()]
+    return [f"{key}={_spelled(value)}"]
+
+
+def _spelled(value: Any) -> str:
+    """Return a value in YAML: as JSON, but for a plain word, which needs no quotes."""
+    is_word = isinstance(value, str) and re.fullmatch(IDENTIFIER, value)
+    if is_word and value.lower() not in ("null", "true", "false"):
+        return value
+    # In YAML, a character beyond 16 bits is no pair of surrogates.
+    text = json.dumps(value, ensure_ascii=False)
+    return re.sub("[^ -~]", lambda found: f"\\U{ord(found[0]):08x}", text)
+
+
+def help_text() -> str:
+    """Return what each setting means, with its default and its values."""
+    lines = ["settings, with their defaults:"]
+    for each in fields(Settings):
+        schema, default = SCHEMAS[each.name], getattr(Settings(), each.name)
+        values = ", ".join(schema.get("enum", ()))
+        if "minimum" in schema:
+            values = f"{schema['minimum']} to {schema.get('maximum', 'any number')}"
+        meaning = each.metadata["meaning"] + (f" ({values})" if values else "")
+        lines.append("  " + " ".join(words(each.name, default) or [f"{each.name}.name=NAME"]))
+        lines.append(textwrap.fill(meaning, 96, initial_indent=" " * 8, subsequent_indent=" " * 8))
+    return "\n".join(lines)
 
 
 def loss_output_mismatch(loss: str, output: str) -> str | None:

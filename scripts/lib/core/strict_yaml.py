@@ -159,13 +159,13 @@ def schema(name: str) -> dict:
     return load(SCHEMAS / f"{name}.schema.yaml")
 
 
-def check(value: Any, schema_name: str, where: str) -> None:
-    """Check `value` against a schema.
+def check(value: Any, schema: dict[str, Any], where: str) -> None:
+    """Check `value` against a JSON schema.
 
     Raises:
         UserError: one line for each thing that is wrong, beginning with `where` and naming the key.
     """
-    errors = sorted(Validator(schema(schema_name)).iter_errors(value), key=lambda e: str(e.path))
+    errors = sorted(Validator(schema).iter_errors(value), key=lambda e: str(e.path))
     if errors:
         raise UserError(
             "\n".join(f"{where}: {line}" for error in errors for line in explain(error))

@@ -33,7 +33,8 @@ def load(datasets_file: Path, name: str) -> dict:
     if name not in entries:
         hint = strict_yaml.nearest(name, sorted(map(str, entries)))
         raise UserError(f"dataset: {name!r} is not an entry of {datasets_file}{hint}")
-    strict_yaml.check(entries[name], "datasets", f"{datasets_file}: {name}")
+    schema = strict_yaml.schema("datasets")
+    strict_yaml.check(entries[name], schema, f"{datasets_file}: {name}")
     return entries[name]
 
 

@@ -5,26 +5,19 @@ stage get what they need as options.
 """
 
 import argparse
+import copy
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import models
-from lib.core import strict_yaml, sweep
+from lib.core import checked_settings, strict_yaml, sweep
 from lib.core.errors import UserError
 from lib.core.files import check_folder
-from lib.core.settings import (
-    COMPONENTS,
-    LOSSES,
-    OPTIMIZERS,
-    SCHEDULERS,
-    SHARED,
-    Settings,
-    loss_output_mismatch,
-)
-from lib.core.signatures import GIVEN, MODULES, Signature, learn, signature
-from lib.core.spelling import nearest
+from lib.core.settings import COMPONENTS, OPTIMIZERS, SCHEDULERS, SCHEMAS, SHARED, Settings
+from lib.core.signatures import MODULES, learn
 from lib.data import catalog
 from lib.study import choice
 from lib.study.study import Experiment, Search, Study
@@ -64,7 +57,7 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     update(config, options)
     where = ", ".join(map(str, files)) + (" and --config" if command_line else "")
 
-    strict_yaml.check(config, "config", where)
+    strict_yaml.check(config, config_schema(), where)
     config = with_defaults(config)
     learn_signatures(config["experiments"])
     try:
@@ -72,18 +65,17 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     config["experiments"], searches = with_points(config, where)
-    search_of = {point: name for name, search in searches.items() for point in search.points}
+    for key in ("results_dir", "data_dir"):
+        config[key] = expanded(config[key], f"{where}: {key}")
+    study = make_study(config, entry, searches)
     problems = [
-        f"{where}: experiments.{search_of.get(name, name)}: {problem}"
-        for name, experiment in config["experiments"].items()
-        for problem in experiment_problems(experiment, config["training"], entry["train_size"])
+        f"{where}: experiments.{each.search or name}: {problem}"
+        for name, each in study.experiments.items()
+        for problem in experiment_problems(each, entry["train_size"])
     ]
     problems += pack_problems(config, where)
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))  # many points may have the same one
-    for key in ("results_dir", "data_dir"):
-        config[key] = expanded(config[key], f"{where}: {key}")
-    study = make_study(config, entry, searches)
     check_folders(study, where)
     return choice.decided(study)
 
@@ -133,14 +125,24 @@ def update(config: dict, other: dict) -> None:
             config[key] = value
 
 
+@cache
+def config_schema() -> dict:
+    """Return the schema of the config: that of the file, with the settings in it."""
+    schema = copy.deepcopy(strict_yaml.schema("config"))
+    shared = {key: SCHEMAS[key] for key in SHARED}
+    schema["properties"]["training"]["properties"] = shared
+    schema["$defs"]["seeds"]["items"] = SCHEMAS["seed"]
+    experiment = schema["$defs"]["experiment"]
+    own = {key: SCHEMAS[key] for key in ("model", "device")}
+    experiment["properties"] = own | experiment["properties"] | shared
+    return schema
+
+
 def with_defaults(config: dict) -> dict:
-    """Return a valid config with the defaults filled in: those of the schema, and of `Settings`."""
-    schema = strict_yaml.schema("config")
-    config = _fill(config, schema)
-    defaults = Settings.defaults().as_dict()
-    config["training"] = {key: defaults[key] for key in SHARED} | config["training"]
+    """Return a valid config with the defaults of the schema filled in."""
+    config = _fill(config, config_schema())
     config["experiments"] = {
-        name: _fill(experiment, schema["$defs"]["experiment"])
+        name: _fill(experiment, config_schema()["$defs"]["experiment"])
         for name, experiment in config["experiments"].items()
     }
     return config
@@ -173,8 +175,8 @@ def with_points(config: dict, where: str) -> tuple[dict[str, dict], dict[str, Se
         if "sweep" not in each:
             experiments[name] = each
             continue
-        settings = {key: each.get(key, config["training"][key]) for key in SHARED}
-        settings["model"] = each["model"]
+        recipe = recipe_of(each, config["training"])
+        settings = {key: getattr(recipe, key) for key in (*SHARED, "model")}
         at = f"{where}: experiments.{name}.sweep"
         if not settings["validation_size"]:
             problems.append(
@@ -206,7 +208,7 @@ def with_points(config: dict, where: str) -> tuple[dict[str, dict], dict[str, Se
 def value_problems(points: dict[str, dict], where: str) -> list[str]:
     """Return what the schema says of the values of points: each value once, and of many a few."""
     try:
-        strict_yaml.check({"experiments": points}, "config", where)
+        strict_yaml.check({"experiments": points}, config_schema(), where)
     except UserError as error:
         lines = [line.removeprefix(f"{where}: experiments.") for line in str(error).splitlines()]
         once: dict[tuple[str, str], str] = {}
@@ -219,23 +221,20 @@ def value_problems(points: dict[str, dict], where: str) -> list[str]:
     return []
 
 
-def experiment_problems(experiment: dict, training: dict, train_size: int) -> list[str]:
-    """Return what is wrong with an experiment that the schema cannot see: names and arguments."""
-    resolved = training | experiment
-    model, loss = experiment["model"], resolved["loss"]
-    problems = model_problems(model)
-    if loss not in LOSSES:
-        problems.append(f"loss: {loss!r} is not known{nearest(loss, list(LOSSES))}")
-    elif not problems:
-        mismatch = loss_output_mismatch(loss, models.output_of(model))
-        problems += [f"model {model['name']}: {mismatch}"] if mismatch else []
-    problems += torch_problems("optimizer", resolved["optimizer"])
-    if resolved["scheduler"]:
-        problems += torch_problems("scheduler", resolved["scheduler"])
-    if resolved["validation_size"] >= train_size:
+def recipe_of(experiment: dict, training: dict) -> Settings:
+    """Return the settings of an experiment: its own, those of `training`, the defaults."""
+    given = training | experiment
+    return Settings(**{key: given[key] for key in SCHEMAS if key in given})
+
+
+def experiment_problems(experiment: Experiment, train_size: int) -> list[str]:
+    """Return what is wrong with an experiment that the schema cannot see."""
+    problems = checked_settings.problems(experiment.recipe)
+    held_out = experiment.recipe.validation_size
+    if held_out >= train_size:
         problems.append(
-            f"validation_size: {resolved['validation_size']} of {train_size} training images "
-            "would leave none to train on"
+            f"validation_size: {held_out} of {train_size} training images would leave none to "
+            "train on"
         )
     return problems
 
@@ -249,58 +248,14 @@ def pack_problems(config: dict, where: str) -> list[str]:
     return [f"{where}: cpus_per_job: {cpus} is less than the {most} cores of one run (cpus)"]
 
 
-def model_problems(model: dict) -> list[str]:
-    """Return what is wrong with a `model` mapping."""
-    try:
-        constructor = signature(models.module_of(model["name"]), model["name"])
-        output = models.output_of(model)
-    except UserError as error:
-        return [str(error)]
-    problems = argument_problems("model", model, constructor)
-    if output is None:
-        problems.append(
-            f"model: {model['name']} does not say what it returns: give it an argument or a "
-            "class attribute `output` of log_softmax, softmax or logits"
-        )
-    return problems
-
-
-def torch_problems(kind: str, mapping: dict) -> list[str]:
-    """Return what is wrong with an `optimizer` or `scheduler` mapping."""
-    name = mapping["name"]
-    valid = OPTIMIZERS if kind == "optimizer" else SCHEDULERS
-    if name not in valid:
-        return [f"{kind}: {name!r} is not known{nearest(name, valid)}"]
-    return argument_problems(kind, mapping, signature(MODULES[kind], name))
-
-
-def argument_problems(kind: str, mapping: dict, constructor: Signature) -> list[str]:
-    """Return what is wrong with the arguments of a `model`, `optimizer` or `scheduler` mapping."""
-    if constructor.open_ended:
-        return []
-    given = GIVEN[kind]
-    valid = [name for name in constructor.names if name not in given]
-    arguments = [key for key in mapping if key != "name"]
-    problems = [
-        f"{kind}: {mapping['name']} has no argument {key!r}{nearest(key, valid)}"
-        for key in arguments
-        if key not in valid
-    ]
-    missing = sorted(set(constructor.required) - set(arguments) - given)
-    if missing:
-        problems.append(f"{kind}: {mapping['name']} needs {', '.join(missing)}")
-    return problems
-
-
 def make_study(config: dict, dataset_entry: dict, searches: dict[str, Search]) -> Study:
     """Return the study of a checked config, and of the points of its searches."""
-    training = config["training"]
     search_of = {point: name for name, search in searches.items() for point in search.points}
     experiments = {
         name: Experiment(
-            **{key: each[key] for key in ("model", "device", "cpus", "mem_mb", "runtime")},
+            recipe_of(each, config["training"]),
+            **{key: each[key] for key in ("cpus", "mem_mb", "runtime")},
             seeds=each.get("seeds", config["seeds"]),
-            training={key: each.get(key, training[key]) for key in training},
             search=search_of.get(name),
         )
         for name, each in config["experiments"].items()

@@ -34,7 +34,7 @@ def time_left(study: Study, states: Mapping[tuple[str, int], RunState]) -> list[
     """
     trained, left = defaultdict(list), defaultdict(list)
     for (experiment, _), state in states.items():
-        network = study.experiments[experiment].model["name"]
+        network = study.experiments[experiment].recipe.model["name"]
         if state.results:
             trained[network].append(state.files.record)
         if state.left == "train":
@@ -48,7 +48,7 @@ def time_left(study: Study, states: Mapping[tuple[str, int], RunState]) -> list[
                 if not record["diverged"]:
                     per_epoch.append(record["train_seconds"] / record["settings"]["epochs"])
         if per_epoch:
-            epochs = sum(study.experiments[name].training["epochs"] for name in left[network])
+            epochs = sum(study.experiments[name].recipe.epochs for name in left[network])
             seconds += epochs * sum(per_epoch) / len(per_epoch)
             known, count = known + len(per_epoch), count + len(left[network])
     if not count:

@@ -24,5 +24,5 @@ def job_request(experiment: Experiment) -> JobRequest:
         cpus=experiment.cpus,
         mem_mb=experiment.mem_mb,
         runtime=experiment.runtime,
-        gpus=1 if experiment.device == "cuda" else 0,
+        gpus=1 if experiment.recipe.device == "cuda" else 0,
     )

@@ -3,48 +3,29 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lib.core.command_line import to_cli_args
-
 from lib.core.errors import UserError
 from lib.core.layout import Layout
-from lib.core.settings import COMPONENTS
+from lib.core.settings import Settings
 
 
 @dataclass(frozen=True)
 class Experiment:
     """One entry of `experiments`, with the defaults of `training` filled in."""
 
-    model: dict
-    device: str
+    recipe: Settings  # of all its runs, apart from the seed
     cpus: int
     mem_mb: int  # MiB
     runtime: int  # minutes
     seeds: list[int]
-    training: dict
     search: str | None = None  # of which it is a point
 
-    @property
-    def model_file(self) -> str:
-        """The source file of the model."""
-        return f"scripts/models/{self.model['name'].lower()}.py"
+    def settings(self, seed: int) -> Settings:
+        """Return the settings of a run."""
+        return replace(self.recipe, seed=seed)
 
-    def settings(self, seed: int) -> dict:
-        """Return the settings of a run, as its record is to hold them."""
-        return {"model": self.model, "seed": seed, "device": self.device} | self.training
-
-    @property
-    def train_options(self) -> list[str]:
-        """The options of `scripts/train.py` that the config decides, except for the seed."""
-        options = ["--model", *to_cli_args(self.model), "--device", self.device]
-        for key, value in self.training.items():
-            option = f"--{key.replace('_', '-')}"
-            if key == "shuffle":
-                options += [option] if value else []
-            elif key in COMPONENTS:
-                options += [option, *(to_cli_args(value) if value else ["none"])]
-            else:
-                options += [option, str(value)]
-        return [*options, *(["--keep-diverged"] if self.search else [])]
+    def train_options(self, seed: int) -> list[str]:
+        """Return the options of `scripts/train.py` for a run that the config decides."""
+        return [*self.settings(seed).options(), *(["--keep-diverged"] if self.search else [])]
 
 
 @dataclass(frozen=True)
@@ -125,8 +106,8 @@ class Study:
             if each.search or name not in self.searches:
                 experiments[name] = each
             if each.search and name == chosen.get(each.search) and self.searches[each.search].refit:
-                training = each.training | {"validation_size": 0}
-                experiments[each.search] = replace(each, training=training, search=None)
+                recipe = replace(each.recipe, validation_size=0)
+                experiments[each.search] = replace(each, recipe=recipe, search=None)
         return replace(self, experiments=experiments, chosen=chosen)
 
     def run_named(self, name: str) -> tuple[str, int]:
