@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from lib.core.errors import UserError
-from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS
-from lib.core.spelling import nearest
+from lib.core.settings import LOSSES
 
 
 def loss_function(name: str, num_classes: int) -> Callable[..., torch.Tensor]:
@@ -39,9 +38,9 @@ def make_optimizer(
     """Return the optimizer of `torch.optim` that the mapping names, with its arguments.
 
     Raises:
-        UserError: it is none of `OPTIMIZERS`, or an argument does not fit it.
+        UserError: an argument does not fit it.
     """
-    return _construct("optimizer", torch.optim, OPTIMIZERS, optimizer, parameters)
+    return _construct("optimizer", torch.optim, optimizer, parameters)
 
 
 def make_scheduler(
@@ -50,19 +49,16 @@ def make_scheduler(
     """Return the scheduler of `torch.optim.lr_scheduler` that the mapping names; None for None.
 
     Raises:
-        UserError: it is none of `SCHEDULERS`, or an argument does not fit it.
+        UserError: an argument does not fit it.
     """
     if scheduler is None:
         return None
-    return _construct("scheduler", torch.optim.lr_scheduler, SCHEDULERS, scheduler, optimizer)
+    return _construct("scheduler", torch.optim.lr_scheduler, scheduler, optimizer)
 
 
-def _construct(kind: str, module, valid: list[str], component: dict, first):
-    name = component["name"]
-    if name not in valid:
-        raise UserError(f"{kind}: {name!r} is not known{nearest(name, valid)}")
+def _construct(kind: str, module, component: dict, first):
     with errors_of(kind, component):
-        return getattr(module, name)(first, **arguments_of(component))
+        return getattr(module, component["name"])(first, **arguments_of(component))
 
 
 def arguments_of(component: dict) -> dict:
