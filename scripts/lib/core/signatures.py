@@ -33,11 +33,9 @@ GIVEN = {
     "optimizer": {"params"},
     "scheduler": {"optimizer", "last_epoch"},
 }
-CHILD = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from lib.core import signatures as s; s.answer()"
-)
+CHILD = "import sys; sys.path[:0] = sys.argv[1:]; from lib.core.signatures import answer; answer()"
 TIMEOUT = 300.0  # seconds: on a slow file system, importing torch takes some minutes
-MOST_KEPT = 300
+MOST_KEPT = 300  # answers
 
 Question = tuple[str, str]  # a module, and the name of a class or function in it
 _known: dict[Question, dict | str] = {}  # the fields of a signature, or why there is none
@@ -77,8 +75,8 @@ def learn(questions: Iterable[Question]) -> None:
     if not new or "torch" in sys.modules:
         return
     home = os.environ.get("HOME", os.devnull)
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache", "slurm-classifiers")
-    path = folder / "signatures.json"
+    folder = os.environ.get("XDG_CACHE_HOME") or f"{home}/.cache"
+    path = Path(folder, "slurm-classifiers", "signatures.json")
     keys = {each: f"{':'.join(each)} {_state(each[0])}" for each in new}
     kept = (read_object(path, {"signatures": dict}) or {}).get("signatures", {})
     known = {each: select(kept.get(keys[each]), Signature.__annotations__) for each in new}
@@ -140,24 +138,19 @@ def _described(module: str, name: str) -> dict | str:
     named = [
         each for each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
     ]
-    defaults = _literals({each.name: each.default for each in named})
-    attribute = _literals({"output": getattr(found, "output", None)})
+    values = {each.name: each.default for each in named} | {"": getattr(found, "output", None)}
+    literals = {}
+    for key, value in values.items():
+        with suppress(TypeError, ValueError, RecursionError):  # no config can have it
+            literals[key] = json.loads(json.dumps(value, allow_nan=False))
+    attribute = literals.pop("", None)
     return {
         "names": [each.name for each in named],
         "required": [each.name for each in named if each.default is each.empty],
-        "defaults": defaults,
+        "defaults": literals,
         "open_ended": any(each.kind is each.VAR_KEYWORD for each in parameters),
-        "output": defaults.get("output") or attribute.get("output"),
+        "output": literals.get("output") or attribute,
     }
-
-
-def _literals(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values that a config can have, in the form that it has them."""
-    found = {}
-    for key, value in values.items():
-        with suppress(TypeError, ValueError, RecursionError):
-            found[key] = json.loads(json.dumps(value, allow_nan=False))
-    return found
 
 
 @cache
