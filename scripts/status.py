@@ -78,7 +78,7 @@ def row(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> d
         "node": latest.node if latest else "",
         "elapsed": _clock(latest.elapsed_seconds) if latest else "",
         "limit": _clock(60 * latest.limit_minutes) if latest and latest.limit_minutes else "",
-        "epoch": f"{len(now.epochs)}/{study.experiments[run[0]].training['epochs']}",
+        "epoch": f"{len(now.epochs)}/{study.experiments[run[0]].recipe.epochs}",
         "accuracy": f"{now.epochs[-1].accuracy:.4f}" if now.epochs else "",
         "reason": latest.reason if pending else "",
     }

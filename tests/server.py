@@ -82,6 +82,7 @@ def serve():
     requests = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Mirror, requests))
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # a client that has had enough
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", requests
