@@ -14,6 +14,8 @@ import psutil
 import pytest
 from conftest import BIN, PATIENCE, Project, fresh_project, ordinary_user
 
+from lib.core.layout import RunFiles
+
 AT_ONCE = 6  # projects of `staged`: more of them would wait for two cores
 # What is trained where a test compares bytes: dropout and shuffling draw random numbers. It takes
 # its time, so that something can happen to it, but leaves the processor to the other tests.
@@ -152,6 +154,9 @@ class SlurmProject(Project):
     def lease(self, experiment: str):
         return self.run_folder(experiment) / "lease.json"
 
+    def checkpoint(self, experiment: str, seed: int = 1) -> Path:
+        return RunFiles(self.run_folder(experiment, seed)).checkpoint
+
     def trains(self, experiment: str) -> bool:
         """Whether a process of this machine is training an experiment."""
         try:
@@ -161,7 +166,7 @@ class SlurmProject(Project):
 
     def trained(self, experiment: str) -> str:
         """Wait until an experiment has saved a checkpoint; return the job that trains it."""
-        checkpoint = self.run_folder(experiment) / "checkpoint.safetensors"
+        checkpoint = self.checkpoint(experiment)
         wait_for(checkpoint.exists, f"the first checkpoint of {experiment}")
         (job,) = self.job_ids(experiment)
         return job
@@ -182,7 +187,7 @@ class SlurmProject(Project):
     def pack_trained(self, experiment: str, seeds) -> str:
         """Wait until each run of a pack has saved a checkpoint; return the job that trains them."""
         for seed in seeds:
-            checkpoint = self.run_folder(experiment, seed) / "checkpoint.safetensors"
+            checkpoint = self.checkpoint(experiment, seed)
             wait_for(checkpoint.exists, f"the first checkpoint of {experiment}, seed {seed}")
         (job,) = self.pack_ids()
         return job

@@ -50,7 +50,7 @@ def ctrl_c(project):
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE) != 0
     wait_for(lambda: not project.job_ids("short"), "the jobs to be cancelled")
-    kept = (project.run_folder("short") / "checkpoint.safetensors").exists()
+    kept = project.checkpoint("short").exists()
     stopped = project.show("status")
     project.slurm_run()
     return kept, running, stopped
@@ -76,9 +76,8 @@ def useless(project):
     project.configure(
         brief.replace("short:", "corrupt:") + "\n" + brief.replace("short:", "other:")
     )
-    folder = project.run_folder("corrupt")
-    folder.mkdir(parents=True)
-    (folder / "checkpoint.safetensors").write_bytes(b"corrupt")
+    project.run_folder("corrupt").mkdir(parents=True)
+    project.checkpoint("corrupt").write_bytes(b"corrupt")
     project.hand_over()
     project.slurm_run("--until", "prepare")
     options = ("--data", project.data, "--output", project.run_folder("other"))

@@ -60,7 +60,7 @@ def put_back(project):
     done = project.run_folder("quick", 3) / "evaluation.json"
     wait_for(done.exists, "the first runs")
     (job,) = project.pack_ids()
-    wait_for((project.run_folder("short") / "checkpoint.safetensors").exists, "a checkpoint")
+    wait_for(project.checkpoint("short").exists, "a checkpoint")
     logs = [project.results / "logs" / f"{rule}-quick-seed3.log" for rule in ("train", "evaluate")]
     before = [log.read_text() for log in logs]
     project.run("scontrol", "requeue", job)
@@ -88,7 +88,7 @@ def ctrl_c(project):
     process.send_signal(signal.SIGINT)
     assert process.wait(PATIENCE) != 0
     wait_for(lambda: not project.pack_ids(), "the jobs to be canceled")
-    kept = [(project.run_folder("short", s) / "checkpoint.safetensors").exists() for s in SEEDS]
+    kept = [project.checkpoint("short", seed).exists() for seed in SEEDS]
     project.configure(SHORT.replace("epochs: 12", "epochs: 50"), **PACKED | {"runs_per_job": 2})
     project.slurm_run()
     return kept

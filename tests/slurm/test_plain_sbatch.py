@@ -9,6 +9,8 @@ import pytest
 from conftest import BIN, SMALL_CONFIG
 from slurm_project import NETWORK, SlurmProject, scenes, wait_for
 
+from lib.core.layout import RunFiles
+
 pytestmark = pytest.mark.extended
 RUN = "cnn/seed1"
 # What a job has asked for, in the words of `scontrol show job`.
@@ -66,7 +68,7 @@ def canceled(project: ByHand):
     project.hand_over()
     project.prepare()
     job = project.run("sbatch", "--parsable", "job.sh").stdout.strip()
-    wait_for((project.output / "checkpoint.safetensors").exists, "the first checkpoint")
+    wait_for(RunFiles(project.output).checkpoint.exists, "the first checkpoint")
     project.run("scancel", job)
     first = project.results / f"cnn-seed1-{job}.out"
     wait_for(lambda: "the same command resumes from there" in first.read_text(), "its end")

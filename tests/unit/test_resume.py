@@ -1,13 +1,16 @@
 """A training that is stopped and resumed gives the bits of one that was not."""
 
+import io
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import PATIENCE, ROOT, cases, forked
@@ -18,21 +21,20 @@ from own_models import net, own_model
 import models
 from lib.core.errors import UserError
 from lib.core.layout import RunFiles
-from lib.core.settings import Settings
+from lib.core.settings import OPTIMIZERS, SCHEDULERS, Settings
 from lib.data import prepared
 from lib.data.prepared import Split
 from lib.training import graph, loop
-from lib.training.checkpoint import Checkpoints, Stopped
+from lib.training.checkpoint import Checkpoints, Stopped, deserialize, serialize
 from lib.training.progress import Progress
-from lib.training.recipe import loss_function
+from lib.training.recipe import loss_function, make_optimizer, make_scheduler
 from lib.training.state import Training, seed_everything
-from lib.training.weights import flatten, unflatten
 
 SETTINGS = Settings({"name": "CNN"}, batch_size=16, evaluation_batch_size=50, shuffle=True)
 IDENTITY = {"settings": SETTINGS.as_dict()}
 SIZE = 12  # pixels of a side of the images
 STEPS = 8  # per epoch, of 120 images: the last batch is smaller
-CHECKPOINT, PROGRESS = "checkpoint.safetensors", "progress.json"
+CHECKPOINT, PROGRESS = "checkpoint.pt", "progress.json"
 TIMES = {"train_seconds", "eval_seconds"}
 
 
@@ -163,6 +165,13 @@ def test_a_fused_optimizer_resumes_with_parameters_that_are_not_contiguous(split
         resumed_alike(splits, tmp_path, [5, 7], config, "Net")
 
 
+def test_an_optimizer_resumes_with_a_state_that_is_sparse(splits, tmp_path):
+    config = replace(OWN, optimizer={"name": "SGD", "lr": 0.1, "momentum": 0.9})
+    embedding = f"self.e = nn.Embedding(9, {PIXELS}, sparse=True)"
+    with own_model(tmp_path, net(embedding, "x = x + self.e((x[:, 0] * 8).long().abs() % 9)")):
+        resumed_alike(splits, tmp_path, [5, 7], config, "Net")
+
+
 def test_seconds_add_up_over_interruptions(splits, tmp_path):
     run, _, _ = with_interruptions(splits, tmp_path, [3], replace(SETTINGS, epochs=1), "MLP")
     assert run.history[0]["train_seconds"] > 0
@@ -176,14 +185,56 @@ def saved(splits, tmp_path):
     return tmp_path
 
 
-def test_a_checkpoint_holds_no_pickle(saved):
-    content = (saved / CHECKPOINT).read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    assert json.loads(header["__metadata__"]["checkpoint"])["identity"] == IDENTITY
+def test_a_checkpoint_is_one_file(saved):
     assert list(saved.iterdir()) == [saved / CHECKPOINT]
 
 
-@pytest.mark.parametrize("damage", [lambda c: c[:-1], lambda c: c[:100], lambda c: b""])
+class Touch:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("library", [torch, pickle])
+def test_no_code_in_a_checkpoint_runs(tmp_path, capsys, library):
+    path, trace = tmp_path / CHECKPOINT, tmp_path / "trace"
+    content = {"identity": IDENTITY, "state": Touch(trace)}
+    if library is torch:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content, protocol=2))
+    assert Checkpoints(path, IDENTITY, 1).load() is None
+    assert not trace.exists()
+    assert f"warning: {path} cannot be read (UnpicklingError); " in capsys.readouterr().err
+    with path.open("rb") as file:
+        torch.load(file, weights_only=False) if library is torch else pickle.load(file)  # noqa: S301
+    assert trace.exists()  # it would have
+
+
+def test_a_checkpoint_of_an_older_version_is_ignored_with_a_warning(splits, tmp_path, capsys):
+    old = tmp_path / "checkpoint.safetensors"
+    old.write_bytes(b"its content does not matter")
+    with_interruptions(splits, tmp_path, [5], replace(SETTINGS, epochs=1), "MLP")
+    warning = f"warning: {old} was written by an older version; training starts from scratch\n"
+    assert capsys.readouterr().err == warning  # once: then there is a new one
+    assert {old, tmp_path / CHECKPOINT} < set(RunFiles(tmp_path).temporary)
+
+
+DAMAGES = {
+    "a byte less": lambda content: content[:-1],
+    "truncated": lambda content: content[:100],
+    "empty": lambda content: b"",
+    "text": lambda content: b"corrupt",
+    "another key": lambda content: content.replace(b"identity", b"identify"),
+    "other content": lambda content: bytes(serialize(["identity", "state"])),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
 def test_a_corrupt_checkpoint_is_ignored_with_a_warning(saved, capsys, damage):
     path = saved / CHECKPOINT
     path.write_bytes(damage(path.read_bytes()))
@@ -292,7 +343,7 @@ def test_a_signal_saves_and_the_same_command_resumes(finished_once, small_data, 
     assert weights == (finished_once.run_folder("cnn") / "model.safetensors").read_bytes()
     assert json.loads((tmp_path / "run.json").read_text())["resumes"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "checkpoint.safetensors", "history.csv", "model.safetensors", "progress.json", "run.json",
+        CHECKPOINT, "history.csv", "model.safetensors", PROGRESS, "run.json",
     ]  # fmt: skip
 
 
@@ -381,9 +432,7 @@ def test_a_divergence_fails_at_once_when_it_is_tried_again(small_data, tmp_path)
 
 def test_state_of_any_shape_comes_back():
     state = {"a": [1, {"b": torch.arange(3)}, None], 0: {"x": 1.5, "y": True}, "t": torch.ones(())}
-    tensors = {}
-    packed = json.loads(json.dumps(flatten(state | {"tuple": (1, (2,))}, tensors)))
-    again = unflatten(packed, tensors)
+    again = deserialize(io.BytesIO(serialize(state | {"tuple": (1, (2,))})))
     assert again.pop("tuple") == (1, (2,))
     assert again.keys() == state.keys()
     assert torch.equal(again["a"][1]["b"], torch.arange(3))
@@ -391,10 +440,48 @@ def test_state_of_any_shape_comes_back():
     assert again["t"].shape == ()
 
 
-@pytest.mark.parametrize("value", [b"bytes", {1, 2}, {(1, 2): 3}, torch.eye(2).to_sparse()])
-def test_what_cannot_be_saved_is_refused(tmp_path, value):
-    with pytest.raises(UserError, match="the state of the training cannot be saved: "):
+ARGUMENTS = {
+    "StepLR": {"step_size": 1},
+    "MultiStepLR": {"milestones": [1, 1]},
+    "ExponentialLR": {"gamma": 0.5},
+    "CosineAnnealingLR": {"T_max": 3},
+    "CosineAnnealingWarmRestarts": {"T_0": 2},
+}
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_state_of_each_optimizer_and_scheduler_can_be_saved(optimizer, scheduler):
+    weight = torch.ones(3, requires_grad=True)
+    own = make_optimizer({"name": optimizer}, [weight])
+    rate = make_scheduler({"name": scheduler} | ARGUMENTS.get(scheduler, {}), own)
+    weight.sum().backward()
+    own.step()
+    rate.step()
+    state = Training(torch.nn.Linear(2, 2), own, rate).state()
+    again = deserialize(io.BytesIO(serialize(state)))
+    assert again["random"]["python"] == state["random"]["python"]
+    assert again["random"]["numpy"] == state["random"]["numpy"]
+    assert again["scheduler"] == state["scheduler"]
+    assert again["optimizer"]["param_groups"] == state["optimizer"]["param_groups"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (Touch("trace"), "a checkpoint cannot contain io.open"),
+        (SETTINGS, "a checkpoint cannot contain lib.core.settings.Settings"),
+        (np.float64(1), "a checkpoint cannot contain numpy.*, numpy.dtype"),
+        (range(3), "a checkpoint cannot contain builtins.range"),
+        (lambda: 1, "Can't pickle"),
+        ((n for n in [1]), "cannot pickle 'generator' object"),
+        (2**3000, "Unsupported operand"),
+    ],
+)
+def test_what_cannot_be_saved_is_refused(tmp_path, value, said):
+    with pytest.raises(UserError, match=f"the state of the training cannot be saved: {said}"):
         Checkpoints(tmp_path / CHECKPOINT, {}, 1).save({"state": [value]})
+    assert not list(tmp_path.iterdir())
 
 
 def test_normalized_splits_are_what_training_takes(splits):

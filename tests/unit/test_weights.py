@@ -1,6 +1,6 @@
 """Weights of every kind come back from their file, and what cannot be saved is named."""
 
-import json
+import io
 
 import pytest
 import torch
@@ -9,8 +9,8 @@ from safetensors import safe_open
 
 import models
 from lib.core.errors import UserError
-from lib.training import weights
-from lib.training.weights import load_weights, save_weights
+from lib.training.checkpoint import deserialize, serialize
+from lib.training.weights import load_state, load_weights, save_weights
 
 KINDS = {
     "tied": net("self.other = nn.Linear(16, 3)\nself.other.weight = self.fc.weight"),
@@ -75,9 +75,7 @@ def test_weights_come_back(tmp_path, source):
 def test_a_checkpoint_holds_them_too(tmp_path, source):
     with own_model(tmp_path, source):
         model, other = new(), new()
-    tensors = {}
-    flat = json.loads(json.dumps(weights.flatten(model.state_dict(), tensors)))
-    weights.load_state(other, weights.unflatten(flat, tensors))
+    load_state(other, deserialize(io.BytesIO(serialize(model.state_dict()))))
     assert_equal(dict(model.state_dict()), dict(other.state_dict()))
 
 

@@ -86,7 +86,7 @@ def start_long(folder, data):
     process = shell(f"{command} --output {folder}", start_new_session=True)
     lease = folder / "lease.json"
     deadline = time.monotonic() + PATIENCE
-    while not (folder / "checkpoint.safetensors").exists():
+    while not RunFiles(folder).checkpoint.exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     return process, json.loads(lease.read_text())["process"]

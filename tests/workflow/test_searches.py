@@ -180,7 +180,7 @@ def test_if_all_points_diverge_nothing_is_chosen(searched):
 
 
 def test_no_checkpoint_stays_of_points_that_are_not_evaluated(searched_once):
-    assert not list(searched_once.project.results.rglob("checkpoint.safetensors"))
+    assert not list(searched_once.project.results.rglob("checkpoint.*"))
     assert not list(searched_once.project.results.rglob("progress.json"))
 
 

@@ -76,7 +76,7 @@ class RunFiles:
     @property
     def checkpoint(self) -> Path:
         """From where an interrupted training resumes."""
-        return self.folder / "checkpoint.safetensors"
+        return self.folder / "checkpoint.pt"
 
     @property
     def progress(self) -> Path:
@@ -101,7 +101,8 @@ class RunFiles:
     @property
     def temporary(self) -> list[Path]:
         """What is removed once the run is evaluated. The log is kept elsewhere, see `log_link`."""
-        return [self.checkpoint, self.progress]
+        old = self.checkpoint.with_suffix(".safetensors")  # of version 0.2
+        return [self.checkpoint, old, self.progress]
 
     @property
     def seed(self) -> int | None:

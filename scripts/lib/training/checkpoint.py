@@ -1,11 +1,12 @@
 """Checkpoints: what a training needs to resume as if nothing had happened.
 
-A checkpoint is one safetensors file beside the run's outputs: tensors as tensors, and all else as
-JSON in the file's metadata. No pickle, so that a file from elsewhere can do no harm. It exists
-completely or not at all, and stays until the run is evaluated.
+A checkpoint is one file of `torch.save` beside the run's outputs. It is loaded with `weights_only`,
+which builds tensors and plain values and calls nothing else that a file names. It exists completely
+or not at all, and stays until the run is evaluated.
 """
 
-import json
+import io
+import pickle
 import signal
 import sys
 import time
@@ -14,12 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from lib.core.errors import UserError
 from lib.core.files import atomic_path
-from lib.training.weights import flatten, unflatten
 
 
 class Stopped(Exception):
@@ -46,7 +44,7 @@ class Checkpoints:
         """
         self.ensure_held = ensure_held
         self.path = path
-        self.identity = json.loads(json.dumps(identity))  # as it will be read back
+        self.identity = identity
         self.interval = interval
         self.saved_at = time.monotonic()
         self.signal: int | None = None
@@ -69,24 +67,20 @@ class Checkpoints:
         return self.signal is not None or time.monotonic() - self.saved_at >= self.interval
 
     def save(self, state: Any) -> None:
-        """Save a tree of dicts, lists, tensors and plain values; then stop if asked to.
+        """Save a state that `serialize` takes; then stop if asked to.
 
         A checkpoint that cannot be written is a warning: the previous one stays, and training goes
         on.
 
         Raises:
             Stopped: a signal has asked the process to end.
-            UserError: something in the state cannot be saved.
+            UserError: the state cannot be saved.
         """
-        tensors: dict[str, torch.Tensor] = {}
-        try:
-            content = {"identity": self.identity, "state": flatten(state, tensors)}
-        except TypeError as error:
-            raise UserError(f"the state of the training cannot be saved: {error}") from error
+        content = serialize({"identity": self.identity, "state": state})
         self.ensure_held()
         try:
             with atomic_path(self.path) as temporary:
-                save_file(tensors, temporary, metadata={"checkpoint": json.dumps(content)})
+                temporary.write_bytes(content)
             saved = "the checkpoint is saved"
         except UserError as error:
             saved = f"{error}; the previous checkpoint stays"
@@ -98,21 +92,48 @@ class Checkpoints:
     def load(self) -> Any | None:
         """Return the saved state, or None if there is none that this run may use.
 
-        A corrupt checkpoint, or one of other settings, data or code, is ignored with a warning.
+        A corrupt checkpoint, or one of other settings, data or code, is ignored with a warning; so
+        is one of version 0.2, which had another form.
         """
         if not self.path.exists():
-            return None
+            old = self.path.with_suffix(".safetensors")
+            return ignore(old, "was written by an older version") if old.exists() else None
         try:
-            with safe_open(self.path, framework="pt") as file:
-                content = json.loads(file.metadata()["checkpoint"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            return self._ignore(f"cannot be read ({error})")
-        other = [key for key in self.identity if content["identity"].get(key) != self.identity[key]]
+            content = deserialize(self.path)
+            state, identity = content["state"], content["identity"]
+            other = [key for key in self.identity if identity.get(key) != self.identity[key]]
+        except Exception as error:  # a damaged file can lead to nearly any
+            # Without its text, which may be torch's advice to load the file unsafely.
+            return ignore(self.path, f"cannot be read ({type(error).__name__})")
         if other:
-            return self._ignore(f"is of another run: {', '.join(other)} differ")
-        return unflatten(content["state"], tensors)
+            return ignore(self.path, f"is of another run: {', '.join(other)} differ")
+        return state
 
-    def _ignore(self, reason: str) -> None:
-        warning = f"warning: {self.path} {reason}; training starts from scratch"
-        print(warning, file=sys.stderr, flush=True)
+
+def serialize(content: Any) -> memoryview:
+    """Return tensors and plain values, in dicts, lists and tuples, as the bytes of a checkpoint.
+
+    Raises:
+        UserError: there is something else in it, which `deserialize` would refuse.
+    """
+    buffer = io.BytesIO()
+    try:
+        torch.save(content, buffer)
+        buffer.seek(0)
+        refused = torch.serialization.get_unsafe_globals_in_checkpoint(buffer)
+        if refused:
+            raise TypeError(f"a checkpoint cannot contain {', '.join(sorted(refused))}")
+    except (AttributeError, TypeError, pickle.PickleError) as error:
+        raise UserError(f"the state of the training cannot be saved: {error}") from error
+    return buffer.getbuffer()
+
+
+def deserialize(file: Path | io.BytesIO) -> Any:
+    """Return what `serialize` was given, its tensors on the CPU; no code from the file is run."""
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def ignore(path: Path, reason: str) -> None:
+    """Warn of a checkpoint that is not used."""
+    warning = f"warning: {path} {reason}; training starts from scratch"
+    print(warning, file=sys.stderr, flush=True)

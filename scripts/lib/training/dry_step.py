@@ -4,6 +4,7 @@ It does all that a training does with a model, an optimizer and a scheduler, on 
 and leaves no trace: the random numbers that follow are the same with and without it.
 """
 
+import io
 import math
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from safetensors import torch as safetensors
 import models
 from lib.core.errors import UserError, errors_named
 from lib.core.settings import Settings
+from lib.training.checkpoint import deserialize, serialize
 from lib.training.metrics import check_output, check_shape
 from lib.training.recipe import (
     errors_of,
@@ -22,8 +24,8 @@ from lib.training.recipe import (
     make_optimizer,
     make_scheduler,
 )
-from lib.training.state import random_state, restore_random_state, seed_everything
-from lib.training.weights import flatten, load_state, pack, unpack
+from lib.training.state import Training, random_state, restore_random_state, seed_everything
+from lib.training.weights import load_state, pack, unpack
 
 MOST_EPOCHS = 1000  # that the scheduler is tried for
 
@@ -74,6 +76,8 @@ def dry_step(
 
         fresh = models.build(settings.model, image_size, num_classes)
         check_saved(name, model, fresh.to(device), test_images)
+        state = Training(model, optimizer, scheduler).state()
+        deserialize(io.BytesIO(serialize(state)))  # as for a checkpoint
 
 
 @contextmanager
@@ -149,7 +153,6 @@ def try_recipe(
         optimizer.step()
         if not all(bool(torch.isfinite(each).all()) for each in model.parameters()):
             raise ValueError("the weights are not finite after one step; is lr too large?")
-        flatten(optimizer.state_dict(), {})  # as for a checkpoint
     if scheduler is None:
         return
     with errors_of("scheduler", settings.scheduler):

@@ -45,7 +45,6 @@ class Training:
         """Return to a state, and count that as a resume."""
         load_state(self.model, state["model"])
         load_optimizer(self.optimizer, state["optimizer"])
-        lay_out_as_parameters(self.optimizer)
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
         restore_random_state(state["random"])
@@ -67,19 +66,6 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
     optimizer.load_state_dict(state)
 
 
-def lay_out_as_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Give the tensors of an optimizer's state the strides of their parameters.
-
-    The file of a checkpoint does not keep strides. torch's fused optimizers read the memory of a
-    parameter and of its state in the same order: with other strides they update wrong elements.
-    """
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if torch.is_tensor(value) and value.shape == parameter.shape:
-                layout = torch.empty_like(parameter, dtype=value.dtype, device=value.device)
-                state[name] = layout.copy_(value)
-
-
 def seed_everything(seed: int) -> None:
     """Seed torch, and for the models that use them, numpy and `random`.
 
@@ -96,12 +82,12 @@ def seed_everything(seed: int) -> None:
 
 def random_state() -> dict[str, Any]:
     """Return the state of all global random generators, in a form that a checkpoint can hold."""
-    _, words, *rest = np.random.get_state()
+    name, words, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None,
         "python": random.getstate(),
-        "numpy": ["MT19937", words.tolist(), *rest],
+        "numpy": (name, words.tolist(), *rest),
     }
 
 
@@ -110,6 +96,5 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if state["cuda"] is not None and torch.cuda.is_initialized():  # else it is of another machine
         torch.cuda.set_rng_state(state["cuda"])
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    np.random.set_state(tuple(state["numpy"]))
+    random.setstate(state["python"])
+    np.random.set_state(state["numpy"])

@@ -77,83 +77,67 @@ def pack(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str
     extra: dict[str, torch.Tensor] = {}
     others = {}
     for name, value in model.state_dict().items():
-        try:
+        with models.errors_named(f"{type(model).__name__}: {name} cannot be saved"):
             flat = flatten(value, extra)
-        except TypeError as error:
-            raise UserError(
-                f"model {type(model).__name__}: {name} cannot be saved: {error}"
-            ) from error
-        if isinstance(flat, dict) and "tensor" in flat and not name.startswith(EXTRA_TENSOR):
-            plain[name] = extra.popitem()[1]
-        else:
-            others[name] = flat
+        match flat:
+            case {"tensor": number} if not name.startswith(EXTRA_TENSOR):
+                plain[name] = extra.pop(number)
+            case _:
+                others[name] = flat
     if not others:
         return plain, None
-    plain |= {f"{EXTRA_TENSOR}{name}": tensor for name, tensor in extra.items()}
+    plain |= {f"{EXTRA_TENSOR}{number}": tensor for number, tensor in extra.items()}
     return plain, {EXTRA: json.dumps(others)}
 
 
 def unpack(tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None) -> dict[str, Any]:
     """Return the `state_dict` that `pack` was given."""
     state = {name: each for name, each in tensors.items() if not name.startswith(EXTRA_TENSOR)}
-    extra = {name[1:]: each for name, each in tensors.items() if name.startswith(EXTRA_TENSOR)}
     others = json.loads((metadata or {}).get(EXTRA, "{}"))
-    return state | {name: unflatten(each, extra) for name, each in others.items()}
+    return state | {name: unflatten(each, tensors) for name, each in others.items()}
 
 
 def flatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return `value` in a form that JSON can hold, its tensors moved to `tensors`.
-
-    A mapping becomes a list of pairs, since its keys may be numbers, as an optimizer's are.
+    """Return `value` in a form that JSON can hold, its tensors copied to `tensors`.
 
     Raises:
-        TypeError: there is something in it that is none of tensor, mapping, list, tuple, string,
-            number, boolean and None.
+        ValueError: there is something in it that is none of dense tensor, mapping, list, tuple,
+            string, number, boolean and None.
     """
-    if isinstance(value, torch.Tensor):
-        return _flatten_tensor(value, tensors)
-    if isinstance(value, dict):
-        if not all(_is_plain(key) for key in value):
-            raise TypeError("a key is neither a string nor a number")
-        return {"pairs": [[key, flatten(each, tensors)] for key, each in value.items()]}
-    if isinstance(value, list | tuple):
-        items = [flatten(each, tensors) for each in value]
-        return items if isinstance(value, list) else {"tuple": items}
-    if not _is_plain(value):
-        raise TypeError(f"a {type(value).__name__} is neither a tensor nor of a type that JSON has")
-    return value
+    match value:
+        case None | str() | int() | float():
+            return value
+        case list():
+            return [flatten(each, tensors) for each in value]
+        case tuple():
+            return {"tuple": flatten(list(value), tensors)}
+        case dict():  # its keys may be numbers
+            return {"pairs": flatten([list(pair) for pair in value.items()], tensors)}
+        case torch.Tensor(layout=torch.strided, is_quantized=False):
+            # A copy: safetensors refuses tensors that share memory, or are not contiguous.
+            copy = value.detach().cpu().resolve_conj().resolve_neg()
+            copy = copy.clone(memory_format=torch.contiguous_format)
+            # Of the complex types, it has only complex64.
+            as_real = copy.is_complex() and copy.dtype != torch.complex64
+            number = str(len(tensors))
+            tensors[number] = torch.view_as_real(copy) if as_real else copy
+            return {"complex" if as_real else "tensor": number}
+        case torch.Tensor():
+            raise ValueError(f"a tensor of layout {value.layout} is not dense")
+    raise ValueError(f"a {type(value).__name__} is neither a tensor nor of a type that JSON has")
 
 
 def unflatten(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Return what `flatten` was given."""
-    if isinstance(value, list):
-        return [unflatten(each, tensors) for each in value]
-    if not isinstance(value, dict):
-        return value
-    if "complex" in value:
-        return torch.view_as_complex(tensors[value["complex"]])
-    if "tensor" in value:
-        return tensors[value["tensor"]]
-    if "tuple" in value:
-        return tuple(unflatten(each, tensors) for each in value["tuple"])
-    return {key: unflatten(each, tensors) for key, each in value["pairs"]}
-
-
-def _flatten_tensor(value: torch.Tensor, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
-    if value.layout != torch.strided or value.is_quantized or value.is_meta:
-        raise TypeError(
-            f"a tensor of layout {value.layout} on {value.device} is not dense, and cannot be saved"
-        )
-    name = str(len(tensors))
-    # A copy: safetensors refuses tensors that share memory, or are not contiguous.
-    copy = value.detach().cpu().resolve_conj().resolve_neg()
-    copy = copy.clone(memory_format=torch.contiguous_format)
-    if copy.is_complex() and copy.dtype != torch.complex64:  # the one that safetensors has
-        tensors[name] = torch.view_as_real(copy)
-        return {"complex": name}
-    tensors[name] = copy
-    return {"tensor": name}
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
+    """Return what `flatten` was given; `tensors` are those of the file."""
+    match value:
+        case list():
+            return [unflatten(each, tensors) for each in value]
+        case {"tuple": items}:
+            return tuple(unflatten(items, tensors))
+        case {"pairs": pairs}:
+            return dict(unflatten(pairs, tensors))
+        case {"tensor": number}:
+            return tensors[EXTRA_TENSOR + number]
+        case {"complex": number}:
+            return torch.view_as_complex(tensors[EXTRA_TENSOR + number])
+    return value
