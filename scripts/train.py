@@ -33,13 +33,12 @@ import torch
 
 import models
 from lib.core import checked_settings, code_digests, provenance
-from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.run_state import Expected, run_state
 from lib.core.settings import Settings
 from lib.data import prepared, prepared_record
 from lib.training import device as devices
-from lib.training import gpu_memory, loop, metrics, process
+from lib.training import loop, metrics, process
 from lib.training.checkpoint import Checkpoints, Stopped
 from lib.training.dry_step import dry_step
 from lib.training.lease import Lease
@@ -92,11 +91,6 @@ def main() -> None:
             lease.ensure_held()
             outcome.remember_failure(str(error))
             raise
-        except (UserError, torch.OutOfMemoryError) as error:
-            if not gpu_memory.ran_out(error):
-                raise
-            gpu_memory.release(error)
-            raise gpu_memory.advice(settings, prepared.load(args.data), device) from None
         except Stopped as stopped:
             print(f"{stopped}; the same command resumes from there", file=sys.stderr, flush=True)
             sys.exit(128 + checkpoints.signal)

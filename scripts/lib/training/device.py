@@ -1,6 +1,7 @@
 """Choose the device and make its results repeatable."""
 
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,8 @@ import torch
 from lib.core.errors import NodeError, TemporaryError, UserError
 
 MPS = "CUDA_MPS_PIPE_DIRECTORY"  # set where NVIDIA's Multi-Process Service shares the GPU
+GIB = 2**30
+MOST_ALONE = 1.5 * GIB  # what is in use besides torch's own where one process has the GPU
 
 
 def choose(asked: str) -> torch.device:
@@ -31,10 +34,7 @@ def choose(asked: str) -> torch.device:
     if asked == "cpu" or not available:
         return torch.device("cpu")
     with errors_of_the_gpu():
-        try:
-            torch.zeros(1, device="cuda")  # starts CUDA: the seed and `random_state` know of it
-        except torch.OutOfMemoryError as error:
-            raise no_room(error) from error
+        torch.zeros(1, device="cuda")  # starts CUDA: the seed and `random_state` know of it
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Filling memory that is about to be written takes a kernel each time.
@@ -51,12 +51,15 @@ def errors_of_the_gpu() -> Iterator[None]:
 
     Raises:
         NodeError: it fails, and another one may not.
-        TemporaryError: it has no memory left; or other processes use it by way of NVIDIA's MPS, by
+        TemporaryError: other processes use its memory; or they use it by way of NVIDIA's MPS, by
             which a fault of one of them is one of all.
+        UserError: its memory is too small.
     """
     try:
         yield
-    except (torch.AcceleratorError, UserError) as error:
+    except (torch.AcceleratorError, torch.OutOfMemoryError, UserError) as error:
+        if ran_out(error):
+            raise out_of_memory(error) from error
         fault = of_the_gpu(error)
         if fault is None:
             raise
@@ -79,8 +82,40 @@ def of_the_gpu(error: BaseException | None) -> torch.AcceleratorError | None:
     return error
 
 
+def ran_out(error: BaseException) -> bool:
+    """Return whether an exception says that torch found no GPU memory, or comes from one."""
+    return (
+        isinstance(error, torch.OutOfMemoryError)
+        or "_STATUS_ALLOC_FAILED" in str(error)  # of cuBLAS and cuDNN
+        or (error.__cause__ is not None and ran_out(error.__cause__))
+    )
+
+
+def out_of_memory(error: BaseException) -> UserError:
+    """Return what to say where torch found no GPU memory: how much there is, and what to lower."""
+    free, total = torch.cuda.mem_get_info()
+    most = torch.cuda.max_memory_allocated()
+    has = (
+        f"{torch.cuda.get_device_name()} has {total / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB "
+        f"of it free, and this process had allocated {most / GIB:.1f} GiB at most"
+    )
+    if total - free - torch.cuda.memory_reserved() > MOST_ALONE:
+        return TemporaryError(
+            "the GPU has no memory left for this training beside the other processes on it: "
+            f"{has}. Let fewer share it (cpus_per_job in the config); the same command resumes "
+            "from the last checkpoint"
+        )
+    frames = traceback.walk_tb(error.__traceback__)
+    evaluating = any(frame.f_code.co_name == "evaluate" for frame, _ in frames)
+    return UserError(
+        f"the GPU's memory is too small for this training: {has}. Lower "
+        f"{'evaluation_batch_size' if evaluating else 'batch_size'}, make the model smaller, or "
+        "ask for another GPU"
+    )
+
+
 def no_room(error: BaseException) -> TemporaryError:
-    """Return what to say where not even the start has room on the GPU: others use it."""
+    """Return what to say where CUDA itself has no room on the GPU: others use it."""
     return TemporaryError(
         f"the GPU of this node has no memory left: {first_line(error)}. Other processes use it; "
         "the same command resumes from the last checkpoint"

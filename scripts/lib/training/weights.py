@@ -77,7 +77,7 @@ def pack(model: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str
     extra: dict[str, torch.Tensor] = {}
     others = {}
     for name, value in model.state_dict().items():
-        with models.errors_named(f"{type(model).__name__}: {name} cannot be saved"):
+        with errors_named(f"{type(model).__name__}: {name} cannot be saved"):
             flat = flatten(value, extra)
         match flat:
             case {"tensor": number} if not name.startswith(EXTRA_TENSOR):
