@@ -25,7 +25,7 @@ def train_job(number, **resources):
         wildcards=SimpleNamespace(experiment="mlp", seed=str(number)),
         output=[f"runs/mlp/seed{number}/run.json"],
         log=[f"logs/train-mlp-seed{number}.log"],
-        shellcmd=f"python scripts/train.py --seed {number}",
+        shellcmd=f"python scripts/train.py --set seed={number}",
     )
 
 
@@ -113,7 +113,7 @@ def test_the_script_has_the_commands_of_the_rules(tmp_path, monkeypatch):
     first, second = map(json.loads, lines.splitlines())
     assert (first["name"], second["name"]) == ("mlp/seed1", "mlp/seed2")
     assert [each.rpartition("; ")[2] for each in first["commands"]] == [
-        "python scripts/train.py --seed 1",
+        "python scripts/train.py --set seed=1",
         "python scripts/evaluate.py 1",
     ]
     assert len(second["commands"]) == 1

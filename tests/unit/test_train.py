@@ -190,13 +190,9 @@ def test_a_terminal_shows_a_bar(small_data, tmp_path):
     if not shutil.which("script"):
         pytest.skip("needs script(1) for a terminal")
     command = f"stty rows 24 cols 80; {sys.executable} scripts/train.py --data {small_data}"
+    command += f" --output {tmp_path} --set model.name=MLP epochs=1"
     done = subprocess.run(
-        [
-            "script",
-            "-qec",
-            f"{command} --output {tmp_path} --set model.name=MLP epochs=1",
-            "/dev/null",
-        ],
+        ["script", "-qec", command, "/dev/null"],
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
         capture_output=True,
