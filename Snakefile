@@ -79,12 +79,12 @@ onstart:
 
 
 onsuccess:
-    summary.write_resources(choice.decided(STUDY))
+    summary.write_resources(choice.with_search_results(STUDY))
     print(verdict_of(STUDY.layout))
 
 
 onerror:
-    decided = choice.decided(STUDY)
+    decided = choice.with_search_results(STUDY)
     summary.write_resources(decided)
     print(summary.unfinished(decided))
     print(summary.report_what_is_done(decided, shlex.join(["snakemake", *sys.argv[1:]])))

@@ -61,7 +61,7 @@ def main() -> None:
         node = os.environ.get("SLURMD_NODENAME", node)
         print(f"{now} on {node}, Slurm job {os.environ['SLURM_JOB_ID']}", flush=True)
     with shared_gpu(args.at_once if args.share_gpu else 1), ForkServer():
-        pack = Pack(len(runs))
+        pack = PackRunner(len(runs))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, pack.stop)
         done = pack.work(runs, args.at_once)
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 @dataclass(frozen=True)
-class Run:
+class PackedRun:
     """A run: its name, its log, what trains and evaluates it, and what that writes last."""
 
     name: str
@@ -93,19 +93,19 @@ class Run:
         return False
 
 
-def read_run(line: str) -> Run:
+def read_run(line: str) -> PackedRun:
     """Return the run of a line of the input.
 
     Raises:
         UserError: it is none.
     """
     try:
-        return Run(**json.loads(line))
+        return PackedRun(**json.loads(line))
     except (ValueError, TypeError) as error:
         raise UserError(f"standard input: no run in {line[:80]!r}: {error}") from error
 
 
-class Pack:
+class PackRunner:
     """The runs that are worked on, of which some may have been done before."""
 
     def __init__(self, size: int):
@@ -113,7 +113,7 @@ class Pack:
         self.lock, self.stopped = threading.Lock(), threading.Event()
         self.groups: set[int] = set()  # of the processes that run
 
-    def work(self, runs: list[Run], at_once: int) -> int:
+    def work(self, runs: list[PackedRun], at_once: int) -> int:
         """Train and evaluate the runs; return how many have succeeded."""
         with ThreadPoolExecutor(at_once) as workers:
             statuses = list(workers.map(self.work_on, runs))
@@ -121,7 +121,7 @@ class Pack:
         statuses += [self.work_on(run, alone=True) for run in later]
         return statuses.count(0)
 
-    def work_on(self, run: Run, alone: bool = False) -> int | None:
+    def work_on(self, run: PackedRun, alone: bool = False) -> int | None:
         """Train and evaluate a run; return its exit status, None where it was too late for it."""
         # Now, not at the start: the same job may go on for a while on a node taken for lost. What
         # others have done is done again: somebody may have forced it.

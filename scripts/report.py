@@ -77,7 +77,7 @@ def main() -> None:
 
 def write_report(
     files: Layout,
-    experiments: list[finished_runs.Experiment],
+    experiments: list[finished_runs.FinishedExperiment],
     test_set: finished_runs.TestSet,
     command: str | None,
     searches: list[search_table.SearchTable],

@@ -42,10 +42,10 @@ from lib.training import loop, metrics, process
 from lib.training.checkpoint import Checkpoints, Stopped
 from lib.training.dry_step import dry_step
 from lib.training.lease import Lease
-from lib.training.outcome import Outcome
 from lib.training.predictions import prediction_table
 from lib.training.progress import Diverged, Progress
 from lib.training.recipe import loss_function
+from lib.training.run_results import RunResults
 from lib.training.state import Training, seed_everything
 
 COMPLETE = (
@@ -73,23 +73,23 @@ def main() -> None:
     own_code = code_digests.file_digests(code)
     origin = {"dataset": dataset, "code": own_code, **provenance.git_state()}
     files = RunFiles(args.output)
-    outcome = Outcome(files, identity)
+    results = RunResults(files, identity)
     with Lease(args.output) as lease:
         expected = Expected(settings, data_sha256)
         if "train" in run_state(files, expected, verify="all").done:
             how = "the other process has finished it" if lease.had_to_wait else COMPLETE
             print(f"{args.output} is complete: {how}")
             return
-        outcome.raise_if_known_failure()
+        results.raise_if_known_failure()
         interval = 60 * args.checkpoint_minutes
-        checkpoints = Checkpoints(files.checkpoint, outcome.identity, interval, lease.ensure_held)
+        checkpoints = Checkpoints(files.checkpoint, results.identity, interval, lease.ensure_held)
         checkpoints.install_signal_handlers()
         try:
             with devices.errors_of_the_gpu():
-                train_and_write(settings, args, device, outcome, checkpoints, origin)
+                train_and_write(settings, args, device, results, checkpoints, origin)
         except Diverged as error:
             lease.ensure_held()
-            outcome.remember_failure(str(error))
+            results.remember_failure(str(error))
             raise
         except Stopped as stopped:
             print(f"{stopped}; the same command resumes from there", file=sys.stderr, flush=True)
@@ -100,7 +100,7 @@ def train_and_write(
     settings: Settings,
     args: argparse.Namespace,
     device: torch.device,
-    outcome: Outcome,
+    results: RunResults,
     checkpoints: Checkpoints,
     origin: dict,
 ) -> None:
@@ -125,7 +125,7 @@ def train_and_write(
 
     held_out, loss = held_out.to(device), loss_function(settings.loss, len(classes))
     progress = Progress(
-        settings, len(training_set), len(held_out), args.log_interval, outcome.files.progress
+        settings, len(training_set), len(held_out), args.log_interval, results.files.progress
     )
     model, training_set, diverged = model.to(device), training_set.to(device), None
     try:
@@ -143,7 +143,7 @@ def train_and_write(
         predictions = prediction_table(output, held_out.labels.cpu(), kind)
     train_seconds = sum(row["train_seconds"] for row in trained.history)
     record = {
-        **outcome.identity,
+        **results.identity,
         "settings": settings.as_dict(),
         "parameters": parameters,
         "data": str(args.data),
@@ -168,7 +168,7 @@ def train_and_write(
     }
     checkpoints.ensure_held()
     code_digests.ensure_unchanged(origin["code"], "training")
-    outcome.write(model, trained.history, record, predictions)
+    results.write(model, trained.history, record, predictions)
 
 
 def read_arguments() -> tuple[Settings, argparse.Namespace]:

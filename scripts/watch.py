@@ -24,7 +24,7 @@ from contextlib import suppress
 from tqdm import tqdm
 
 from lib.cluster import driver
-from lib.core import command_line
+from lib.core import command_line, durations
 from lib.core.errors import UserError
 from lib.core.run_state import RunState
 from lib.study import choice
@@ -126,7 +126,7 @@ class Display:
 
     def _look_at_choice(self) -> None:
         """Show what a search trains again, too, once it has chosen."""
-        decided = choice.decided(self.study)
+        decided = choice.with_search_results(self.study)
         if decided.chosen != self.study.chosen:
             self.study, self.states = decided, RunStates(decided)
 
@@ -158,7 +158,7 @@ class Display:
                 self.write(
                     f"{run[0]}, seed {run[1]}: epoch {each.epoch} of {epochs}, "
                     f"{each.split} accuracy {100 * each.accuracy:.2f}%"
-                    + (f", about {duration(left)} left" if more else "")
+                    + (f", about {durations.in_words(left)} left" if more else "")
                 )
         self.shown[run] = len(state.epochs), state.results
 
@@ -198,16 +198,8 @@ def progress_text(state: RunState) -> str:
     for last in state.epochs[-1:]:
         parts.append(f"{last.split} accuracy {100 * last.accuracy:.2f}%")
     if state.training.remaining_seconds is not None:
-        parts.append(f"about {duration(state.training.remaining_seconds)} left")
+        parts.append(f"about {durations.in_words(state.training.remaining_seconds)} left")
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return `5 s`, `3 min` or `2 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def run_and_watch(command: list[str], display: Display, interval: float) -> int:

@@ -24,16 +24,16 @@ ENDS = {
     "memory, forgotten": ("", "", OOM, BEGAN, Cause.MEMORY),
     "time": ("TIMEOUT", "0:0", "", BEGAN, Cause.TIME),
     "time, forgotten": ("", "", LIMIT, BEGAN, Cause.TIME),
-    "canceled": ("CANCELLED", "0:0", SCANCEL, BEGAN, Cause.OUTSIDE),
-    "canceled, forgotten": ("", "", SCANCEL, BEGAN, Cause.OUTSIDE),
-    "node failed": ("NODE_FAIL", "0:0", "", BEGAN, Cause.OUTSIDE),
+    "canceled": ("CANCELLED", "0:0", SCANCEL, BEGAN, Cause.EXTERNAL),
+    "canceled, forgotten": ("", "", SCANCEL, BEGAN, Cause.EXTERNAL),
+    "node failed": ("NODE_FAIL", "0:0", "", BEGAN, Cause.EXTERNAL),
     "no environment": ("FAILED", "127:0", NOT_FOUND, "", Cause.NODE),
     "no environment, forgotten": ("", "", NOT_FOUND, "", Cause.NODE),
     "no project": ("FAILED", "1:0", CHDIR, "", Cause.NODE),
     "full /tmp": ("FAILED", "1:0", "OSError: [Errno 28] No space left on device", "", Cause.NODE),
     "no GPU": ("FAILED", "1:0", "", f"{BEGAN}error: torch\nexit status 69\n", Cause.NODE),
     "no GPU, forgotten": ("", "", "", f"{BEGAN}error: torch\nexit status 69\n", Cause.NODE),
-    "wrong": ("FAILED", "1:0", "", f"{BEGAN}error: nan\nexit status 1\n", Cause.ALWAYS),
+    "wrong": ("FAILED", "1:0", "", f"{BEGAN}error: nan\nexit status 1\n", Cause.DETERMINISTIC),
     "file system": ("FAILED", "1:0", "", f"{BEGAN}error: x\nexit status 75\n", Cause.UNKNOWN),
     "killed": ("FAILED", "1:0", "", f"{BEGAN}Killed\nexit status 137\n", Cause.UNKNOWN),
     "full for the job": ("FAILED", "1:0", "No space left on device", BEGAN, Cause.UNKNOWN),
@@ -85,10 +85,10 @@ def test_the_last_words_are_those_of_the_last_attempt(tmp_path):
 # As above, but the job has worked on many runs: its log is a pack's, the run's own is its own.
 PACK_ENDS = {
     "it has diverged": (
-        "FAILED", BEGAN + "exit status 1\n", BEGAN + "exit status 1\n", Cause.ALWAYS
+        "FAILED", BEGAN + "exit status 1\n", BEGAN + "exit status 1\n", Cause.DETERMINISTIC
     ),
     "it has diverged, others used too much": (
-        "OUT_OF_MEMORY", BEGAN + OOM, BEGAN + "error: nan\nexit status 1\n", Cause.ALWAYS
+        "OUT_OF_MEMORY", BEGAN + OOM, BEGAN + "error: nan\nexit status 1\n", Cause.DETERMINISTIC
     ),
     "it was killed, others have diverged": (
         "FAILED", BEGAN + "exit status 1\n", BEGAN + "Killed\nexit status 137\n", Cause.UNKNOWN
@@ -100,7 +100,7 @@ PACK_ENDS = {
         "TIMEOUT", BEGAN + LIMIT, BEGAN + "stopped by SIGTERM\nexit status 143\n", Cause.TIME
     ),
     "the time is up before it has begun": ("TIMEOUT", BEGAN + LIMIT, "", Cause.TIME),
-    "canceled": ("CANCELLED", BEGAN + SCANCEL, BEGAN, Cause.OUTSIDE),
+    "canceled": ("CANCELLED", BEGAN + SCANCEL, BEGAN, Cause.EXTERNAL),
     "the job could not begin": ("FAILED", NOT_FOUND, "", Cause.NODE),
     "its node cannot run it": (
         "FAILED", BEGAN + "exit status 1\n", BEGAN + "exit status 69\n", Cause.NODE

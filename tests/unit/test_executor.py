@@ -101,8 +101,8 @@ def jobs(tmp_path, *ids):
             restart_times=2,
             resources={"mem_mb": 100, "runtime": 10},
         )  # fmt: skip
-        aux = {"slurm_logfile": slurm_log, polling.BEFORE: polling.signatures(job)}
-        aux[executor.ASKED] = job.resources
+        aux = {"slurm_logfile": slurm_log, polling.FILES_BEFORE: polling.signatures(job)}
+        aux[executor.REQUEST] = job.resources
         made.append(SimpleNamespace(external_jobid=each, aux=aux, job=job))
     return made
 
@@ -184,9 +184,9 @@ def test_on_the_only_node_it_fails_at_once(programs, tmp_path):
 def test_a_job_that_is_canceled_again_and_again_fails_at_last(programs, tmp_path):
     fake = fake_executor(programs, tmp_path, answer(_5="CANCELLED"))
     (info,) = jobs(tmp_path, "5")
-    for _ in range(executor.MOST_AGAIN + 1):
+    for _ in range(executor.MAX_RESUBMISSIONS + 1):
         assert check(fake.made, [info]) == []
-    assert len(fake.again) == executor.MOST_AGAIN
+    assert len(fake.again) == executor.MAX_RESUBMISSIONS
     assert "canceled" in fake.reported["5"]
 
 
@@ -305,7 +305,7 @@ def test_the_choice_of_a_search_counts_once_it_is_made(monkeypatch):
     """What is trained again for it is no experiment of the study that was read at the start."""
     made = StudyExecutor.__new__(StudyExecutor)
     made.study = "as it was read"
-    monkeypatch.setattr(executor.choice, "decided", lambda study: "with the choice")
+    monkeypatch.setattr(executor.choice, "with_search_results", lambda study: "with the choice")
     trained = SimpleNamespace(of=lambda *run: SimpleNamespace(done={("mlp", 1): ("train",)}[run]))
     monkeypatch.setattr(executor, "RunStates", {"with the choice": trained}.get)
     wildcards = SimpleNamespace(experiment="mlp", seed="1")

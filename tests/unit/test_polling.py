@@ -23,7 +23,7 @@ def job(tmp_path):
     (tmp_path / "out").write_text("old")
     (tmp_path / "log").write_text("exit status 137\n")
     made = SimpleNamespace(output=[tmp_path / "out"], log=[tmp_path / "log"])
-    aux = {polling.BEFORE: polling.signatures(made)}
+    aux = {polling.FILES_BEFORE: polling.signatures(made)}
     return SimpleNamespace(job=made, external_jobid="7", aux=aux, folder=tmp_path)
 
 
@@ -61,9 +61,9 @@ def test_a_log_that_grows_is_no_end(clock, job):
 
 
 def test_what_was_there_before_is_no_end(job):
-    assert not polling.has_ended(job.job, job.aux[polling.BEFORE])
+    assert not polling.has_ended(job.job, job.aux[polling.FILES_BEFORE])
     os.utime(job.folder / "out", (1, 1))
-    assert polling.has_ended(job.job, job.aux[polling.BEFORE])
+    assert polling.has_ended(job.job, job.aux[polling.FILES_BEFORE])
 
 
 def test_a_status_query_is_read_line_by_line(programs):

@@ -24,7 +24,7 @@ from lib.core import checked_settings, command_line
 from lib.core.errors import UserError
 from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, Settings, loss_output_mismatch, words
 from lib.data.prepared import Split
-from lib.training import loop, metrics, outcome, recipe
+from lib.training import loop, metrics, recipe, run_results
 from lib.training.checkpoint import Checkpoints
 from lib.training.lease import Lease
 from lib.training.progress import Diverged, Progress
@@ -136,7 +136,7 @@ def test_what_it_prints_and_writes(small_data, tmp_path):
     assert sum(line.startswith("Test set: Average loss: ") for line in lines) == 2
     assert done.stderr == ""  # no progress bar in a log file
     rows = history(tmp_path)
-    assert list(rows[0]) == outcome.HISTORY
+    assert list(rows[0]) == run_results.HISTORY
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert [row["learning_rate"] for row in rows] == ["1.0", "0.7"]
     assert {row["split"] for row in rows} == {"test"}

@@ -13,7 +13,7 @@ from conftest import PATIENCE, ROOT, SMALL_STUDY, cases, fresh_project, run_pack
 
 from lib.core import records
 from lib.core.layout import Layout, RunFiles
-from lib.forks.server import Nursery
+from lib.forks.server import ForkWorker
 from lib.forks.start import SHELL_PREFIX, VARIABLE, ForkServer
 
 # What two trainings of the same settings do not share.
@@ -118,7 +118,9 @@ def alive(pid) -> bool:
 
 
 def test_a_command_that_ends_as_its_client_goes_is_no_error():
-    Nursery(ROOT / "scripts" / "train.py", None).lost(2**22 + 1)  # a process that never was
+    ForkWorker(ROOT / "scripts" / "train.py", None).client_gone(
+        2**22 + 1
+    )  # a process that never was
 
 
 @pytest.mark.extended

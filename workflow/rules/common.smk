@@ -21,16 +21,16 @@ shell.prefix(SHELL_PREFIX)
 FILES = STUDY.layout
 
 
-# A file of the time of this start, if there is anything out of date. See `again`.
-NOW = Path(".snakemake", "out-of-date")
+# A file of the time of this start, if there is anything out of date. See `rerun_if`.
+RERUN_STAMP = Path(".snakemake", "out-of-date")
 # A report of other runs, or one that was made while runs were missing, or from files that are not
 # there any more.
 OLD_REPORT = workflow.is_main_process and (
     OUTDATED.incomplete or not reports_on(FILES, STUDY.evaluated_runs)
 )
-if workflow.is_main_process and (OUTDATED or OLD_REPORT or not NOW.exists()):
-    NOW.parent.mkdir(exist_ok=True)
-    NOW.write_text(datetime.now().isoformat())
+if workflow.is_main_process and (OUTDATED or OLD_REPORT or not RERUN_STAMP.exists()):
+    RERUN_STAMP.parent.mkdir(exist_ok=True)
+    RERUN_STAMP.write_text(datetime.now().isoformat())
 for line in OUTDATED.lines():
     logger.info(f"Out of date: {line}")
 for line in forecast.lines(STUDY, OUTDATED.states) if workflow.is_main_process else ():
@@ -64,11 +64,11 @@ def searched(run):
     return run[0] in STUDY.searches or STUDY.experiments[run[0]].search is not None
 
 
-def decided():
+def study_with_search_results():
     """Return the study with what its searches have chosen, once they have: before, wait for it."""
     if STUDY.searches:
         checkpoints.choose.get()
-    return choice.decided(STUDY)
+    return choice.with_search_results(STUDY)
 
 
 @functools.cache
@@ -88,13 +88,13 @@ def digest_of(*files):
     return code_digests.combined_digest(map(Path, files))[:16]
 
 
-def again(reason):
+def rerun_if(reason):
     """Return the input by which a job runs again for a reason; without one, it does not."""
-    return NOW.as_posix() if reason else ancient(NOW.as_posix())
+    return RERUN_STAMP.as_posix() if reason else ancient(RERUN_STAMP.as_posix())
 
 
 def data_and_reason(wildcards, stage):
-    """Return two inputs of a stage of a run: the record beside the data, and that of `again`.
+    """Return two inputs of a stage of a run: the record beside the data, and that of `rerun_if`.
 
     The record's time makes nothing run again that is done. Snakemake, however, does not see that a
     job must run if all its inputs are `ancient` and one of them is made again.
@@ -102,10 +102,10 @@ def data_and_reason(wildcards, stage):
     run = run_of(wildcards)
     state = OUTDATED.states.get(run)
     if run[0] in STUDY.searches:  # it is trained again, with what has been chosen since
-        state = RunStates(decided()).of(*run)
+        state = RunStates(study_with_search_results()).of(*run)
     done = state is not None and stage in state.done
     reason = state.why if state is not None and not done else ""
-    return [ancient(PREPARED_RECORD) if done else PREPARED_RECORD, again(reason)]
+    return [ancient(PREPARED_RECORD) if done else PREPARED_RECORD, rerun_if(reason)]
 
 
 def run_of(wildcards):
@@ -115,7 +115,7 @@ def run_of(wildcards):
 
 def experiment_of(wildcards):
     """Return the experiment of a job."""
-    study = decided() if wildcards.experiment in STUDY.searches else STUDY
+    study = study_with_search_results() if wildcards.experiment in STUDY.searches else STUDY
     return study.experiments[wildcards.experiment]
 
 

@@ -3,7 +3,7 @@
 
 rule prepare:
     input:
-        again(OUTDATED.prepare),
+        rerun_if(OUTDATED.prepare),
         listing=FILES.listing(STUDY.dataset).as_posix(),
     output:
         data=PREPARED,

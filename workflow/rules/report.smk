@@ -5,10 +5,12 @@ TEMPLATES = [f"workflow/report/{name}" for name in ("page.html.j2", "page.css.j2
 
 rule report:
     input:
-        again(OLD_REPORT),
+        rerun_if(OLD_REPORT),
         # Written after all other files of a run, which change only with them.
         runs=outputs_of("evaluate", [run for run in STUDY.evaluated_runs if not searched(run)]),
-        chosen=lambda wildcards: outputs_of("evaluate", filter(searched, decided().evaluated_runs)),
+        chosen=lambda wildcards: outputs_of(
+            "evaluate", filter(searched, study_with_search_results().evaluated_runs)
+        ),
         record=PREPARED_RECORD,
         data=ancient(PREPARED),
         search=FILES.table(SEARCH_TABLE).as_posix() if STUDY.searches else [],
@@ -31,7 +33,7 @@ rule report:
         code=code_of("scripts/report.py"),
         templates=digest_of(*TEMPLATES),
         results=subpath(output[0], parent=True),
-        runs=lambda wildcards: decided().report_options,
+        runs=lambda wildcards: study_with_search_results().report_options,
         search=lambda wildcards, input: ["--search", input.search] if input.search else [],
         # A function of `output` is not recorded: another command line does not report again.
         command=lambda wildcards, output: shlex.join(["snakemake", *sys.argv[1:]]),

@@ -42,9 +42,9 @@ class Cause(Enum):
 
     MEMORY = "it was killed for using more memory than it asked for"
     TIME = "it reached its time limit"
-    OUTSIDE = "it was preempted or canceled, or its node failed"
+    EXTERNAL = "it was preempted or canceled, or its node failed"
     NODE = "its node cannot run it"
-    ALWAYS = "it fails whenever it is tried"
+    DETERMINISTIC = "it fails whenever it is tried"
     UNKNOWN = "it failed"
 
 
@@ -96,12 +96,14 @@ def cause_of(end: End) -> Cause:
     if end.state == "TIMEOUT" or OUT_OF_TIME.search(said) or end.out_of_time:
         return Cause.TIME
     if end.state in ("CANCELLED", "PREEMPTED", "NODE_FAIL", "REVOKED") or CANCELED.search(said):
-        return Cause.OUTSIDE
+        return Cause.EXTERNAL
     if end.state == "BOOT_FAIL" or _could_not_begin(end, said):
         return Cause.NODE
     if end.state == "DEADLINE":
-        return Cause.ALWAYS
-    return {1: Cause.ALWAYS, NodeError.status: Cause.NODE}.get(end.exit_status, Cause.UNKNOWN)
+        return Cause.DETERMINISTIC
+    return {1: Cause.DETERMINISTIC, NodeError.status: Cause.NODE}.get(
+        end.exit_status, Cause.UNKNOWN
+    )
 
 
 def cause_in_pack(end: End) -> Cause:
@@ -114,7 +116,7 @@ def cause_in_pack(end: End) -> Cause:
     if end.exit_status not in (None, *KILLED):
         return cause_of(dataclasses.replace(end, state="FAILED", slurm_log=None))
     cause = cause_of(dataclasses.replace(end, log=end.slurm_log))
-    return Cause.UNKNOWN if cause is Cause.ALWAYS else cause
+    return Cause.UNKNOWN if cause is Cause.DETERMINISTIC else cause
 
 
 def _could_not_begin(end: End, said: str) -> bool:

@@ -9,7 +9,7 @@ What this subclass does differently from the plugin:
 - What follows the end of a job depends on why it has ended (see `causes`): more memory or more
   time, another node, the same again, or no second submission at all.
 - A submission waits where the queue is full, or slurmctld away; a failed one would cost a retry.
-- What would wait forever is put back into the queue, or told: see `queue_watch`.
+- What would wait forever is requeued or released, or reported: see `queue_watch`.
 - Ctrl-C cancels all jobs of the run by their name, also those that are being asked about.
 - What was there before a job that fails stays there.
 - The locks of a driver are marked as such: see `driver`.
@@ -98,8 +98,8 @@ FAILED = (
     "BOOT_FAIL CANCELLED DEADLINE ERROR FAILED OUT_OF_MEMORY REVOKED TIMEOUT FORGOTTEN"
 ).split()
 FORGOTTEN = "FORGOTTEN"  # of a job that squeue does not know any more, and that left no results
-ASKED, PACK = "asked", "pack"  # of a job: what its Slurm job asks for, and the pack that it is in
-MOST_AGAIN = 10  # submissions of a job that do not count as retries
+REQUEST, PACK = "asked", "pack"  # of a job: what its Slurm job asks for, and the pack that it is in
+MAX_RESUBMISSIONS = 10  # submissions of a job that are not counted as retries
 MOST_NODES = 3  # nodes on which a job is tried that could not run on others
 MOST_ABSENT = 2  # answers of squeue without a job, until it is taken to have ended
 
@@ -129,7 +129,7 @@ class Attempts:
     """What earlier submissions of a job have shown."""
 
     growth: sbatch.Growth = dataclasses.field(default_factory=sbatch.Growth)
-    again: int = 0
+    resubmissions: int = 0
     nodes: int = 0
 
 
@@ -334,7 +334,7 @@ class StudyExecutor(PluginExecutor):
         what = f"Job {jobs[0].jobid} is" if len(jobs) == 1 else f"{len(jobs)} runs are"
         self.logger.info(f"{what} Slurm job {job_id}{grown} (log: {log}).")
         for job, before in zip(jobs, files, strict=True):
-            aux = {"slurm_logfile": log, polling.BEFORE: before, ASKED: asked, **known}
+            aux = {"slurm_logfile": log, polling.FILES_BEFORE: before, REQUEST: asked, **known}
             self._report_job_submission_threadsafe(SubmittedJobInfo(job, job_id, aux))
 
     def fail(self, jobs: list, why: str) -> None:
@@ -453,7 +453,7 @@ class StudyExecutor(PluginExecutor):
 
     def is_done(self, job) -> bool:
         """Return whether a job's stage of its run is done, by this job or before it."""
-        states = RunStates(choice.decided(self.study))
+        states = RunStates(choice.with_search_results(self.study))
         return job.name in states.of(job.wildcards.experiment, int(job.wildcards.seed)).done
 
     def end(self, some: list[SubmittedJobInfo], status: Status) -> None:
@@ -491,7 +491,7 @@ class StudyExecutor(PluginExecutor):
             job_id=job.external_jobid,
             state="" if status.state == FORGOTTEN else status.state,
             exit_code=status.exit_code,
-            limit_minutes=job.aux[ASKED].get("runtime") or float("inf"),
+            limit_minutes=job.aux[REQUEST].get("runtime") or float("inf"),
             log=polling.log_of(job.job),
             slurm_log=job.aux.get("slurm_logfile"),
         )
@@ -511,14 +511,14 @@ class StudyExecutor(PluginExecutor):
         """
         attempts = self.attempts[job.job]
         what = f"Slurm job {job.external_jobid} has ended ({status.state}): {cause.value}."
-        if cause is Cause.TIME and progress and attempts.again < MOST_AGAIN:
-            attempts.again += 1
+        if cause is Cause.TIME and progress and attempts.resubmissions < MAX_RESUBMISSIONS:
+            attempts.resubmissions += 1
             self.submit_again(job, f"{what} What is left of it is submitted again.")
             return
         if cause in (Cause.MEMORY, Cause.TIME):
             attempts.growth = attempts.growth.more("memory" if cause is Cause.MEMORY else "time")
-        elif cause is Cause.OUTSIDE and attempts.again < MOST_AGAIN:
-            attempts.again += 1
+        elif cause is Cause.EXTERNAL and attempts.resubmissions < MAX_RESUBMISSIONS:
+            attempts.resubmissions += 1
             self.submit_again(job, f"{what} It is submitted again.")
             return
         elif cause is Cause.NODE:
@@ -528,7 +528,7 @@ class StudyExecutor(PluginExecutor):
                 return
             what += "\nThere is no other node for it."
             self.never_again(job.job)
-        elif cause is Cause.ALWAYS:
+        elif cause is Cause.DETERMINISTIC:
             self.never_again(job.job)
         self.report_job_error(job, msg=f"{what} ", aux_logs=self.logs_to_show(job))
 
@@ -550,10 +550,10 @@ class StudyExecutor(PluginExecutor):
             if self.is_done(job.job):
                 self.succeed(job)
                 continue
-            self.act_on(job, status, Cause.NODE if why else Cause.OUTSIDE, why)
+            self.act_on(job, status, Cause.NODE if why else Cause.EXTERNAL, why)
 
     def submit_again(self, job: SubmittedJobInfo, why: str) -> None:
-        """Submit a job again in a way that does not count as a retry."""
+        """Submit a job again in a way that is not counted as a retry."""
         if self.study.runs_per_job > 1:  # together with others of the same pack
             self.tell(why)
             self.gather([job.job])
@@ -614,7 +614,7 @@ def check_names() -> None:
     plugin = ExecutorPluginRegistry().get_plugin("slurm")
     settings = {field.name for field in dataclasses.fields(plugin.settings_cls)}
     problems = [f"setting {name}" for name in SETTINGS if name not in settings]
-    problems += [f"Job.{name}" for name in job_step.ASKED if not hasattr(Job, name)]
+    problems += [f"Job.{name}" for name in job_step.JOB_ATTRIBUTES if not hasattr(Job, name)]
     for (module, name), parameters in EXPECTED.items():
         found = importlib.import_module(module)
         for part in name.split("."):

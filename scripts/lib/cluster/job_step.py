@@ -21,7 +21,7 @@ from lib.forks.start import SHELL_PREFIX
 
 # What is Snakemake's to do on the node, if a job has it; and what else is asked of a job here.
 NEEDS = ("is_shadow", "benchmark", "needs_singularity", "env_modules", "conda_env")
-ASKED = (*NEEDS, "is_shell", "shellcmd", "get_wait_for_files")
+JOB_ATTRIBUTES = (*NEEDS, "is_shell", "shellcmd", "get_wait_for_files")
 
 # What srun would read of the environment: options for it, and the request of the job. As the
 # plugin, keep only what says which job it is, and where Slurm's own config is.

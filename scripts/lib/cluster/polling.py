@@ -18,7 +18,7 @@ GAP = 10.0  # seconds between queries because of a file, at the least
 FRESH = 60.0  # seconds for which a file is a reason to ask
 
 # What a job's files looked like when it was submitted, and when it was seen that it has ended.
-BEFORE, ENDED = "files", "ended"
+FILES_BEFORE, ENDED = "files", "ended"
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ def by_slurm_job(active: Iterable) -> dict[str, list]:
 
 def _ended(job, now: float) -> bool:
     """Return whether a submitted job's own files say that it has ended; note when that was seen."""
-    if ENDED not in job.aux and BEFORE in job.aux and has_ended(job.job, job.aux[BEFORE]):
+    if (
+        ENDED not in job.aux
+        and FILES_BEFORE in job.aux
+        and has_ended(job.job, job.aux[FILES_BEFORE])
+    ):
         job.aux[ENDED] = now
     return ENDED in job.aux
 

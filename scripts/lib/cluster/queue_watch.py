@@ -1,4 +1,4 @@
-"""Jobs that would wait in the queue forever: put back, released, or given up, and the user told.
+"""Jobs that would wait in the queue forever: requeued, released, or given up, and reported.
 
 It looks closer only at what a status query has just seen: a job that was preempted, whose node has
 failed, that is back in the queue, or that has waited there for long.
@@ -66,7 +66,7 @@ class QueueWatch:
         """Return whether Slurm starts a job again that it has taken from its node.
 
         Accounting may be behind, or slurmctld away: only a job that is surely not in the queue is
-        given up, or put back if its partition canceled it to preempt it. Slurm itself puts back
+        given up, or requeued if its partition canceled it to preempt it. Slurm itself requeues
         the jobs of a node that has failed, which may take a moment.
         """
         known = slurm.run(["squeue", f"--jobs={job}", "--noheader", "--format=%T"])

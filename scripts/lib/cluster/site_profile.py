@@ -144,7 +144,7 @@ class Plan:
     def minimal_options(
         self, partition: list[str], account: list[str], qos: list[str], constraint: list[str]
     ) -> dict[str, str] | None:
-        """Return the fewest options with which Slurm takes a job; None if none are found.
+        """Return the minimal options with which Slurm takes a job; None if none are found.
 
         If Slurm refuses `--mem`, one of them is `mem` without a value.
         """
@@ -194,7 +194,7 @@ class Plan:
             UserError: there is none.
         """
         found = self.site.partitions
-        why = {each.name: self.unfit(each) for each in found}
+        why = {each.name: self.exclusion_reason(each) for each in found}
         self.usable = [each for each in found if not why[each.name]] or [
             each
             for each in found
@@ -211,7 +211,7 @@ class Plan:
             self.found(f"partition {each.name}: {limits}", f"{SCONTROL}, sinfo")
             self.partitions[each.name] = each.limits
 
-    def unfit(self, each: Partition) -> str:
+    def exclusion_reason(self, each: Partition) -> str:
         """Return why a partition is not for the jobs of a study; nothing where it is."""
         if each.state != "UP":
             return f"its state is {each.state}"

@@ -14,7 +14,7 @@ EVALUATED = ("predictions.csv.gz", "accuracy.csv", "evaluation.json")
 STAGES = {"train": TRAINED, "evaluate": EVALUATED}
 # Those that Snakemake knows of. It keeps a file below `.snakemake` for each, and the records name
 # the digests of the others.
-DECLARED = {
+SNAKEMAKE_OUTPUTS = {
     "train": ("model.safetensors", "run.json"),
     "evaluate": ("accuracy.csv", "evaluation.json"),
 }
@@ -147,7 +147,7 @@ class Layout:
     def outputs(self, stage: str, experiment: str, seed: int | str) -> list[str]:
         """Return the paths of the files of a stage of a run that Snakemake knows of."""
         folder = self.run(experiment, seed).folder.as_posix()
-        return [f"{folder}/{name}" for name in DECLARED[stage]]
+        return [f"{folder}/{name}" for name in SNAKEMAKE_OUTPUTS[stage]]
 
     def listing(self, dataset: str) -> Path:
         """Return the list of a data set's raw files."""

@@ -73,7 +73,7 @@ def start_nurseries(folder: Path) -> NoReturn:
         ready, tell = os.pipe()
         if not os.fork():
             os.close(ready)
-            Nursery(SCRIPTS / f"{name}.py", listener).run(tell)
+            ForkWorker(SCRIPTS / f"{name}.py", listener).run(tell)
         listener.close()
         os.close(tell)
         waiting.append(ready)
@@ -88,7 +88,7 @@ class Child:
     client: socket.socket
 
 
-class Nursery:
+class ForkWorker:
     """The process that forks those of one script."""
 
     def __init__(self, script: Path, listener: socket.socket):
@@ -133,17 +133,17 @@ class Nursery:
         except OSError:  # too many processes: the client tries it itself, and says why
             pid = None
         if pid == 0:
-            self.be(request, files, client)
+            self.run_in_child(request, files, client)
         for file in files:
             os.close(file)
         if pid is None:
             client.close()
             return
         self.children[pid] = Child(pid, client)
-        self.selector.register(client, selectors.EVENT_READ, lambda: self.lost(pid))
+        self.selector.register(client, selectors.EVENT_READ, lambda: self.client_gone(pid))
         say(client, pid=pid)
 
-    def be(self, request: dict, files: list[int], client: socket.socket) -> NoReturn:
+    def run_in_child(self, request: dict, files: list[int], client: socket.socket) -> NoReturn:
         """Be the process of a command, in the child of a fork."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
@@ -164,7 +164,7 @@ class Nursery:
         sys.argv = request["command"]
         os._exit(run_script(self.script))
 
-    def lost(self, pid: int) -> None:
+    def client_gone(self, pid: int) -> None:
         """Kill a process whose client has gone, as if it had been killed itself."""
         child = self.children.get(pid)
         if child is None:  # it has ended at the same moment, which was noticed first

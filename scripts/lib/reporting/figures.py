@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.ticker import MaxNLocator
 
-from lib.reporting.finished_runs import Experiment, Run
+from lib.reporting.finished_runs import FinishedExperiment, FinishedRun
 
 # Distinguishable with any color vision, with a contrast of at least 3:1 on white and on black.
 # Each color also has its own marker.
@@ -62,7 +62,7 @@ def color(index: int) -> str:
     return COLORS[index] if index < LEGEND else OTHER
 
 
-def draw(experiments: list[Experiment], summary: list[dict]) -> list[Figure]:
+def draw(experiments: list[FinishedExperiment], summary: list[dict]) -> list[Figure]:
     """Return all figures."""
     return [
         accuracy(experiments, summary),
@@ -74,7 +74,7 @@ def draw(experiments: list[Experiment], summary: list[dict]) -> list[Figure]:
     ]
 
 
-def accuracy(experiments: list[Experiment], summary: list[dict]) -> Figure:
+def accuracy(experiments: list[FinishedExperiment], summary: list[dict]) -> Figure:
     """Draw each experiment's mean accuracy and interval, and each run as a dot."""
     figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(experiments)))
     for place, (each, row) in enumerate(zip(experiments, summary, strict=True)):
@@ -94,7 +94,7 @@ def accuracy(experiments: list[Experiment], summary: list[dict]) -> Figure:
     return finish(figure, "accuracy", "Accuracy by experiment", "Test accuracy: " + _few(parts))
 
 
-def learning_curves(experiments: list[Experiment]) -> Figure:
+def learning_curves(experiments: list[FinishedExperiment]) -> Figure:
     """Draw losses and held-out accuracy by epoch: one line per run, and a band over the seeds."""
     losses = sorted({each.settings["loss"] for each in experiments})
     panels = [
@@ -131,7 +131,7 @@ def _look(place: int) -> dict:
     return {"color": color(place), "alpha": 0.9 if place < LEGEND else 0.3}
 
 
-def _curve(panel, place: int, experiment: Experiment, column: str, scale: float) -> None:
+def _curve(panel, place: int, experiment: FinishedExperiment, column: str, scale: float) -> None:
     look = _look(place)
     lines = []
     for run in experiment.runs:
@@ -151,7 +151,7 @@ def _curve(panel, place: int, experiment: Experiment, column: str, scale: float)
         panel.plot(epochs, values.mean(axis=0), marker=marker, markersize=4, **look)
 
 
-def _legend(figure, experiments: list[Experiment], notes: list[str] | None = None) -> None:
+def _legend(figure, experiments: list[FinishedExperiment], notes: list[str] | None = None) -> None:
     handles = [
         plt.Line2D([], [], color=color(place), marker=MARKERS[place], markersize=4)
         for place in range(min(LEGEND, len(experiments)))
@@ -164,7 +164,7 @@ def _legend(figure, experiments: list[Experiment], notes: list[str] | None = Non
     figure.legend(handles, labels, loc="outside upper left", ncols=min(columns, len(labels)))
 
 
-def confusion(experiments: list[Experiment]) -> Figure:
+def confusion(experiments: list[FinishedExperiment]) -> Figure:
     """Draw confusion matrices: test images by label and prediction, mean over the runs."""
     shown, columns = experiments[:MATRICES], min(2, len(experiments))
     rows = math.ceil(len(shown) / columns)
@@ -191,13 +191,13 @@ def confusion(experiments: list[Experiment]) -> Figure:
     return finish(figure, "confusion", "Confusion matrices", alt)
 
 
-def confusion_counts(run: Run, classes: int) -> np.ndarray:
+def confusion_counts(run: FinishedRun, classes: int) -> np.ndarray:
     """Return the number of images by label (row) and prediction (column)."""
     cells = run.labels.astype(int) * classes + run.prediction
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 
-def class_accuracy(experiments: list[Experiment]) -> Figure:
+def class_accuracy(experiments: list[FinishedExperiment]) -> Figure:
     """Draw each experiment's accuracy by class."""
     classes = experiments[0].runs[0].record["classes"]
     labels = experiments[0].runs[0].labels
@@ -247,7 +247,7 @@ def _cells(panel, values, rows, columns, form: str, scale, numbered) -> None:
             panel.text(*place, form.format(value), color=ink, size=6.5, ha="center", va="center")
 
 
-def reliability(experiments: list[Experiment]) -> Figure:
+def reliability(experiments: list[FinishedExperiment]) -> Figure:
     """Draw how often predictions of a given confidence are correct, for all runs together."""
     figure, panel = plt.subplots(figsize=(WIDTH, WIDTH * 0.8))
     panel.plot((0, 100), (0, 100), color=INK, linewidth=0.8, linestyle=":")
@@ -264,7 +264,7 @@ def reliability(experiments: list[Experiment]) -> Figure:
     return finish(figure, "calibration", "Calibration", alt)
 
 
-def cost(experiments: list[Experiment]) -> Figure:
+def cost(experiments: list[FinishedExperiment]) -> Figure:
     """Draw accuracy against training time, one point per run."""
     figure, panel = plt.subplots(figsize=(WIDTH, WIDTH * 0.6))
     times = []

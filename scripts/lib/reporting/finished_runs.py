@@ -35,7 +35,7 @@ class TestSet:
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """One trained and evaluated network."""
 
     experiment: str
@@ -65,11 +65,11 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class FinishedExperiment:
     """The runs of one experiment, which differ only in their seeds."""
 
     name: str
-    runs: list[Run] = field(default_factory=list)
+    runs: list[FinishedRun] = field(default_factory=list)
     missing: dict[int, str] = field(default_factory=dict)  # why, by seed, a run is not in `runs`
 
     @property
@@ -125,7 +125,7 @@ def read(
     test_set: TestSet,
     incomplete: bool = False,
     out_of_date: Collection[tuple[str, int]] = (),
-) -> list[Experiment]:
+) -> list[FinishedExperiment]:
     """Read runs, given by experiment and seed.
 
     The experiments keep the order of `names`. The runs of each experiment are sorted by seed, so
@@ -143,7 +143,7 @@ def read(
         UserError: a file is missing or corrupt, or no run can be read.
     """
     layout = Layout(results)
-    experiments = {name: Experiment(name) for name, _ in names}
+    experiments = {name: FinishedExperiment(name) for name, _ in names}
     in_order = sorted(names, key=lambda run: run[1])
     for name, seed in tqdm(in_order, desc="reading", unit="run", disable=None):
         if (name, seed) in out_of_date:
@@ -195,7 +195,7 @@ def _last_error(log: Path) -> str:
     return ""
 
 
-def read_run(results: Path, experiment: str, seed: int, test_set: TestSet) -> Run:
+def read_run(results: Path, experiment: str, seed: int, test_set: TestSet) -> FinishedRun:
     """Read one run.
 
     Raises:
@@ -206,7 +206,7 @@ def read_run(results: Path, experiment: str, seed: int, test_set: TestSet) -> Ru
     files = layout.run(experiment, seed)
     record, evaluation = read_records(files, test_set)
     predictions = read_table(files.predictions, PREDICTIONS)
-    run = Run(
+    run = FinishedRun(
         experiment,
         seed,
         layout.run_path(experiment, seed),
@@ -240,7 +240,7 @@ def read_records(files: RunFiles, test_set: TestSet) -> tuple[dict, dict]:
     return record, evaluation
 
 
-def check_predictions(run: Run, path: Path, test_set: TestSet) -> None:
+def check_predictions(run: FinishedRun, path: Path, test_set: TestSet) -> None:
     """Check that the predictions are possible answers to the test set.
 
     Their digest shows that they are as `evaluate.py` wrote them, but not that the model is sound.

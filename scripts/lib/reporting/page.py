@@ -11,9 +11,10 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from lib.core import durations
 from lib.reporting import tables, verdict
 from lib.reporting.figures import DARK, LIGHT, Figure, color
-from lib.reporting.finished_runs import Experiment, Run, TestSet
+from lib.reporting.finished_runs import FinishedExperiment, FinishedRun, TestSet
 from lib.reporting.search_table import SearchTable
 
 TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
@@ -24,7 +25,7 @@ ANSWERS = 3  # experiments whose predictions are shown below an image that all m
 
 
 def render(
-    experiments: list[Experiment],
+    experiments: list[FinishedExperiment],
     summary: list[dict],
     comparisons: list[dict],
     figures: list[Figure],
@@ -49,7 +50,7 @@ def render(
     )  # fmt: skip
     environment.filters |= {
         "percent": percent, "percentage_points": percentage_points, "number": number,
-        "p_value": p_text, "duration": duration, "data_uri": svg_uri, "loss": loss,
+        "p_value": p_text, "duration": durations.in_words, "data_uri": svg_uri, "loss": loss,
         "runs": verdict.runs_text,
     }  # fmt: skip
     shown = [each for each in experiments if each.runs]
@@ -121,18 +122,6 @@ def p_text(p: float | None) -> str:
     return "–" if p is None else verdict.p_value(p).removeprefix("= ")
 
 
-def duration(seconds: float | None) -> str:
-    """Return `4.2 s`, `3 min 05 s` or `2 h 07 min`."""
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def flat(settings: dict, prefix: str = "") -> dict[str, str]:
     """Return nested settings as one dictionary with keys such as `optimizer.lr`."""
     found = {}
@@ -144,7 +133,7 @@ def flat(settings: dict, prefix: str = "") -> dict[str, str]:
     return found
 
 
-def differing_settings(experiments: list[Experiment]) -> dict[str, dict[str, str]]:
+def differing_settings(experiments: list[FinishedExperiment]) -> dict[str, dict[str, str]]:
     """Return the settings of each experiment that are not the same for all experiments.
 
     The model's name is left out because it has its own column.
@@ -159,7 +148,7 @@ def differing_settings(experiments: list[Experiment]) -> dict[str, dict[str, str
     }
 
 
-def answer(experiment: Experiment, index: int) -> tuple[str, float]:
+def answer(experiment: FinishedExperiment, index: int) -> tuple[str, float]:
     """Return the class that most runs predict for an image, and their mean confidence in it."""
     votes = Counter(int(run.prediction[index]) for run in experiment.runs)
     ((choice, _),) = votes.most_common(1)
@@ -167,7 +156,7 @@ def answer(experiment: Experiment, index: int) -> tuple[str, float]:
     return experiment.runs[0].record["classes"][choice], float(np.mean(sure))
 
 
-def tile(experiments: list[Experiment], index: int, images: np.ndarray) -> dict:
+def tile(experiments: list[FinishedExperiment], index: int, images: np.ndarray) -> dict:
     """Return an image with its label and the experiments' predictions."""
     first = experiments[0].runs[0]
     return {
@@ -178,7 +167,7 @@ def tile(experiments: list[Experiment], index: int, images: np.ndarray) -> dict:
     }
 
 
-def gallery(a: Experiment, b: Experiment, images: np.ndarray) -> dict:
+def gallery(a: FinishedExperiment, b: FinishedExperiment, images: np.ndarray) -> dict:
     """Return the images that only one of two experiments classifies correctly, for both.
 
     The images for which the wrong experiment is most confident come first.
@@ -194,14 +183,14 @@ def gallery(a: Experiment, b: Experiment, images: np.ndarray) -> dict:
     return {"a": a.name, "b": b.name, "sides": sides}
 
 
-def all_wrong(experiments: list[Experiment], images: np.ndarray) -> dict:
+def all_wrong(experiments: list[FinishedExperiment], images: np.ndarray) -> dict:
     """Return the images that every run of every experiment misclassifies."""
     found = np.flatnonzero(~np.any([each.ever_right for each in experiments], axis=0))
     shown = [tile(experiments[:ANSWERS], index, images) for index in found[:IMAGES]]
     return {"count": len(found), "tiles": shown}
 
 
-def queue_seconds(run: Run) -> float | None:
+def queue_seconds(run: FinishedRun) -> float | None:
     """Return how long a run's Slurm job waited in the queue, or None if that is unknown."""
     try:
         slurm = run.record["slurm"]
@@ -211,7 +200,7 @@ def queue_seconds(run: Run) -> float | None:
     return (start - submit).total_seconds()
 
 
-def cost_row(experiment: Experiment) -> dict:
+def cost_row(experiment: FinishedExperiment) -> dict:
     """Return the time, memory, and cores that an experiment's runs used."""
     runs = experiment.runs
     waits = [wait for run in runs if (wait := queue_seconds(run)) is not None]
@@ -228,7 +217,7 @@ def cost_row(experiment: Experiment) -> dict:
     }
 
 
-def origin(experiments: list[Experiment]) -> list[tuple[str, list[str]]]:
+def origin(experiments: list[FinishedExperiment]) -> list[tuple[str, list[str]]]:
     """Return the versions and data behind the results, each with its distinct values."""
     runs = [run for each in experiments for run in each.runs]
 

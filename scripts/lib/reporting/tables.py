@@ -7,7 +7,7 @@ import numpy as np
 
 from lib.core.settings import difference as settings_difference
 from lib.reporting import uncertainty
-from lib.reporting.finished_runs import Experiment, Run
+from lib.reporting.finished_runs import FinishedExperiment, FinishedRun
 from lib.reporting.uncertainty import LEVEL, Pair
 
 REPORT = (
@@ -29,7 +29,7 @@ ALL_PAIRS = 20  # with more experiments than this, each is compared with the fir
 MCNEMAR, TWO_SOURCES = "exact McNemar", "t, seeds and images"
 
 
-def report_row(run: Run) -> dict:
+def report_row(run: FinishedRun) -> dict:
     """Return the row of one run. Its interval describes this one trained network."""
     record, total = run.record, len(run.labels)
     slurm = record["slurm"] or {}
@@ -60,7 +60,7 @@ def report_row(run: Run) -> dict:
     }
 
 
-def summary_row(experiment: Experiment) -> dict:
+def summary_row(experiment: FinishedExperiment) -> dict:
     """Return the row of one experiment.
 
     The column `interval` says how accuracy_low and accuracy_high were computed: `wilson` describes
@@ -97,7 +97,7 @@ def summary_row(experiment: Experiment) -> dict:
     }
 
 
-def missing_text(experiment: Experiment) -> str:
+def missing_text(experiment: FinishedExperiment) -> str:
     """Return why runs of an experiment are missing, such as `seed 2: not trained`.
 
     There is a semicolon between two seeds and nowhere else: `verdict.missing_runs` relies on it.
@@ -108,11 +108,11 @@ def missing_text(experiment: Experiment) -> str:
     )
 
 
-def _mean(runs: list[Run], key: str) -> float:
+def _mean(runs: list[FinishedRun], key: str) -> float:
     return float(np.mean([run.record[key] for run in runs]))
 
 
-def accuracy_interval(experiment: Experiment) -> tuple[float | None, float | None, str]:
+def accuracy_interval(experiment: FinishedExperiment) -> tuple[float | None, float | None, str]:
     """Return the ends of an experiment's interval, and how it was computed."""
     runs = experiment.runs
     if 1 < len(runs) < RECIPE_RUNS:
@@ -125,7 +125,7 @@ def accuracy_interval(experiment: Experiment) -> tuple[float | None, float | Non
     return max(low, 0.0), min(high, 1.0), "t"
 
 
-def comparison_rows(experiments: list[Experiment]) -> list[dict]:
+def comparison_rows(experiments: list[FinishedExperiment]) -> list[dict]:
     """Return one row per pair. More than 20 experiments are each compared with the first only."""
     pairs = list(combinations(experiments, 2))
     if len(experiments) > ALL_PAIRS:
@@ -142,7 +142,7 @@ def comparison_rows(experiments: list[Experiment]) -> list[dict]:
     return rows
 
 
-def difference(a: Experiment, b: Experiment) -> Pair | uncertainty.Mean | None:
+def difference(a: FinishedExperiment, b: FinishedExperiment) -> Pair | uncertainty.Mean | None:
     """Return the difference in accuracy, or None if runs are missing or there are too few seeds.
 
     The runs that are there are not compared instead: those that failed may have been the worst.
@@ -158,17 +158,17 @@ def difference(a: Experiment, b: Experiment) -> Pair | uncertainty.Mean | None:
     return None
 
 
-def only_one_right(a: Experiment, b: Experiment) -> tuple[int, int]:
+def only_one_right(a: FinishedExperiment, b: FinishedExperiment) -> tuple[int, int]:
     """Count the images that every run of one and no run of the other classifies correctly."""
     return len(only_right(a, b)), len(only_right(b, a))
 
 
-def only_right(a: Experiment, b: Experiment) -> np.ndarray:
+def only_right(a: FinishedExperiment, b: FinishedExperiment) -> np.ndarray:
     """Return the images that every run of a and no run of b classifies correctly."""
     return np.flatnonzero(a.always_right & ~b.ever_right)
 
 
-def comparison_row(a: Experiment, b: Experiment, estimate, tests: int) -> dict:
+def comparison_row(a: FinishedExperiment, b: FinishedExperiment, estimate, tests: int) -> dict:
     """Return the row of a pair, without the adjusted p value and the verdict.
 
     Args:
@@ -210,7 +210,7 @@ def comparison_row(a: Experiment, b: Experiment, estimate, tests: int) -> dict:
     }
 
 
-def warnings(experiments: list[Experiment]) -> list[str]:
+def warnings(experiments: list[FinishedExperiment]) -> list[str]:
     """Return the reasons why a comparison of these runs may be unfair or not reproducible."""
     runs = [run for experiment in experiments for run in experiment.runs]
     found = []
@@ -229,7 +229,7 @@ def warnings(experiments: list[Experiment]) -> list[str]:
     return found
 
 
-def changed_code(runs: list[Run]) -> list[str]:
+def changed_code(runs: list[FinishedRun]) -> list[str]:
     """Return the project's files that differ between the runs that used them."""
     digests: dict[str, set[str]] = {}
     for run in runs:

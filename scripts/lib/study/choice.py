@@ -6,7 +6,7 @@ from lib.core.layout import SEARCH_TABLE
 from lib.study.study import Study
 
 
-def decided(study: Study) -> Study:
+def with_search_results(study: Study) -> Study:
     """Return a study with what its searches have chosen by now."""
     return study.with_choice(read(study)) if study.searches else study
 

@@ -77,7 +77,7 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))  # many points may have the same one
     check_folders(study, where)
-    return choice.decided(study)
+    return choice.with_search_results(study)
 
 
 def check_folders(study: Study, where: str) -> None:

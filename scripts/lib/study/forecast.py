@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import suppress
 
-from lib.core import records
+from lib.core import durations, records
 from lib.core.errors import UserError
 from lib.core.run_state import RunState
 from lib.study.study import Study
@@ -54,13 +54,6 @@ def time_left(study: Study, states: Mapping[tuple[str, int], RunState]) -> list[
     if not count:
         return []
     return [
-        f"{count} runs are to be trained: about {duration(seconds)} of training in all, by what "
-        f"{known} similar runs took"
+        f"{count} runs are to be trained: about {durations.in_words(seconds)} of training in all, "
+        f"by what {known} similar runs took"
     ]
-
-
-def duration(seconds: float) -> str:
-    """Return `40 s`, `12 min` or `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

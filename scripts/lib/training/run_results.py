@@ -15,7 +15,7 @@ from lib.training.weights import save_weights
 HISTORY = "epoch,learning_rate,train_loss,split,loss,accuracy,train_seconds,eval_seconds".split(",")
 
 
-class Outcome:
+class RunResults:
     """What is in the folder of a run of a given identity: settings, digests of data and code."""
 
     def __init__(self, files: RunFiles, identity: dict):
