@@ -52,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     files = RunFiles(args.run)
     record = read_trained(files, verify="all")
-    settings = Settings.recorded(record["settings"])
+    settings = Settings.of(record["settings"])
     name = settings.model["name"]
     models.find(name)  # imported now, so that the code's digest includes it
     code = code_digests.files_behind(models.file_of(name))

@@ -126,7 +126,7 @@ def classify(framed: np.ndarray, model: Path, record: dict) -> list[list[float]]
     Raises:
         UserError: the weights are not the model's, or give no probabilities.
     """
-    settings = Settings.recorded(record["settings"])
+    settings = Settings.of(record["settings"])
     seed_everything(settings.seed)  # as in the evaluation
     network = models.build(settings.model, tuple(record["image_size"]), len(record["classes"]))
     load_weights(network, RunFiles(model).weights)

@@ -10,11 +10,9 @@ seconds. What the names stand for is in `lib/training/recipe.py`.
 
 import json
 import re
-import textwrap
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from lib.core.errors import UserError
 from lib.core.signatures import with_defaults
 
 # The settings that name a class and its arguments.
@@ -106,77 +104,51 @@ SCHEDULER = component(
 )
 
 
-def about(schema: dict[str, Any], meaning: str) -> dict[str, Any]:
-    """Return the metadata of a setting: the JSON schema of its values, and what `--help` says."""
-    return {"schema": schema, "meaning": meaning}
-
-
 @dataclass(frozen=True)
 class Settings:
     """All that decides the result of one training. The defaults are the lesson's.
 
-    A component, such as the optimizer, is a mapping: its `name`, and the arguments of its class.
+    Each has a type, the JSON schema of its values, and its meaning for `--help`. A component, such
+    as the optimizer, is a mapping: its `name`, and the arguments of its class.
     """
 
-    model: dict[str, Any] = field(
-        default_factory=dict,
-        metadata=about(
-            MODEL, "a class in scripts/models and its arguments, such as model.hidden=64; required"
-        ),
+    model: Annotated[
+        dict[str, Any],
+        MODEL,
+        "a class in scripts/models and its arguments, such as model.hidden=64",
+    ] = field(default_factory=dict)
+    seed: Annotated[int, COUNT | {"maximum": 2**63 - 1}, "of all random numbers"] = 1
+    epochs: Annotated[int, POSITIVE, "passes over the training set"] = 3
+    batch_size: Annotated[int, POSITIVE, "images per step"] = 64
+    evaluation_batch_size: Annotated[int, POSITIVE, "images per step of an evaluation"] = 1000
+    shuffle: Annotated[bool, {"type": "boolean"}, "a new order of the images in each epoch"] = False
+    optimizer: Annotated[dict[str, Any], OPTIMIZER, "a class in torch.optim and its arguments"] = (
+        field(default_factory=lambda: {"name": "Adadelta", "lr": 1.0})
     )
-    seed: int = field(
-        default=1, metadata=about(COUNT | {"maximum": 2**63 - 1}, "of all random numbers")
-    )
-    epochs: int = field(default=3, metadata=about(POSITIVE, "passes over the training set"))
-    batch_size: int = field(default=64, metadata=about(POSITIVE, "images per step"))
-    evaluation_batch_size: int = field(
-        default=1000, metadata=about(POSITIVE, "images per step of an evaluation")
-    )
-    shuffle: bool = field(
-        default=False,
-        metadata=about({"type": "boolean"}, "a new order in each epoch, not that of the file"),
-    )
-    optimizer: dict[str, Any] = field(
-        default_factory=lambda: {"name": "Adadelta", "lr": 1.0},
-        metadata=about(OPTIMIZER, "a class in torch.optim and its arguments"),
-    )
-    scheduler: dict[str, Any] | None = field(
-        default_factory=lambda: {"name": "StepLR", "step_size": 1, "gamma": 0.7},
-        metadata=about(
-            {"oneOf": [{"type": "null"}, SCHEDULER]},
-            "a class in torch.optim.lr_scheduler and its arguments, stepped once per epoch; "
-            "scheduler=null for none",
-        ),
-    )
-    loss: str = field(
-        default="nll_loss",
-        metadata=about(
-            {"enum": list(LOSSES)},
-            "a function in torch.nn.functional that fits the model's output",
-        ),
-    )
-    validation_size: int = field(
-        default=0,
-        metadata=about(
-            COUNT,
-            "training images held out, the same for every run, and measured after each epoch "
-            "instead of the test set",
-        ),
-    )
-    precision: str = field(
-        default="fp32",
-        metadata=about(
-            {"enum": ["fp32", "bf16"]},
-            "bf16: forward and backward pass by torch.autocast, which changes the numbers",
-        ),
-    )
-    device: str = field(
-        default="cpu",
-        metadata=about(
-            {"enum": ["cpu", "cuda", "auto"]},
-            "cuda fails without a GPU, auto falls back to the CPU",
-        ),
-    )
+    scheduler: Annotated[
+        dict[str, Any] | None,
+        {"oneOf": [{"type": "null"}, SCHEDULER]},
+        "a class in torch.optim.lr_scheduler and its arguments, stepped once per epoch, or null",
+    ] = field(default_factory=lambda: {"name": "StepLR", "step_size": 1, "gamma": 0.7})
+    loss: Annotated[
+        str,
+        {"enum": list(LOSSES)},
+        "a function in torch.nn.functional that fits the model's output",
+    ] = "nll_loss"
+    validation_size: Annotated[
+        int, COUNT, "training images held out, and measured after each epoch, not the test set"
+    ] = 0
+    precision: Annotated[
+        str, {"enum": ["fp32", "bf16"]}, "bf16: torch.autocast, which changes the numbers"
+    ] = "fp32"
+    device: Annotated[
+        str, {"enum": ["cpu", "cuda", "auto"]}, "cuda fails without a GPU, auto falls back to cpu"
+    ] = "cpu"
+
+    @classmethod
+    def of(cls, settings: dict[str, Any]) -> Self:
+        """Return the settings in a record or a config; those that it lacks have their defaults."""
+        return cls(**{name: settings[name] for name in SCHEMAS if name in settings})
 
     def as_dict(self) -> dict[str, Any]:
         """Return the settings as run.json holds them."""
@@ -188,23 +160,9 @@ class Settings:
             part for key, each in self.as_dict().items() for part in ("--set", *words(key, each))
         ]
 
-    @classmethod
-    def recorded(cls, settings: dict[str, Any]) -> Self:
-        """Return the settings of a run's record.
-
-        Raises:
-            UserError: it has one that there is not.
-        """
-        unknown = settings.keys() - SCHEMAS.keys()
-        if unknown:
-            raise UserError(
-                f"the run has settings of another version: {', '.join(sorted(unknown))}"
-            )
-        return cls(**settings)
-
 
 # The JSON schema of each setting.
-SCHEMAS = {each.name: each.metadata["schema"] for each in fields(Settings)}
+SCHEMAS = {each.name: each.type.__metadata__[0] for each in fields(Settings)}
 
 # The settings that `training` in the config holds, for all experiments or for one.
 SHARED = [name for name in SCHEMAS if name not in ("model", "seed", "device")]
@@ -248,13 +206,13 @@ def help_text() -> str:
     """Return what each setting means, with its default and its values."""
     lines = ["settings, with their defaults:"]
     for each in fields(Settings):
-        schema, default = SCHEMAS[each.name], getattr(Settings(), each.name)
+        schema, meaning = each.type.__metadata__
         values = ", ".join(schema.get("enum", ()))
         if "minimum" in schema:
             values = f"{schema['minimum']} to {schema.get('maximum', 'any number')}"
-        meaning = each.metadata["meaning"] + (f" ({values})" if values else "")
-        lines.append("  " + " ".join(words(each.name, default) or [f"{each.name}.name=NAME"]))
-        lines.append(textwrap.fill(meaning, 96, initial_indent=" " * 8, subsequent_indent=" " * 8))
+        default = words(each.name, getattr(Settings(), each.name))
+        lines.append("  " + " ".join(default or [f"{each.name}.name=NAME"]))
+        lines.append(f"        {meaning}" + (f" ({values})" if values else ""))
     return "\n".join(lines)
 
 

@@ -222,9 +222,8 @@ def value_problems(points: dict[str, dict], where: str) -> list[str]:
 
 
 def recipe_of(experiment: dict, training: dict) -> Settings:
-    """Return the settings of an experiment: its own, those of `training`, the defaults."""
-    given = training | experiment
-    return Settings(**{key: given[key] for key in SCHEMAS if key in given})
+    """Return the settings of an experiment: its own over those of `training`."""
+    return Settings.of(training | experiment)
 
 
 def experiment_problems(experiment: Experiment, train_size: int) -> list[str]:
