@@ -10,15 +10,10 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-def stop(message):
-    """End with a message alone. Around that of an exception, Snakemake shows lines of code."""
-    logger.error(message)
-    raise SystemExit(1)
-
-
+# What is wrong ends Snakemake by sys.exit: around another exception, it would show lines of code.
 # Paths in the config and in the rules are relative to the clone, on every node.
 if Path(workflow.current_basedir).resolve() != Path.cwd().resolve():
-    stop(
+    sys.exit(
         f"run snakemake in the folder of this project: cd {workflow.current_basedir}\n"
         "(-s, --snakefile and --directory are not supported; results_dir in the config says where "
         "the results are written.)"
@@ -40,12 +35,12 @@ sys.path.pop(0)
 command_line.never_fail_on_characters()
 
 if not os.access(".", os.W_OK):
-    stop("this folder cannot be written: clone the project into one that can")
+    sys.exit("this folder cannot be written: clone the project into one that can")
 try:
     # A file given with --configfile stands alone. Snakemake passes it on to the jobs on other nodes.
     STUDY = read_study(workflow.overwrite_configfiles, workflow.config_settings.config)
 except UserError as error:
-    stop(f"{error}\nThe keys are explained in config/README.md.")
+    sys.exit(f"{error}\nThe keys are explained in config/README.md.")
 
 executor.register(STUDY, workflow)
 

@@ -52,6 +52,8 @@ experiments:
 # Where `slurm.py up` says why its cluster has no accounting, on a release of Debian that cannot.
 NO_ACCOUNTING = Path("/var/lib/slurm-throwaway/no-accounting")
 IN_CI = os.environ.get("CI") == "true"
+# Files that take a minute or more.
+LONGEST = {"test_readme", "test_commands", "test_page", "test_searches", "test_run", "test_forks"}
 # Seconds after which nobody expects any more what a test waits for; machines may be slow.
 PATIENCE = 900
 # The suite may run below `make test`: a make that a test starts is not a part of that one.
@@ -92,9 +94,16 @@ def ordinary_user() -> pwd.struct_passwd | None:
 def pytest_collection_modifyitems(items):
     """Give each file to one worker, and all Slurm tests to one: they share the cluster.
 
-    Those of the cluster itself come first, while there is none. Fuzz tests are for `make test-all`.
+    Those of the cluster itself come first, while there is none, then the other Slurm tests, and of
+    the other files those that take longest. Fuzz tests are for `make test-all`.
     """
-    items.sort(key=lambda item: item.path.stem != "test_cluster")
+    items.sort(
+        key=lambda item: (
+            item.path.stem != "test_cluster",
+            item.path.parent.name != "slurm",
+            item.path.stem not in LONGEST,
+        )
+    )
     for item in items:
         folder = item.path.parent.name
         item.add_marker(pytest.mark.xdist_group("slurm" if folder == "slurm" else item.path.stem))

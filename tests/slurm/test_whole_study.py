@@ -1,11 +1,12 @@
 """A whole study as a user types it, on a cluster with accounting or without: check, run, status."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from conftest import NO_ACCOUNTING, SMALL_CONFIG
+from conftest import NO_ACCOUNTING, ROOT, SMALL_CONFIG
 from slurm_project import SlurmProject, scenes
 
 EXPERIMENTS = ("mlp", "cnn")
@@ -61,6 +62,11 @@ def test_status_and_why_afterwards(study):
     lines = [line.split() for line in study.show("status").splitlines()]
     assert {tuple(line[:3]) for line in lines[1:]} >= {(each, "1", "done") for each in EXPERIMENTS}
     assert "This run is done" in study.show("status", "--why", "cnn/seed1")
+
+
+def test_the_documented_question_to_the_queue_is_understood(study):
+    (line,) = re.findall(r"^squeue .*", (ROOT / "docs/cluster.md").read_text(), re.MULTILINE)
+    assert study.run("bash", "-c", line).stdout.split()[:2] == ["JOBID", "STATE"]
 
 
 def test_resources_are_those_of_the_trainings(accounting, study):

@@ -123,6 +123,7 @@ def test_other_data_than_it_was_trained_on(finished):
 ROLLING = net("self.shift = random.randrange(4)", "x = x.roll(196 * self.shift, 1)")
 
 
+@pytest.mark.extended
 def test_what_a_constructor_draws_is_the_same_as_in_the_training(finished, tmp_path):
     """The dry step refuses such a model, but for the seeds with which it draws the same twice."""
     (finished.folder / "scripts/models/net.py").write_text(ROLLING)

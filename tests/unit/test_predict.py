@@ -284,6 +284,7 @@ print(int(re.search(r"VmHWM:[^0-9]*([0-9]+)", Path("/proc/self/status").read_tex
 """
 
 
+@pytest.mark.extended
 @pytest.mark.parametrize(("mode", "side"), [("L", 12_000), ("L", 20_000), ("RGBA", 9_000)])
 def test_very_large_images(mode, side, tmp_path):
     path = tmp_path / "large.png"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, cases
+from conftest import ROOT
 
 from lib.training import process
 
@@ -53,7 +53,8 @@ def test_no_compiler_is_imported_in_a_whole_training(small_data, tmp_path):
     assert "torch._dynamo." not in imported
 
 
-@pytest.mark.parametrize("model", cases(["MLP", "CNN"], "MLP"))
+@pytest.mark.extended
+@pytest.mark.parametrize("model", ["MLP", "CNN"])
 def test_without_it_the_bytes_are_the_same(small_data, tmp_path, model):
     train(small_data, tmp_path / "fast", model)
     plain = train(small_data, tmp_path / "plain", model, "-X", "importtime", **{process.PLAIN: "1"})

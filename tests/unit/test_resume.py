@@ -371,6 +371,7 @@ def test_a_killed_training_resumes_from_its_last_checkpoint(finished_once, small
     assert weights == (finished_once.run_folder("cnn") / "model.safetensors").read_bytes()
 
 
+@pytest.mark.extended
 def test_a_second_writer_waits_for_the_first(small_data, tmp_path):
     first = start(small_data, tmp_path, command=plain)
     done = finish(small_data, tmp_path)

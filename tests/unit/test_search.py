@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import cases
 
 from lib.reporting import search
 from lib.reporting.search import PointResult
@@ -75,7 +76,7 @@ def test_of_points_that_are_equally_good_the_chosen_one_is_no_better_on_the_test
     assert np.mean(validation) - np.mean(test) > 2 * abs(np.mean(corrected) - np.mean(test))
 
 
-@pytest.mark.parametrize("runs", [1, 3])
+@pytest.mark.parametrize("runs", cases({"one seed": 1, "three": 3}, "one seed"))
 def test_a_search_of_a_thousand_points(runs):
     random = np.random.default_rng(4)
     points = [point(f"p{n}", random.random((runs, 5000)) < 0.9) for n in range(1000)]

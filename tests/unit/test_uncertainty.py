@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from conftest import cases
 from scipy import special, stats
 
 from lib.reporting import uncertainty
@@ -32,8 +33,8 @@ def two_recipes(random, runs, seed_weight):
 
 
 @pytest.mark.parametrize("same_seeds", [True, False])
-@pytest.mark.parametrize("seed_weight", [0.2, 1, 4])
-@pytest.mark.parametrize("runs", [3, 5, 10])
+@pytest.mark.parametrize("seed_weight", cases({"small": 0.2, "equal": 1, "large": 4}, "equal"))
+@pytest.mark.parametrize("runs", cases({"3": 3, "5": 5, "10": 10}, "3"))
 def test_recipes_of_equal_accuracy_rarely_differ(runs, seed_weight, same_seeds):
     random = np.random.default_rng(runs)
     counts = dict.fromkeys(("wrong verdict", "difference missed", "accuracy missed"), 0)

@@ -55,6 +55,7 @@ def test_a_failed_rerun_loses_no_other_run(finished):
     assert {path: path.read_bytes() for path in finished.run_folder("cnn").iterdir()} == kept
 
 
+@pytest.mark.extended
 def test_damaged_data_is_fixed_by_the_next_run(finished):
     raw = finished.results / "data" / "MNIST-small" / "raw" / "t10k-labels-idx1-ubyte"
     raw.write_bytes(raw.read_bytes()[:-5])

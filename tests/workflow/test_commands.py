@@ -10,29 +10,11 @@ from pathlib import Path
 
 import pytest
 from conftest import BIN, ROOT, SMALL_CONFIG, Project, fresh_project, untouched
-from lint_workflow import ACCEPTED, findings
 from PIL import Image, ImageDraw
 
 ENVIRONMENT = {**os.environ, "VENV": str(BIN.parent)}
 COMMANDS = ["download", "prepare", "train", "evaluate", "report"]
 MORE_COMMANDS = "cancel check job_script make_profile predict resources status submit watch".split()
-
-
-def test_snakemake_lint_has_only_the_accepted_finding():
-    found = findings(ROOT)
-    assert {title for titles in found.values() for title in titles} == {ACCEPTED}
-    for rule in COMMANDS:
-        assert any(place.startswith(f"rule {rule} ") for place in found), rule
-
-
-@pytest.mark.parametrize(
-    "tool", [("ruff", "format", "--check"), ("ruff", "check"), ("snakefmt", "--check")]
-)
-def test_style(tool):
-    name, *arguments = tool
-    command = [BIN / name, *arguments, "."]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_make_help_lists_every_target(project):
@@ -72,7 +54,7 @@ def test_make_works_where_paths_have_spaces(spaced):
         assert "Setting up" not in shown
         assert "cnn    1 not started" in shown
     assert "there is no run 'no such'" in make(spaced, "why", "RUN=no such", config, check=False)
-    assert "no finding but the accepted one" in make(spaced, "lint")
+    assert "no finding but the accepted one" in make(spaced, "lint")  # nor one of ruff, snakefmt
     assert ".venv" in make(spaced, "clean")
 
 
@@ -106,6 +88,7 @@ def test_make_run_works_where_paths_have_spaces(spaced):
     assert "no such.png: No such file" in shown
 
 
+@pytest.mark.extended
 def test_an_environment_may_be_where_a_path_has_a_space(project):
     theirs = somebody_elses(project.folder / "my environments" / "torch")
     (site,) = theirs.glob("lib/python*/site-packages")
@@ -186,6 +169,7 @@ def test_setup_without_space(project):
     assert not (project.folder / "new").exists()
 
 
+@pytest.mark.extended
 def test_setup_of_an_environment_that_exists_needs_no_space_of_its_own(project):
     """After make test on a full disk, make run has next to nothing left to install."""
     for name in ("one.txt", "other.txt"):
@@ -196,6 +180,7 @@ def test_setup_of_an_environment_that_exists_needs_no_space_of_its_own(project):
     assert (project.folder / "new" / "installed-other.txt").exists()
 
 
+@pytest.mark.extended
 def test_an_environment_with_the_test_tools_needs_no_set_up(project):
     """After make test, whoever may only read the environment can type make run."""
     for name in ("one.txt", "one-dev.txt"):
@@ -214,6 +199,7 @@ def test_an_environment_with_the_test_tools_needs_no_set_up(project):
     assert "Setting up" in set_up(project, "one-dev.txt", free=8).stdout
 
 
+@pytest.mark.extended
 def test_setup_refuses_another_hash(project):
     """A package whose content is not the one pinned is not installed."""
     (project.folder / "one.txt").write_text(f"six==1.17.0 --hash=sha256:{'0' * 64}\n")
@@ -253,6 +239,7 @@ def test_an_environment_made_by_hand_is_not_changed(project):
     assert content(theirs) == before
 
 
+@pytest.mark.extended
 def test_an_environment_made_by_hand_that_has_everything_is_used(project):
     theirs = somebody_elses(project.folder / "theirs")
     (site,) = theirs.glob("lib/python*/site-packages")

@@ -162,6 +162,7 @@ def test_the_pack_command_works_on_what_it_is_given(small_data, tmp_path):
     assert "error: standard input: no run in '{}'" in wrong.stderr
 
 
+@pytest.mark.extended
 def test_a_run_that_may_succeed_later_is_tried_again_when_the_others_have_ended(tmp_path):
     other, tried = tmp_path / "other", tmp_path / "tried"
     commands = {

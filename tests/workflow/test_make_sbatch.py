@@ -4,7 +4,7 @@ import os
 import re
 
 import pytest
-from conftest import BIN, ROOT, SMALL_CONFIG, fresh_project
+from conftest import BIN, ROOT, SMALL_CONFIG, cases, fresh_project
 
 CONFIG = "profiles/slurm/config.yaml"
 GPU = "gpu: {model: {name: MLP}, device: cuda, cpus: 2, runtime: 7}"
@@ -55,14 +55,18 @@ def test_it_asks_for_what_the_profile_and_the_config_say(project, called):
     assert not (project.results / "by-hand").exists()
 
 
-@pytest.mark.parametrize(
-    ("run", "options", "message"),
-    [
-        ("no/seed1", (), "error: there is no run 'no/seed1'; there are: mlp/seed1, cnn/seed1, "),
-        ("large/seed1", (), "experiments.large: no partition of profiles/slurm/partitions.yaml"),
-        ("mlp/seed1", ("--profile", "profiles/local"), "Snakemake cannot plan the job"),
-    ],
-)
+WHY_NOT = {
+    "no run": (
+        "no/seed1",
+        (),
+        "error: there is no run 'no/seed1'; there are: mlp/seed1, cnn/seed1, ",
+    ),
+    "no partition": ("large/seed1", (), "experiments.large: no partition of profiles/slurm/part"),
+    "no Slurm": ("mlp/seed1", ("--profile", "profiles/local"), "Snakemake cannot plan the job"),
+}
+
+
+@pytest.mark.parametrize(("run", "options", "message"), cases(WHY_NOT, "no partition"))
 def test_why_it_prints_no_script(project, called, run, options, message):
     printed = script(project, run, *options, check=False)
     assert message in printed

@@ -158,6 +158,7 @@ def test_a_complete_run_is_not_trained_again_by_force(finished):
     assert "is complete: trained with these settings" in log.read_text()
 
 
+@pytest.mark.extended
 def test_one_failed_experiment_does_not_cost_the_others_their_report(finished):
     """Of the failed one, there are earlier results: they are not those of the config as it is."""
     config = "tests/data/config.yaml"

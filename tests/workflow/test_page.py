@@ -1,6 +1,7 @@
 """Tests of the page in a real browser: headless Chromium from Debian."""
 
 import csv
+import functools
 import io
 import re
 import shutil
@@ -30,31 +31,38 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def reports(finished_once, finished_search, tmp_path_factory):
-    """The folders of five reports.
+def reports(finished_once, request, tmp_path_factory):
+    """Return a function that gives the folder of a report of a shape.
 
     Two experiments, one with one epoch, fifty with five seeds, three that are incomplete, and a
     search.
     """
-    folders = {"two": finished_once.results}
-    folder = tmp_path_factory.mktemp("alone")
-    shutil.copytree(finished_once.run_folder("mlp"), folder / "runs/mlp/seed1")
-    history = folder / "runs/mlp/seed1/history.csv"
-    history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
-    settings = finished_once.record("mlp")["settings"] | {"epochs": 1}
-    change_record(folder / "runs/mlp/seed1", "run.json", settings=settings)
-    folders["one with one epoch"] = folder
-    folders["fifty"] = tmp_path_factory.mktemp("fifty")
-    make_up(folders["fifty"], finished_once.run_folder("mlp"), experiments=50, seeds=5)
-    folders["incomplete"] = tmp_path_factory.mktemp("incomplete")
-    make_up(folders["incomplete"], finished_once.run_folder("mlp"), experiments=3, seeds=3)
-    for run in ("made01/seed2", "made02/seed1", "made02/seed2", "made02/seed3"):
-        (folders["incomplete"] / "runs" / run / "predictions.csv.gz").write_text("")
-    for folder in list(folders.values())[1:]:
+
+    @functools.cache
+    def folder_of(shape: str) -> Path:
+        if shape == "two":
+            return finished_once.results
+        if shape == "search":
+            return request.getfixturevalue("finished_search").results
+        folder = tmp_path_factory.mktemp("report")
+        mlp = finished_once.run_folder("mlp")
+        if shape == "one with one epoch":
+            shutil.copytree(mlp, folder / "runs/mlp/seed1")
+            history = folder / "runs/mlp/seed1/history.csv"
+            history.write_text("".join(history.read_text().splitlines(keepends=True)[:2]))
+            settings = finished_once.record("mlp")["settings"] | {"epochs": 1}
+            change_record(folder / "runs/mlp/seed1", "run.json", settings=settings)
+        elif shape == "fifty":
+            make_up(folder, mlp, experiments=50, seeds=5)
+        else:
+            make_up(folder, mlp, experiments=3, seeds=3)
+            for run in ("made01/seed2", "made02/seed1", "made02/seed2", "made02/seed3"):
+                (folder / "runs" / run / "predictions.csv.gz").write_text("")
         options = ("--results", folder, "--data", finished_once.data, "--incomplete")
         finished_once.script("report", *options)
-    folders["search"] = finished_search.results
-    return folders
+        return folder
+
+    return folder_of
 
 
 class Visit:
@@ -81,7 +89,7 @@ def visit(browser, reports):
     visits = []
 
     def open_page(shape, **options):
-        visits.append(Visit(browser, reports[shape], **options))
+        visits.append(Visit(browser, reports(shape), **options))
         return visits[-1]
 
     yield open_page
@@ -145,6 +153,7 @@ def column(page, table, number):
             .element_handles()]  # fmt: skip
 
 
+@pytest.mark.extended
 def test_a_click_on_a_heading_sorts(visit):
     page = visit("fifty").window
     before = column(page, 0, 3)
@@ -172,14 +181,14 @@ def test_sorting_keeps_the_cells_of_a_row_together(visit):
 
 def test_the_page_agrees_with_the_tables(visit, reports):
     page = visit("two").window
-    with (reports["two"] / "summary.csv").open() as file:
+    with (reports("two") / "summary.csv").open() as file:
         summary = list(csv.DictReader(file))
     for number, row in enumerate(summary):
         assert column(page, 0, 0)[number] == row["experiment"]
         assert column(page, 0, 3)[number] == f"{100 * float(row['accuracy_mean']):.2f}"
         ends = (f"{100 * float(row[f'accuracy_{end}']):.2f}" for end in ("low", "high"))
         assert column(page, 0, 4)[number] == " to ".join(ends)
-    with (reports["two"] / "comparisons.csv").open() as file:
+    with (reports("two") / "comparisons.csv").open() as file:
         (row,) = csv.DictReader(file)
     headings = page.locator("h3").all_inner_texts()
     for one, other, count in (("mlp", "cnn", "only_a_right"), ("cnn", "mlp", "only_b_right")):
@@ -203,9 +212,10 @@ def test_the_page_says_first_that_runs_are_missing(visit):
     assert visit("two").window.get_by_role("region", name="Missing runs").count() == 0
 
 
+@pytest.mark.extended
 def test_the_page_is_small(reports):
-    assert (reports["two"] / "report.html").stat().st_size < 3e6
-    assert (reports["fifty"] / "report.html").stat().st_size < 15e6
+    assert (reports("two") / "report.html").stat().st_size < 3e6
+    assert (reports("fifty") / "report.html").stat().st_size < 15e6
 
 
 def test_the_page_shows_the_command_that_reproduces_it(visit):

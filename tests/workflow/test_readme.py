@@ -53,6 +53,7 @@ ONLY_CHECKED = (
     "source ",
     "module load ",
     "sbatch ",
+    "squeue ",
     "make test",
     "make bench",
     "make profile",

@@ -63,6 +63,7 @@ def test_what_was_done_before_is_not_shown_again(piped):
     ]
 
 
+@pytest.mark.extended
 def test_a_run_that_is_trained_again_is_shown_again(piped, tmp_path):
     project = piped[0].copy(tmp_path / "again")
     project.edit("tests/data/config.yaml", "{name: MLP},", "{name: MLP}, batch_size: 32,")

@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that give settings."""
     parser.epilog = help_text()
     parser.add_argument(
-        "--settings", type=Path, metavar="FILE", help="a mapping of settings in YAML or JSON"
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="a mapping of settings in YAML or JSON (default: none)",
     )
     parser.add_argument(
         "--set",
@@ -40,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="settings over those of the file, the values in YAML, such as epochs=5 "
         "optimizer.lr=0.1; with its name, such as optimizer.name=SGD, an optimizer, scheduler or "
-        "model is replaced as a whole",
+        "model is replaced as a whole (default: none)",
     )
 
 
