@@ -61,7 +61,11 @@ WHY_NOT = {
         (),
         "error: there is no run 'no/seed1'; there are: mlp/seed1, cnn/seed1, ",
     ),
-    "no partition": ("large/seed1", (), "experiments.large: no partition of profiles/slurm/part"),
+    "no partition": (
+        "large/seed1",
+        (),
+        "experiments.large: no partition of profiles/slurm/partitions.yaml",
+    ),
     "no Slurm": ("mlp/seed1", ("--profile", "profiles/local"), "Snakemake cannot plan the job"),
 }
 

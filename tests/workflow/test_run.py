@@ -48,10 +48,10 @@ def test_it_writes_what_the_design_says(finished_once):
         assert sum(f"{experiment}" in file for file in files) <= 10
 
 
-def test_others_may_read_the_results(finished_once):
+def test_others_may_read_the_results(finished_once, tmp_path):
     """Every file has the mode that any other new file has."""
-    (finished_once.folder / "new").touch()
-    expected = (finished_once.folder / "new").stat().st_mode
+    (tmp_path / "new").touch()
+    expected = (tmp_path / "new").stat().st_mode
     for path in finished_once.results.rglob("*"):
         if path.is_file():
             assert path.stat().st_mode == expected, path
