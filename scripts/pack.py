@@ -54,9 +54,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     runs = [read_run(line) for line in sys.stdin if line.strip()]
-    if (
-        "SLURM_JOB_ID" in os.environ
-    ):  # as the log of a run begins, and ends; see lib/cluster/causes.py
+    # As the log of a run begins, and ends: see lib/cluster/causes.py.
+    if "SLURM_JOB_ID" in os.environ:
         now, node = datetime.now().astimezone().isoformat("T", "seconds"), os.uname().nodename
         node = os.environ.get("SLURMD_NODENAME", node)
         print(f"{now} on {node}, Slurm job {os.environ['SLURM_JOB_ID']}", flush=True)

@@ -323,7 +323,7 @@ def test_the_time_limit_of_a_job_is_the_one_that_was_submitted(programs, tmp_pat
     fake.made._report_job_submission_threadsafe = submitted.append
     (made,) = jobs(tmp_path, "1")
     made.job.jobid, made.job.resources = 1, {"runtime": 2880}
-    fake.made.send([made.job], made.job, "folder", "comment", lambda log: "true")
+    fake.made.send([made.job], made.job, "folder", "comment", lambda: "true")
     end = fake.made.end_of(submitted[0], Status("TIMEOUT", ""))
     assert (end.job_id, end.limit_minutes) == ("7", 1440)
 

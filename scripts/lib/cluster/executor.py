@@ -267,7 +267,7 @@ class StudyExecutor(PluginExecutor):
         """Submit a job; wait while Slurm takes none. After Ctrl-C, submit none."""
         rule, wildcards = sbatch.rule_and_wildcards(job)
         comment = f"{rule}_wildcards_{wildcards}" if wildcards else rule
-        self.send([job], job, Path(rule, wildcards), comment, lambda log: self.script(job))
+        self.send([job], job, Path(rule, wildcards), comment, lambda: self.script(job))
 
     def script(self, job) -> str:
         """Return what the Slurm job of a job does."""
@@ -279,9 +279,7 @@ class StudyExecutor(PluginExecutor):
         """Submit the jobs of a pack as one Slurm job, as `run_job` submits one."""
         comment = f"{packs.number_of_runs(pack.jobs)}, {packs.name_of(pack.jobs[0])} the first"
         request = self.within_limits(pack)
-        self.send(
-            pack.jobs, request, Path("packs"), comment, lambda log: pack.script(), {PACK: pack}
-        )
+        self.send(pack.jobs, request, Path("packs"), comment, pack.script, {PACK: pack})
 
     def within_limits(self, pack: packs.Pack) -> sbatch.Request:
         """Return what a pack asks for, with no more time than a partition gives."""
@@ -302,7 +300,7 @@ class StudyExecutor(PluginExecutor):
         request,
         folder: Path,
         comment: str,
-        script: Callable[[Path], str],
+        script: Callable[[], str],
         known: Mapping = MappingProxyType({}),
     ) -> None:
         """Submit one Slurm job.
@@ -312,7 +310,7 @@ class StudyExecutor(PluginExecutor):
             request: what it asks for, as a job of Snakemake's.
             folder: for Slurm's own log, in that of such logs.
             comment: of the Slurm job.
-            script: returns what it does, given that log.
+            script: returns what it does.
             known: what else is to be known of each of the jobs when it ends.
         """
         log = self.slurm_logdir / folder / "%j.log"
@@ -321,7 +319,7 @@ class StudyExecutor(PluginExecutor):
             line = self.line(jobs[0], request, name=self.run_uuid, log=log, comment=comment)
             asked = self.sbatch.fitting(request, self.attempts[jobs[0]].growth)[0].resources
             files = [polling.signatures(job) for job in jobs]
-            done = self.submit(line, script(log))
+            done = self.submit(line, script())
             job_id = done and validate_or_get_slurm_job_id(done.split(";")[0].strip(), done)
         except (UserError, WorkflowError, OSError) as error:
             self.fail(jobs, str(error))

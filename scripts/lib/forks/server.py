@@ -46,7 +46,7 @@ def serve(folder: Path) -> NoReturn:
     loader = os.fork()
     if not loader:
         os.close(alive)
-        start_nurseries(folder)
+        start_workers(folder)
     os.close(held)
     _, status = os.waitpid(loader, 0)
     if status:
@@ -59,8 +59,8 @@ def serve(folder: Path) -> NoReturn:
     sys.exit()
 
 
-def start_nurseries(folder: Path) -> NoReturn:
-    """Import torch, start a nursery for each script, and end once they are ready."""
+def start_workers(folder: Path) -> NoReturn:
+    """Import torch, start a worker for each script, and end once they are ready."""
     import torch  # noqa: F401 - for the processes that are forked
 
     # Some libraries start threads when they are imported. What is forked does not use those.
