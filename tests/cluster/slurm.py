@@ -62,6 +62,7 @@ def up(site: str, users: set[str], hidden: Path | None) -> None:
     if fresh and not site:  # a site may want to know more of a job
         say("running a first job")
         run("srun", f"--immediate={START_SECONDS}", "hostname")
+        wait_until(lambda: not run("squeue", "--noheader"), START_SECONDS, "it does not end")
     READY.write_text(site)
     say("the cluster is up" if down else "the cluster was up already")
 

@@ -9,7 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from conftest import BIN, ROOT, SMALL_CONFIG, Project, fresh_project, untouched
+from conftest import BIN, ROOT, SMALL_CONFIG, Project, cases, fresh_project, untouched
 from PIL import Image, ImageDraw
 
 ENVIRONMENT = {**os.environ, "VENV": str(BIN.parent)}
@@ -298,7 +298,7 @@ def test_a_folder_that_is_no_environment_is_not_touched(project):
     assert (project.folder / "thesis/chapter.tex").read_text() == "Everything"
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, *MORE_COMMANDS])
+@pytest.mark.parametrize("name", cases([*COMMANDS, *MORE_COMMANDS], "train", "status", "submit"))
 def test_every_script_explains_itself(name):
     command = [sys.executable, f"scripts/{name}.py", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -191,8 +191,8 @@ def test_a_refit_that_fails_is_named(searched):
     train = searched.project.folder / "scripts" / "train.py"
     train.write_text(
         train.read_text().replace(
-            "    outcome = Outcome(files, identity)\n",
-            "    outcome = Outcome(files, identity)\n"
+            "    results = RunResults(files, identity)\n",
+            "    results = RunResults(files, identity)\n"
             '    if "searched/" in str(files.folder):\n'
             '        raise UserError("this one fails")\n',
         )

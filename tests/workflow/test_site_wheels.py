@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -43,9 +44,10 @@ def site_in(folder: Path, *, code: bool) -> Site:
     for each in packages:
         name = wheelhouse.normalized(each.name)
         files = wheelhouse.code_of(each) if code else {}
-        if name in TORCH:  # of the optimizers, the digests of their files are asked for
-            files = {k: v for k, v in files.items() if k.startswith("torch/optim/")}
-            files |= {f"{name}/__init__.py": b""}
+        if name in TORCH:  # too large: links to what is installed here
+            files = {f"{name}/__init__.py": b""}
+            if code and name == "torch":
+                files = {"site.pth": f"{links_to_torch(folder / 'torch')}\n".encode()}
         into_index = site.index / name
         if wheelhouse.is_pure(each):
             wheelhouse.wheel(into_index, each, each.version, PURE, files)
@@ -68,6 +70,16 @@ def site_in(folder: Path, *, code: bool) -> Site:
     mine |= {"PYTHON": sys.executable}
     site.environment = plain | {name: str(value) for name, value in mine.items()}
     return site
+
+
+def links_to_torch(folder: Path) -> Path:
+    """Make a folder from which torch can be imported, and no package of the other wheels."""
+    folder.mkdir()
+    for name in ("torch", "torchgen", "functorch", "nvidia", "cuda", "triton"):
+        installed = Path(sysconfig.get_path("purelib"), name)
+        if installed.exists():
+            (folder / name).symlink_to(installed)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -165,8 +177,8 @@ def test_constraints_are_the_lock():
 
 
 @pytest.mark.extended
-def test_what_needs_no_torch_works_with_a_sites_wheels(tmp_path):
-    """With all code in the wheels but torch's, which is too large."""
+def test_a_study_is_planned_with_a_sites_wheels(tmp_path):
+    """With all code in the wheels; that of torch, which is too large, by links."""
     site = site_in(tmp_path / "site", code=True)
     small = f"CONFIGFILE={SMALL_CONFIG}"
     assert "cnn    1 not started" in site.make("status", small).stdout
