@@ -94,12 +94,15 @@ def locked() -> list[str]:
     return sorted(path.name for path in driver.LOCKS.glob("*"))
 
 
-def test_the_locks_of_a_killed_driver_are_removed(study, monkeypatch, capfd):
+def test_the_locks_of_a_killed_driver_are_removed_and_its_jobs_canceled(study, monkeypatch, capfd):
+    canceled = []
+    monkeypatch.setattr(driver, "cancel_jobs", canceled.append)
     monkeypatch.setenv(driver.JOB, "7")
     driver.mark_locks(study)
     assert locked() == ["0.output.lock", driver.job_name(study)]
     driver.clear_after_killed_driver(study, SNAKEMAKE)
     assert not locked()
+    assert canceled == [study]
     assert "The driver 7 was killed" in capfd.readouterr().out
 
 

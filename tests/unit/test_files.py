@@ -85,6 +85,15 @@ def test_a_block_that_raises_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
+def test_who_has_opened_a_file_reads_all_of_it_while_it_is_replaced(tmp_path):
+    files.write_text(tmp_path / "a", "old")
+    with (tmp_path / "a").open() as reader:
+        files.write_text(tmp_path / "a", "new")
+        assert reader.read() == "old"
+    assert (tmp_path / "a").read_text() == "new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write .*file/a: File exists"):
