@@ -27,6 +27,16 @@ def test_one_point_has_no_bias():
     assert abs(search.rank([point("a", random.random((3, 1000)) < 0.9)]).bias) < 0.002
 
 
+def test_a_point_that_is_clearly_better_has_no_bias():
+    """It is chosen in each sample, so that no luck is in the choice."""
+    random = np.random.default_rng(1)
+    points = [
+        point("a", random.random((3, 1000)) < 0.9),
+        point("b", random.random((3, 1000)) < 0.6),
+    ]
+    assert abs(search.rank(points).bias) < 0.002
+
+
 def test_the_rows_have_the_rank_and_an_interval():
     random = np.random.default_rng(2)
     points = [
