@@ -14,7 +14,7 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import pandas as pd
 
-from lib.cluster import causes, driver
+from lib.cluster import driver, job_report
 from lib.cluster.jobs import ACTIVE, COMPLETED, UNKNOWN, Job, ask
 from lib.core.run_state import RunState
 from lib.study.config import add_argument, read_study
@@ -64,7 +64,8 @@ def row(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> d
     elif latest and latest.state != UNKNOWN:
         state = f"{latest.rule} {latest.state}"
     elif latest and (now.stage, latest.rule) in (("waiting", "train"), ("trained", "evaluate")):
-        failed = causes.exit_status(study.layout.log(latest.rule, *run))
+        report = job_report.of_job(study.layout, latest.job_id)
+        failed = report and report.status("{}/seed{}".format(*run), latest.rule)
         state = f"{latest.rule} {'failed' if failed else 'not finished'}"
     else:
         state = "not started" if now.stage == "waiting" else now.stage

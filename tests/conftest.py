@@ -242,16 +242,22 @@ class Project:
         return Project(folder)
 
 
-def run_pack(commands: dict[str, str], *options, cwd=ROOT, **more) -> subprocess.CompletedProcess:
-    """Run commands, by the names of their runs, as the Slurm job of a pack does."""
-    lines = [
-        json.dumps({"name": name, "log": f"{name}.log", "commands": [SHELL_PREFIX + command]})
+def run_job(commands: dict[str, str], *options, cwd=ROOT, **more) -> subprocess.CompletedProcess:
+    """Run commands, by the names of their runs, as a Slurm job does."""
+    runs = [
+        {"name": name, "stages": [stage_of(SHELL_PREFIX + command)]}
         for name, command in commands.items()
     ]
     return subprocess.run(
-        [sys.executable, "scripts/pack.py", *map(str, options)], cwd=cwd, input="\n".join(lines),
-        capture_output=True, text=True, timeout=PATIENCE, **more,
+        [sys.executable, "scripts/job.py", *map(str, options)], cwd=cwd,
+        input="\n".join(map(json.dumps, runs)), capture_output=True, text=True, timeout=PATIENCE,
+        **more,
     )  # fmt: skip
+
+
+def stage_of(command: str, **more) -> dict:
+    """Return a stage of a run as `scripts/job.py` reads it."""
+    return {"name": "train", "command": command, "inputs": [], "outputs": [], "log": ""} | more
 
 
 def code_of(folder: Path) -> dict[str, bytes]:

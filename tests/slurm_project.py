@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -227,7 +227,8 @@ def staged(functions, tmp_path_factory):
         tmp_path_factory: pytest's.
 
     Yields:
-        a function that returns the project of a scene, and what the scene has returned.
+        a function that returns the project of a scene, and what the scene has returned; its `wait`
+        waits for the end of all scenes.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
         started = {}
@@ -235,7 +236,12 @@ def staged(functions, tmp_path_factory):
             kind = scene.__annotations__.get("project", SlurmProject)
             project = kind(tmp_path_factory.mktemp(scene.__name__) / "project")
             started[scene] = project, pool.submit(scene, project)
-        yield lambda scene: (started[scene][0], started[scene][1].result())
+
+        def stage(scene):
+            return started[scene][0], started[scene][1].result()
+
+        stage.wait = lambda: wait([future for _, future in started.values()])
+        yield stage
 
 
 def counting_wrappers(folder: Path, log: Path, programs) -> Path:

@@ -10,7 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from conftest import ROOT, run_pack
+from conftest import ROOT, run_job
 from measure import DATA_DIR, PREPARED, history_of, in_process, measured, rows_of
 
 from lib.training.process import PLAIN
@@ -153,7 +153,7 @@ def in_one_job(seeds: int, epochs: int, *options) -> tuple[float, float]:
             words = train("mlp", Path(folder, str(seed)), f"seed={seed}", f"epochs={epochs}")
             runs[str(seed)] = shlex.join(["python", *map(str, words[1:])])
         clock = time.perf_counter()
-        done = run_pack(runs, "--at-once", seeds, *options)
+        done = run_job(runs, "--at-once", seeds, *options)
         seconds = time.perf_counter() - clock
         if done.returncode:
             sys.exit(done.stdout[-3000:] + done.stderr)

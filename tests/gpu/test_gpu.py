@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, run_pack
+from conftest import ROOT, run_job
 from own_models import net
 from safetensors.torch import load_file
 
@@ -278,7 +278,7 @@ def test_a_model_too_large_for_the_gpu_says_so(data, tmp_path):
 
 def pack(runs: dict[str, str], at_once: int) -> str:
     """Run the commands of runs in one job, which share the GPU; return what it prints."""
-    done = run_pack(runs, "--at-once", at_once, "--share-gpu")
+    done = run_job(runs, "--at-once", at_once, "--share-gpu")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

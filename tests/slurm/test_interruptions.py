@@ -262,7 +262,8 @@ def test_the_lesson_asks_slurm_for_what_it_did_and_gives_the_same_answer(stage, 
     }
     job = project.record("mlp")["slurm"]["job_id"]
     steps = project.run("sacct", "-n", "-P", f"--jobs={job}", "--format=JobID,JobName").stdout
-    assert steps.splitlines()[1:] == [f"{job}.batch|batch", f"{job}.0|bash"]  # no Snakemake
+    # The training and the evaluation, and no Snakemake.
+    assert steps.splitlines()[1:] == [f"{job}.batch|batch", f"{job}.0|bash", f"{job}.1|bash"]
     changing = {"train_seconds", "images_per_second", "peak_memory_mb", "resumes", "host"}
     changing |= {"slurm_job_id", "partition", "git_commit"}
     tables = []

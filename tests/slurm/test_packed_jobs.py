@@ -20,9 +20,10 @@ PACKED = {"seeds": list(SEEDS), "runs_per_job": 9, "cpus_per_job": 3}
 
 
 def submitted(project) -> list[list[str]]:
-    """Return the packs that were submitted, each with its number of runs and its last state."""
-    rows = {row[1]: row for row in project.accounting("JobID,State") if " the first" in row[0]}
-    return [[rows[job][0].split()[0], rows[job][2].split()[0]] for job in sorted(rows, key=int)]
+    """Return the jobs that were submitted, each with its number of runs and its last state."""
+    rows = {row[1]: row for row in project.accounting("JobID,State")}
+    first = {job: row[0].split()[0] if " the first" in row[0] else "1" for job, row in rows.items()}
+    return [[first[job], rows[job][2].split()[0]] for job in sorted(rows, key=int)]
 
 
 def finish(project, process):

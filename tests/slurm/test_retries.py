@@ -6,6 +6,8 @@ import pytest
 from conftest import PATIENCE
 from slurm_project import NETWORK, PARTITIONS, SlurmProject, scenes, wait_for
 
+from lib.cluster.job_report import JobReport
+
 LIMITS = "epochs: 1, runtime: 3"
 # Slurm warns the training `time` after 60 seconds, of the 80 that its network sleeps.
 STUDY = f"""
@@ -83,15 +85,20 @@ def test_what_was_canceled_is_submitted_as_it_was_and_does_not_count(project, un
 @pytest.mark.parametrize("experiment", ["bad", "wrong"])
 def test_what_always_fails_is_submitted_once(project, experiment):
     assert [row[0] for row in attempts(project, experiment)] == ["FAILED"]
-    assert "exit status 1" in project.train_log(experiment)
+    (path,) = (project.results / "logs/slurm/rule_train" / f"{experiment}_1").glob("*.json")
+    report = JobReport.read(path)
+    assert report.runs == {
+        f"{experiment}/seed1": {"train": {"status": 1, "cause": "DETERMINISTIC"}}
+    }
 
 
 @pytest.mark.extended
-def test_a_node_that_cannot_start_a_job_is_left_out(slurm, tmp_path):
+def test_a_node_that_cannot_start_a_job_is_left_out(stage, tmp_path):
     """Slurm holds a job that its daemon cannot start, and would start it there again.
 
     `only` can run on gpu1 alone. `mlp` has to wait for cpu2, once it could not be started on cpu1.
     """
+    stage.wait()  # what is broken here is broken for all jobs
     starter = Path("/var/lib/slurm-throwaway/slurmstepd")
     project = SlurmProject(tmp_path / "project")
     (project.folder / "profiles/slurm/partitions.yaml").write_text(PARTITIONS)

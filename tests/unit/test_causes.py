@@ -1,14 +1,10 @@
-"""Why a job has ended, by Slurm's words and the logs. tests/slurm lets each happen."""
-
-import os
-from datetime import datetime, timedelta
+"""Why a job has ended, by Slurm's words and the job's own. tests/slurm lets each happen."""
 
 import pytest
 
 from lib.cluster import causes
 from lib.cluster.causes import Cause, End
 
-BEGAN = "2026-01-02T03:04:05+00:00 on cpu1, Slurm job 7\n"
 NOT_FOUND = "/bin/sh: 1: /home/me/project/.venv/bin/python: not found"
 OVER = "slurmstepd: error: StepId=7.0 exceeded memory limit (1 > 0), being killed"
 OOM = "slurmstepd: error: Detected 1 oom-kill event(s) in StepId=7.batch"
@@ -17,37 +13,42 @@ LIMIT = (
 )
 SCANCEL = "slurmstepd: error: *** JOB 7 ON cpu1 CANCELLED AT 2026-01-02T03:04:05 ***"
 CHDIR = "slurmstepd: error: couldn't chdir to `/home/me/project': No such file or directory"
-# Slurm's state and exit code, its log, the job's own; what is to follow.
+NOT_ENDED, NEVER_BEGAN = None, "never began"
+# Slurm's state, its log, the exit status of the job's own commands; what is to follow.
 ENDS = {
-    "memory, cgroup": ("OUT_OF_MEMORY", "0:125", OOM, BEGAN, Cause.MEMORY),
-    "memory, no cgroup": ("FAILED", "1:0", OVER, BEGAN, Cause.MEMORY),
-    "memory, forgotten": ("", "", OOM, BEGAN, Cause.MEMORY),
-    "time": ("TIMEOUT", "0:0", "", BEGAN, Cause.TIME),
-    "time, forgotten": ("", "", LIMIT, BEGAN, Cause.TIME),
-    "canceled": ("CANCELLED", "0:0", SCANCEL, BEGAN, Cause.EXTERNAL),
-    "canceled, forgotten": ("", "", SCANCEL, BEGAN, Cause.EXTERNAL),
-    "node failed": ("NODE_FAIL", "0:0", "", BEGAN, Cause.EXTERNAL),
-    "no environment": ("FAILED", "127:0", NOT_FOUND, "", Cause.NODE),
-    "no environment, forgotten": ("", "", NOT_FOUND, "", Cause.NODE),
-    "no project": ("FAILED", "1:0", CHDIR, "", Cause.NODE),
-    "full /tmp": ("FAILED", "1:0", "OSError: [Errno 28] No space left on device", "", Cause.NODE),
-    "no GPU": ("FAILED", "1:0", "", f"{BEGAN}error: torch\nexit status 69\n", Cause.NODE),
-    "no GPU, forgotten": ("", "", "", f"{BEGAN}error: torch\nexit status 69\n", Cause.NODE),
-    "wrong": ("FAILED", "1:0", "", f"{BEGAN}error: nan\nexit status 1\n", Cause.DETERMINISTIC),
-    "file system": ("FAILED", "1:0", "", f"{BEGAN}error: x\nexit status 75\n", Cause.UNKNOWN),
-    "killed": ("FAILED", "1:0", "", f"{BEGAN}Killed\nexit status 137\n", Cause.UNKNOWN),
-    "full for the job": ("FAILED", "1:0", "No space left on device", BEGAN, Cause.UNKNOWN),
-    "wrong Snakefile": ("FAILED", "1:0", "NameError in file Snakefile", "", Cause.UNKNOWN),
-    "another job's log": (
-        "FAILED", "1:0", "", BEGAN.replace("7", "6") + "exit status 1\n", Cause.UNKNOWN
-    ),
-}  # fmt: skip
+    "memory, cgroup": ("OUT_OF_MEMORY", OOM, NOT_ENDED, Cause.MEMORY),
+    "memory, no cgroup": ("FAILED", OVER, 137, Cause.MEMORY),
+    "memory, forgotten": ("", OOM, NOT_ENDED, Cause.MEMORY),
+    "memory, of which a part of it was killed": ("OUT_OF_MEMORY", OOM, 1, Cause.MEMORY),
+    "time": ("TIMEOUT", "", NOT_ENDED, Cause.TIME),
+    "time, forgotten": ("", LIMIT, NOT_ENDED, Cause.TIME),
+    "canceled": ("CANCELLED", SCANCEL, 143, Cause.EXTERNAL),
+    "canceled, forgotten": ("", SCANCEL, NOT_ENDED, Cause.EXTERNAL),
+    "canceled before it began": ("CANCELLED", "", NEVER_BEGAN, Cause.EXTERNAL),
+    "node failed": ("NODE_FAIL", "", NOT_ENDED, Cause.EXTERNAL),
+    "node did not boot": ("BOOT_FAIL", "", NEVER_BEGAN, Cause.NODE),
+    "no environment": ("FAILED", NOT_FOUND, NEVER_BEGAN, Cause.NODE),
+    "no environment, forgotten": ("", NOT_FOUND, NEVER_BEGAN, Cause.NODE),
+    "no project": ("FAILED", CHDIR, NEVER_BEGAN, Cause.NODE),
+    "full /tmp": ("FAILED", "No space left on device", NEVER_BEGAN, Cause.NODE),
+    "no GPU": ("FAILED", "", 69, Cause.NODE),
+    "no GPU, forgotten": ("", "", 69, Cause.NODE),
+    "wrong": ("FAILED", "", 1, Cause.DETERMINISTIC),
+    "too late": ("DEADLINE", "", NEVER_BEGAN, Cause.DETERMINISTIC),
+    "file system": ("FAILED", "", 75, Cause.UNKNOWN),
+    "killed": ("FAILED", "", 137, Cause.UNKNOWN),
+    "asked to end": ("FAILED", "", 143, Cause.UNKNOWN),
+    "full for the job": ("FAILED", "No space left on device", NOT_ENDED, Cause.UNKNOWN),
+}
 
 
-def end(tmp_path, state, code, slurm_log, log):
-    (tmp_path / "log").write_text(log)
-    (tmp_path / "7.log").write_text(slurm_log)
-    return End("7", state, code, 10.0, tmp_path / "log", tmp_path / "7.log")
+def end(tmp_path, state, slurm_log, status, seconds_left=600, **more):
+    path = tmp_path / "7.log"
+    path.write_text(slurm_log)
+    began = status != NEVER_BEGAN
+    status = status if began else None
+    noted = None if status is None else causes.cause_of_status(status, seconds_left)
+    return End(state, path, path, began, status=status, noted=noted, **more)
 
 
 @pytest.mark.parametrize("known", ENDS.values(), ids=ENDS.keys())
@@ -57,72 +58,42 @@ def test_the_cause(tmp_path, known):
 
 
 def test_a_job_without_any_log_could_not_begin(tmp_path):
-    missing = End("7", "FAILED", "1:0", 10.0, tmp_path / "log", tmp_path / "7.log")
+    missing = End("FAILED", tmp_path / "7.log", tmp_path / "7.log", began=False)
     assert causes.cause_of(missing) is Cause.NODE
     assert causes.last_words(missing) == "it left no log"
 
 
-@pytest.mark.parametrize(("minutes", "cause"), [(8.7, Cause.TIME), (2, Cause.UNKNOWN)])
-def test_a_training_that_was_asked_to_end_shortly_before_its_limit(tmp_path, minutes, cause):
+@pytest.mark.parametrize(("seconds_left", "cause"), [(78, Cause.TIME), (480, Cause.UNKNOWN)])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_training_that_was_asked_to_end_shortly_before_its_limit(
+    tmp_path, alone, seconds_left, cause
+):
     """It saves a checkpoint and fails: Slurm does not call that a timeout."""
-    start = datetime(2026, 1, 2, 3, 4, 5).astimezone()
-    log = f"{start.isoformat()} on cpu1, Slurm job 7\nstopped by SIGTERM\nexit status 143\n"
-    stopped = end(tmp_path, "FAILED", "1:0", "", log)
-    at = (start + timedelta(minutes=minutes)).timestamp()
-    os.utime(tmp_path / "log", (at, at))
+    stopped = end(tmp_path, "FAILED", "", 143, seconds_left, alone=alone)
     assert causes.cause_of(stopped) is cause
 
 
-def test_the_last_words_are_those_of_the_last_attempt(tmp_path):
-    log = (
-        f"{BEGAN.replace('7', '6')}old\nexit status 1\n{BEGAN}\nnew\nerror: wrong\nexit status 1\n"
-    )
-    assert causes.last_words(end(tmp_path, "FAILED", "1:0", "", log)) == "new\nerror: wrong"
-    never_began = end(tmp_path, "FAILED", "127:0", f"{NOT_FOUND}\n", "")
-    assert causes.last_words(never_began) == NOT_FOUND
+def test_the_last_words_are_the_end_of_the_log(tmp_path):
+    lines = [f"line {number}" for number in range(9)]
+    said = end(tmp_path, "FAILED", "\n\n".join(lines) + "\n\n", 1)
+    assert causes.last_words(said) == "\n".join(lines[-5:])
 
 
-# As above, but the job has worked on many runs: its log is a pack's, the run's own is its own.
+# As above, but the Slurm job has worked on many runs.
 PACK_ENDS = {
-    "it has diverged": (
-        "FAILED", BEGAN + "exit status 1\n", BEGAN + "exit status 1\n", Cause.DETERMINISTIC
-    ),
-    "it has diverged, others used too much": (
-        "OUT_OF_MEMORY", BEGAN + OOM, BEGAN + "error: nan\nexit status 1\n", Cause.DETERMINISTIC
-    ),
-    "it was killed, others have diverged": (
-        "FAILED", BEGAN + "exit status 1\n", BEGAN + "Killed\nexit status 137\n", Cause.UNKNOWN
-    ),
-    "it was killed for memory": (
-        "OUT_OF_MEMORY", BEGAN + OOM, BEGAN + "Killed\nexit status 137\n", Cause.MEMORY
-    ),
-    "the time is up": (
-        "TIMEOUT", BEGAN + LIMIT, BEGAN + "stopped by SIGTERM\nexit status 143\n", Cause.TIME
-    ),
-    "the time is up before it has begun": ("TIMEOUT", BEGAN + LIMIT, "", Cause.TIME),
-    "canceled": ("CANCELLED", BEGAN + SCANCEL, BEGAN, Cause.EXTERNAL),
-    "the job could not begin": ("FAILED", NOT_FOUND, "", Cause.NODE),
-    "its node cannot run it": (
-        "FAILED", BEGAN + "exit status 1\n", BEGAN + "exit status 69\n", Cause.NODE
-    ),
-}  # fmt: skip
+    "it has diverged": ("FAILED", "", 1, Cause.DETERMINISTIC),
+    "it has diverged, others used too much": ("OUT_OF_MEMORY", OOM, 1, Cause.DETERMINISTIC),
+    "it was killed, others have diverged": ("FAILED", "", 137, Cause.UNKNOWN),
+    "it was killed for memory": ("OUT_OF_MEMORY", OOM, 137, Cause.MEMORY),
+    "the time is up": ("TIMEOUT", LIMIT, 143, Cause.TIME),
+    "the time is up before it has begun": ("TIMEOUT", LIMIT, NOT_ENDED, Cause.TIME),
+    "canceled": ("CANCELLED", SCANCEL, NOT_ENDED, Cause.EXTERNAL),
+    "the job could not begin": ("FAILED", NOT_FOUND, NEVER_BEGAN, Cause.NODE),
+    "its node cannot run it": ("FAILED", "", 69, Cause.NODE),
+}
 
 
 @pytest.mark.parametrize("known", PACK_ENDS.values(), ids=PACK_ENDS.keys())
 def test_the_cause_for_one_run_of_many(tmp_path, known):
-    state, slurm_log, log, cause = known
-    assert causes.cause_in_pack(end(tmp_path, state, "1:0", slurm_log, log)) is cause
-
-
-def test_a_pack_that_was_asked_to_end_shortly_before_its_limit(tmp_path):
-    """A run that had begun only then was out of time, too; the pack's log says since when."""
-    said = "{} on cpu1, Slurm job 7\nexit status 143\n"
-    start = datetime(2026, 1, 2, 3, 4, 5).astimezone()
-    later = start + timedelta(minutes=8.5)
-    logs = [said.format(time.isoformat()) for time in (start, later)]
-    stopped = end(tmp_path, "FAILED", "143:0", *logs)
-    for name in ("log", "7.log"):
-        time = (start + timedelta(minutes=8.9)).timestamp()
-        os.utime(tmp_path / name, (time, time))
-    assert causes.cause_of(stopped) is Cause.UNKNOWN
-    assert causes.cause_in_pack(stopped) is Cause.TIME
+    *said, cause = known
+    assert causes.cause_of(end(tmp_path, *said, alone=False)) is cause

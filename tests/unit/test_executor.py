@@ -1,28 +1,33 @@
 """The executor for Slurm, as far as it can be tested without one. tests/slurm has the rest."""
 
 import asyncio
+import json
 import logging
 import re
 import threading
 import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 import snakemake_executor_plugin_slurm as plugin
 from conftest import ROOT
+from snakemake.iocontainers import Wildcards
 from snakemake.jobs import Job
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-from lib.cluster import executor, polling
+from lib.cluster import executor
 from lib.cluster.bad_nodes import BadNodes
+from lib.cluster.causes import cause_of_status
 from lib.cluster.executor import StudyExecutor
-from lib.cluster.packs import Pack
-from lib.cluster.polling import Polling, Status
+from lib.cluster.job_report import JobReport
+from lib.cluster.polling import Polling
 from lib.cluster.queue_watch import QueueWatch
 from lib.cluster.sbatch import Growth
+from lib.cluster.slurm_job import SlurmJob, name_of
 from lib.core.errors import UserError
 
 
@@ -32,14 +37,14 @@ def test_the_names_are_those_of_the_installed_versions():
 
 def test_a_name_that_is_gone_or_changed_ends_the_run_with_the_versions(monkeypatch):
     monkeypatch.delattr(plugin.submit_string, "get_submit_command")
-    monkeypatch.setattr(plugin.Executor, "run_job", lambda self, job, more: None)
+    monkeypatch.setattr(plugin.Executor, "run_jobs", lambda self, jobs, more: None)
     monkeypatch.delattr(Job, "env_modules")
     with pytest.raises(WorkflowError) as error:
         StudyExecutor(None, None)
     message = str(error.value)
     assert "was written for snakemake 9.27.1 with snakemake-executor-plugin-slurm 2.8.0" in message
     assert "submit_string.get_submit_command(job, params, settings" in message
-    assert "Executor.run_job(self, job)" in message
+    assert "Executor.run_jobs(self, jobs)" in message
     assert "Job.env_modules" in message
     assert "cancel_jobs" not in message
 
@@ -69,15 +74,14 @@ def fake_executor(programs, tmp_path, sacct, **settings):
     made.bad_nodes, made.absent, made.told = BadNodes(), Counter(), set()
     made.study, made.evaluated = SimpleNamespace(runs_per_job=1), set()
     made.ready, made.gathering = [], threading.Lock()
-    made.dag = None
+    made.dag, made.evaluations = None, {}
     made.queue = QueueWatch("a-run", made.bad_nodes, made.logger)
     made.attempts, made.polling = defaultdict(executor.Attempts), Polling(0)
     made.room, made.canceled = threading.Event(), threading.Event()
     made.run_uuid, made._failed_nodes = "a-run", set()
     made.line = lambda job: f"{tmp_path / 'bin' / 'sbatch'}"
-    made.is_done = lambda job: job.output[0].exists()
     reported, again = {}, []
-    made._job_submission_executor = SimpleNamespace(submit=lambda run, job: again.append(job.name))
+    made.gather = lambda jobs: again.extend(job.wildcards.experiment for job in jobs)
     made.report_job_success = lambda job: reported.update({job.external_jobid: "success"})
     made.report_job_error = lambda job, msg, aux_logs: reported.update({job.external_jobid: msg})
     return SimpleNamespace(made=made, reported=reported, again=again, called=called)
@@ -97,14 +101,25 @@ def jobs(tmp_path, *ids):
         log.touch()
         slurm_log.touch()
         job = FakeJob(
-            name=each, log=[log], output=[tmp_path / f"{each}.out"], threads=1, attempt=1,
-            restart_times=2,
+            name="train", log=[log], threads=1, attempt=1, restart_times=2,
             resources={"mem_mb": 100, "runtime": 10},
+            wildcards=SimpleNamespace(experiment=each, seed="1"),
         )  # fmt: skip
-        aux = {"slurm_logfile": slurm_log, polling.FILES_BEFORE: polling.signatures(job)}
-        aux[executor.REQUEST] = job.resources
+        aux = {"slurm_logfile": slurm_log, executor.REPORT: tmp_path / f"{each}.json"}
+        aux |= {executor.REQUEST: job.resources, executor.SLURM_JOB: SlurmJob([job])}
         made.append(SimpleNamespace(external_jobid=each, aux=aux, job=job))
     return made
+
+
+def report(*submitted, seconds_left=600, **statuses):
+    """Let a Slurm job report on its runs: how each has ended, by the name of its experiment."""
+    aux = submitted[0].aux
+    runs = {name_of(each): {} for each in aux[executor.SLURM_JOB].jobs}
+    for name, status in statuses.items():
+        cause = cause_of_status(status, seconds_left).name
+        runs[f"{name.removeprefix('_')}/seed1"] = {"train": {"status": status, "cause": cause}}
+    content = asdict(JobReport(submitted[0].external_jobid, 0, "cpu1", "", None, runs))
+    aux[executor.REPORT].write_text(json.dumps(content))
 
 
 def check(made, active):
@@ -116,7 +131,7 @@ def check(made, active):
 
 def answer(**states):
     """Return a script that says the states of jobs, by `_7`."""
-    return "\n".join(f"echo '{job[1:]}|{state}|cpu1|1:0'" for job, state in states.items())
+    return "\n".join(f"echo '{job[1:]}|{state}|cpu1'" for job, state in states.items())
 
 
 def test_each_state_is_reported_or_waited_for(programs, tmp_path):
@@ -126,12 +141,14 @@ def test_each_state_is_reported_or_waited_for(programs, tmp_path):
     )  # fmt: skip
     fake = fake_executor(programs, tmp_path, states)
     active = jobs(tmp_path, *"1234578")
+    report(active[0], _1=0)
     assert check(fake.made, active) == ["2", "3", "8"]  # 8 is not known to sacct yet
     assert fake.reported.keys() == {"1", "5", "7"}
     assert fake.reported["1"] == "success"
     assert fake.again == ["4"]
     assert not (tmp_path / "1.log").exists()  # of the job that succeeded
-    growth = {info.job.name: fake.made.attempts[info.job].growth for info in active}
+    assert not (tmp_path / "1.json").exists()
+    growth = {info.external_jobid: fake.made.attempts[info.job].growth for info in active}
     assert growth["5"] == Growth(memory=2, time=1)
     assert growth["7"] == Growth(memory=1, time=2)
     assert growth["4"] == Growth()
@@ -141,7 +158,8 @@ def test_a_job_that_has_come_back_and_ended_meanwhile_is_not_submitted_again(pro
     """Accounting was away: it knows only that the node has failed. The run's records know more."""
     fake = fake_executor(programs, tmp_path, answer(_1="NODE_FAIL", _2="NODE_FAIL"))
     active = jobs(tmp_path, "1", "2")
-    (tmp_path / "1.out").touch()
+    report(active[0], _1=0)
+    report(active[1])
     assert check(fake.made, active) == ["1", "2"]  # Slurm may be about to start it again
     assert check(fake.made, active) == []
     assert fake.reported == {"1": "success"}
@@ -151,14 +169,14 @@ def test_a_job_that_has_come_back_and_ended_meanwhile_is_not_submitted_again(pro
 def test_what_always_fails_is_not_tried_again(programs, tmp_path):
     fake = fake_executor(programs, tmp_path, answer(_5="FAILED"))
     (info,) = jobs(tmp_path, "5")
-    info.job.log[0].write_text("2026-01-02T03:04:05 on cpu1, Slurm job 5\nexit status 1\n")
+    report(info, _5=1)
     assert check(fake.made, [info]) == []
     assert "fails whenever it is tried" in fake.reported["5"]
     assert info.job.attempt == 3  # with 2 restarts, the last
 
 
 def test_a_job_goes_to_another_node_a_few_times(programs, tmp_path):
-    fake = fake_executor(programs, tmp_path, answer(_5="FAILED").replace("1:0", "127:0"))
+    fake = fake_executor(programs, tmp_path, answer(_5="FAILED"))
     (info,) = jobs(tmp_path, "5")
     for _ in range(2):
         assert check(fake.made, [info]) == []
@@ -170,7 +188,7 @@ def test_a_job_goes_to_another_node_a_few_times(programs, tmp_path):
 
 
 def test_on_the_only_node_it_fails_at_once(programs, tmp_path):
-    fake = fake_executor(programs, tmp_path, answer(_5="FAILED").replace("1:0", "127:0"))
+    fake = fake_executor(programs, tmp_path, answer(_5="FAILED"))
     refusal = (
         "sbatch: error: Batch job submission failed: Requested node configuration is not available"
     )
@@ -221,34 +239,32 @@ def test_a_job_that_squeue_has_forgotten_has_ended(programs, tmp_path):
     fake.made.query = ["squeue"]
     active = jobs(tmp_path, "1", "2")
     assert check(fake.made, active) == ["1", "2"]  # it may be only just submitted
-    (tmp_path / "1.out").touch()
+    report(active[0], _1=0)
+    report(active[1])
     assert check(fake.made, active) == []
     assert fake.reported["1"] == "success"
     assert "FORGOTTEN" in fake.reported["2"]
 
 
 def pack(tmp_path, fake, *names):
-    """Return submitted jobs that are one Slurm job, 7; the first is done."""
-    fake.made.study = SimpleNamespace(runs_per_job=9)
-    fake.made.gather = lambda jobs: fake.again.extend(job.name for job in jobs)
+    """Return submitted jobs that are one Slurm job, 7."""
     made = jobs(tmp_path, *names)
-    for job in made:
-        job.name, job.external_jobid = job.external_jobid, "7"
-        job.aux[executor.PACK] = SimpleNamespace(evaluations={})
-        job.aux["slurm_logfile"] = tmp_path / "7.log"
-    (tmp_path / f"{made[0].name}.out").touch()
-    fake.made.report_job_success = lambda job: fake.reported.update({job.name: "success"})
-    fake.made.report_job_error = lambda job, msg, aux_logs: fake.reported.update({job.name: msg})
+    together = SlurmJob([each.job for each in made])
+    for each in made:
+        each.external_jobid = "7"
+        each.aux[executor.SLURM_JOB] = together
+        each.aux["slurm_logfile"] = tmp_path / "7.log"
+        each.aux[executor.REPORT] = tmp_path / "7.json"
+    name = lambda info: info.job.wildcards.experiment  # noqa: E731
+    fake.made.report_job_success = lambda job: fake.reported.update({name(job): "success"})
+    fake.made.report_job_error = lambda job, msg, aux_logs: fake.reported.update({name(job): msg})
     return made
 
 
 def test_of_many_runs_in_a_job_each_has_an_end_of_its_own(programs, tmp_path):
     fake = fake_executor(programs, tmp_path, answer(_7="FAILED"))
     active = pack(tmp_path, fake, "good", "bad", "killed")
-    began = "2026-01-02T03:04:05 on cpu1, Slurm job 7\n"
-    (tmp_path / "bad.own").write_text(f"{began}exit status 1\n")
-    (tmp_path / "killed.own").write_text(f"{began}exit status 137\n")
-    (tmp_path / "7.log").write_text(f"{began}exit status 1\n")
+    report(*active, good=0, bad=1, killed=137)
     assert check(fake.made, active) == []
     assert fake.reported.pop("good") == "success"
     assert "fails whenever it is tried" in fake.reported["bad"]
@@ -261,20 +277,44 @@ def test_what_is_left_when_the_time_is_up(programs, tmp_path, done, growth):
     """It goes on in another job. If nothing is done, one run is too long for its own time."""
     fake = fake_executor(programs, tmp_path, answer(_7="TIMEOUT"))
     active = pack(tmp_path, fake, "first", "second")
-    if not done:
-        (tmp_path / "first.out").unlink()
+    report(*active, **({"first": 0} if done else {}))
     assert check(fake.made, active) == []
     assert fake.again == (["second"] if done else [])
     assert ("second" in fake.reported) is not done
     assert fake.made.attempts[active[1].job].growth == growth
 
 
+@pytest.mark.parametrize(("status", "evaluated"), [(0, True), (143, False), (None, False)])
+def test_an_evaluation_right_after_its_training_is_not_submitted(
+    programs, tmp_path, status, evaluated
+):
+    fake = fake_executor(programs, tmp_path, answer(_7="COMPLETED"))
+    (info,) = pack(tmp_path, fake, "first")
+    evaluation = FakeJob(name="evaluate", wildcards=info.job.wildcards)
+    info.aux[executor.SLURM_JOB].evaluations[info.job] = evaluation
+    report(info, first=0)
+    if status is not None:
+        content = json.loads((tmp_path / "7.json").read_text())
+        content["runs"]["first/seed1"]["evaluate"] = {"status": status, "cause": "UNKNOWN"}
+        (tmp_path / "7.json").write_text(json.dumps(content))
+    assert check(fake.made, [info]) == []
+    assert fake.made.evaluated == ({evaluation} if evaluated else set())
+    fake.made.dag = SimpleNamespace(needrun_jobs=lambda: [evaluation])
+    fake.made.run_job_pre = lambda job: None
+    submitted = []
+    fake.made.gather = submitted.extend
+    fake.made.run_jobs([evaluation])
+    assert submitted == ([] if evaluated else [evaluation])
+
+
 def test_what_becomes_ready_one_after_the_other_is_one_pack(programs, tmp_path, monkeypatch):
     fake = fake_executor(programs, tmp_path, "")
+    del fake.made.gather
+    fake.made.study.runs_per_job = 9
     monkeypatch.setattr(executor, "GATHER", 0.2)
     submitted = []
-    fake.made.packs_of = lambda jobs: [jobs] if jobs else []
-    fake.made.run_pack = submitted.append
+    fake.made.slurm_jobs_of = lambda jobs: [SlurmJob(jobs)] if jobs else []
+    fake.made.send = lambda slurm_job: submitted.append(slurm_job.jobs)
     with ThreadPoolExecutor(4) as fake.made._job_submission_executor:
         for number in range(4):
             fake.made.gather([number])
@@ -287,45 +327,38 @@ def test_jobs_that_cannot_be_submitted_for_an_unforeseen_reason_fail_with_it(pro
     fake = fake_executor(programs, tmp_path, "")
     first, second, third = (each.job for each in jobs(tmp_path, "1", "2", "3"))
     fake.made.ready = [first, second, third]
-    fake.made.packs_of = lambda jobs: [Pack([job], 1) for job in jobs]
+    fake.made.slurm_jobs_of = lambda jobs: [SlurmJob([job]) for job in jobs]
     failed = {}
-    fake.made._report_job_error_threadsafe = lambda info, why: failed.update({info.job.name: why})
+    fake.made.report_job_error = lambda info, msg: failed.update({name_of(info.job): msg})
 
-    def run_pack(pack):
-        if pack.jobs != [first]:
+    def send(slurm_job):
+        if slurm_job.jobs != [first]:
             raise KeyError("a key")
 
-    fake.made.run_pack = run_pack
+    fake.made.send = send
     fake.made.run_ready()
-    assert failed == dict.fromkeys(("2", "3"), "KeyError: 'a key'\n")
+    assert failed == dict.fromkeys(("2/seed1", "3/seed1"), "KeyError: 'a key'\n")
     assert [first.attempt, second.attempt] == [1, 3]
 
 
-def test_the_choice_of_a_search_counts_once_it_is_made(monkeypatch):
-    """What is trained again for it is no experiment of the study that was read at the start."""
-    made = StudyExecutor.__new__(StudyExecutor)
-    made.study = "as it was read"
-    monkeypatch.setattr(executor.choice, "with_search_results", lambda study: "with the choice")
-    trained = SimpleNamespace(of=lambda *run: SimpleNamespace(done={("mlp", 1): ("train",)}[run]))
-    monkeypatch.setattr(executor, "RunStates", {"with the choice": trained}.get)
-    wildcards = SimpleNamespace(experiment="mlp", seed="1")
-    assert made.is_done(SimpleNamespace(wildcards=wildcards, name="train"))
-    assert not made.is_done(SimpleNamespace(wildcards=wildcards, name="evaluate"))
-
-
-def test_the_time_limit_of_a_job_is_the_one_that_was_submitted(programs, tmp_path):
+def test_the_time_limit_of_a_job_is_the_one_that_is_submitted(programs, tmp_path):
     """It may ask for more than any partition gives, after an attempt that ran out of time."""
     fake = fake_executor(programs, tmp_path, "")
     fitting = SimpleNamespace(resources={"runtime": 1440})
     fake.made.sbatch = SimpleNamespace(fitting=lambda request, growth: (fitting, "long"))
     fake.made.slurm_logdir, fake.made.line = tmp_path, lambda *job, **how: "echo 7"
-    submitted = []
-    fake.made._report_job_submission_threadsafe = submitted.append
+    fake.made.workflow.workdir_init = "."
+    submitted, asked = [], []
+    fake.made.report_job_submission = submitted.append
     (made,) = jobs(tmp_path, "1")
     made.job.jobid, made.job.resources = 1, {"runtime": 2880}
-    fake.made.send([made.job], made.job, "folder", "comment", lambda: "true")
-    end = fake.made.end_of(submitted[0], Status("TIMEOUT", ""))
-    assert (end.job_id, end.limit_minutes) == ("7", 1440)
+    made.job.is_group = lambda: False
+    made.job.wildcards = Wildcards(fromdict={"experiment": "mlp", "seed": "1"})
+    slurm_job = SlurmJob([made.job])
+    slurm_job.script = lambda folder, logs, minutes, executor: asked.append(minutes) or "true"
+    fake.made.send(slurm_job)
+    assert (submitted[0].external_jobid, asked) == ("7", [1440])
+    assert submitted[0].aux[executor.REPORT].name == "7.json"
 
 
 def test_many_runs_ask_for_no_more_time_than_a_partition_gives(programs, tmp_path, caplog):
@@ -336,10 +369,10 @@ def test_many_runs_ask_for_no_more_time_than_a_partition_gives(programs, tmp_pat
     ]
     most = {"minutes": 60}
     fake.made.sbatch = SimpleNamespace(most_minutes=lambda request: most["minutes"])
-    assert fake.made.within_limits(Pack(runs, 1)).resources["runtime"] == 60
+    assert fake.made.within_limits(SlurmJob(runs)).resources["runtime"] == 60
     assert "3 runs in one job need up to 90 minutes, and no partition gives more" in caplog.text
     most["minutes"] = 20  # less than one run asks for: the check says so
-    assert fake.made.within_limits(Pack(runs, 1)).resources["runtime"] == 90
+    assert fake.made.within_limits(SlurmJob(runs)).resources["runtime"] == 90
 
 
 FULL = "sbatch: error: AssocMaxSubmitJobLimit"

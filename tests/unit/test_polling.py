@@ -1,13 +1,16 @@
-"""When Slurm is asked: rarely, and soon after a job's own files say that it has ended."""
+"""When Slurm is asked: rarely, and soon after a job has reported that it has ended."""
 
+import json
 import logging
-import os
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 
 from lib.cluster import polling
+from lib.cluster.job_report import JobReport
 from lib.cluster.polling import Polling, Status
+from lib.core.files import replace_text
 
 
 @pytest.fixture
@@ -18,58 +21,57 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def job(tmp_path):
-    """A job that was submitted while an earlier one's files were there."""
-    (tmp_path / "out").write_text("old")
-    (tmp_path / "log").write_text("exit status 137\n")
-    made = SimpleNamespace(output=[tmp_path / "out"], log=[tmp_path / "log"])
-    aux = {polling.FILES_BEFORE: polling.signatures(made)}
-    return SimpleNamespace(job=made, external_jobid="7", aux=aux, folder=tmp_path)
+def report(tmp_path):
+    """The report of a job that has been started again."""
+    path = tmp_path / "7.json"
+    write(path, attempt=1)
+    return path
 
 
-def asked_at(clock, job, seconds, act=lambda second: None):
+def write(path, **known):
+    replace_text(path, json.dumps(asdict(JobReport("7", **{"host": "", "began": ""} | known))))
+
+
+def asked_at(clock, report, seconds, act=lambda second: None):
     """Return the seconds at which Slurm is asked, of one look every 5; before it, act."""
     poll, start, asked = Polling(30), clock.time, []
     for second in range(0, seconds, 5):
         clock.time = start + second
-        if poll.is_due([job]):
+        if poll.is_due([report]):
             asked.append(second)
         act(second)
     return asked
 
 
-def test_while_nothing_ends_it_is_asked_twice_a_minute(clock, job):
-    assert asked_at(clock, job, 200) == [30, 60, 90, 120, 150, 180]
+def test_while_nothing_ends_it_is_asked_twice_a_minute(clock, report):
+    assert asked_at(clock, report, 200) == [30, 60, 90, 120, 150, 180]
+    assert asked_at(clock, report.with_name("none"), 100) == [30, 60, 90]
 
 
-@pytest.mark.parametrize("file", ["out", "log"])
-def test_after_a_job_has_written_its_last_file_it_is_asked_soon(clock, job, file):
-    def write(second):
+def test_after_a_job_has_reported_its_end_it_is_asked_soon(clock, report):
+    def end(second):
         if second == 40:
-            (job.folder / file).write_text("new\nexit status 1\n")
+            write(report, attempt=1, ended="2026-01-02T03:04:05")
 
     # In case that Slurm is behind, some times; if it never agrees, as rarely as before.
     asked = [30, 45, 55, 65, 75, 85, 95, 125, 155, 185]
-    assert asked_at(clock, job, 200, write) == asked
+    assert asked_at(clock, report, 200, end) == asked
 
 
-def test_a_log_that_grows_is_no_end(clock, job):
-    def write(second):
-        (job.folder / "log").write_text(f"epoch {second}\n")
+def test_each_end_of_a_job_that_is_started_again_counts(clock, report):
+    def end_twice(second):
+        if second in (40, 120):
+            write(report, attempt=second // 100, ended=f"2026-01-02T03:04:{second % 60}")
+        if second == 45:
+            write(report, attempt=1)
 
-    assert asked_at(clock, job, 100, write) == [30, 60, 90]
-
-
-def test_what_was_there_before_is_no_end(job):
-    assert not polling.has_ended(job.job, job.aux[polling.FILES_BEFORE])
-    os.utime(job.folder / "out", (1, 1))
-    assert polling.has_ended(job.job, job.aux[polling.FILES_BEFORE])
+    assert asked_at(clock, report, 160, end_twice) == [30, 45, 75, 105, 125, 135, 145, 155]
 
 
 def test_a_status_query_is_read_line_by_line(programs):
-    programs(sacct="echo '7|CANCELLED by 1000|cpu1|0:15'; echo '8_1|RUNNING|cpu2|'; echo '9|'")
+    programs(sacct="echo '7|CANCELLED by 1000|cpu1'; echo '8_1|RUNNING|cpu2'; echo '9|'")
     found = polling.query(["sacct"])
-    assert found == {"7": Status("CANCELLED", "cpu1", "0:15"), "8_1": Status("RUNNING", "cpu2", "")}
+    assert found == {"7": Status("CANCELLED", "cpu1"), "8_1": Status("RUNNING", "cpu2")}
     assert polling.query(["nosuch"]) is None
 
 

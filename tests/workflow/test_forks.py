@@ -9,7 +9,7 @@ import time
 
 import psutil
 import pytest
-from conftest import PATIENCE, ROOT, SMALL_STUDY, cases, fresh_project, run_pack
+from conftest import PATIENCE, ROOT, SMALL_STUDY, cases, fresh_project, run_job, stage_of
 
 from lib.core import records
 from lib.core.layout import Layout, RunFiles
@@ -147,16 +147,16 @@ def test_a_study_of_forked_runs(tmp_path):
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_the_pack_command_works_on_what_it_is_given(small_data, tmp_path):
-    """By hand, as the job of a pack does: it says what became of each run."""
+def test_the_job_works_on_what_it_is_given(small_data, tmp_path):
+    """By hand, as on Slurm: it says what became of each run."""
     train = f"python scripts/train.py --set model.name=MLP epochs=1 --data {small_data}"
     runs = {"good": f"{train} --output {tmp_path / 'good'} > /dev/null", "bad": "exit 3"}
-    done = run_pack(runs, "--at-once", 2)
-    assert done.returncode == 1
+    done = run_job(runs, "--at-once", 2)
+    assert done.returncode == 3
     assert "good: done in" in done.stdout
-    assert "bad: exit status 3: bad.log" in done.stdout
-    assert done.stdout.endswith("1 of 2 runs are done\nexit status 1\n")
-    command = [sys.executable, "scripts/pack.py"]
+    assert "bad: exit status 3\n" in done.stdout
+    assert done.stdout.endswith("1 of 2 runs are done\n")
+    command = [sys.executable, "scripts/job.py"]
     wrong = subprocess.run(command, cwd=ROOT, input="{}", capture_output=True, text=True)
     assert wrong.returncode == 1
     assert "error: standard input: no run in '{}'" in wrong.stderr
@@ -170,11 +170,11 @@ def test_a_run_that_may_succeed_later_is_tried_again_when_the_others_have_ended(
         "never": "exit 75",
         "other": f"until [ -e {tried} ]; do sleep 0.1; done; sleep 1; touch {other}",
     }
-    done = run_pack(commands, "--at-once", 3)
-    assert "needs: exit status 75: needs.log, tried again when the others" in done.stdout
+    done = run_job(commands, "--at-once", 3)
+    assert "needs: exit status 75, tried again when the others" in done.stdout
     ends = [line.split(": ")[0] for line in done.stdout.splitlines() if line.startswith("[")]
     assert ends == ["[1 of 3] other", "[2 of 3] needs", "[3 of 3] never"]
-    assert "[3 of 3] never: exit status 75: never.log\n2 of 3 runs are done" in done.stdout
+    assert "[3 of 3] never: exit status 75\n2 of 3 runs are done" in done.stdout
 
 
 MEANWHILE = {
@@ -197,16 +197,12 @@ def test_what_the_same_job_has_done_meanwhile_is_left_alone(tmp_path, job_id, fi
     files.folder.mkdir()
     if log:
         files.log.touch()
-    one, other = (
-        {"name": name, "log": f"{name}.log", "commands": [command]}
-        for name, command in (
-            ("one", f"mv {ready} {files.folder / file}"),
-            ("other", f"touch {ran}"),
-        )
-    )
-    lines = [json.dumps(one), json.dumps(other | {"record": str(files.folder / file)})]
+    record = str(files.folder / file)
+    one = {"name": "one", "stages": [stage_of(f"mv {ready} {record}")]}
+    other = {"name": "other", "stages": [stage_of(f"touch {ran}", outputs=[record])]}
+    lines = f"{json.dumps(one)}\n{json.dumps(other)}"
     done = subprocess.run(
-        [sys.executable, "scripts/pack.py"], cwd=ROOT, input="\n".join(lines),
+        [sys.executable, "scripts/job.py"], cwd=ROOT, input=lines,
         capture_output=True, text=True, env=os.environ | {"SLURM_JOB_ID": "7"},
     )  # fmt: skip
     assert "2 of 2 runs are done" in done.stdout
@@ -232,7 +228,7 @@ def test_a_gpu_sharing_service_that_does_not_work_is_not_used(tmp_path, starts, 
     path = f"{control.parent}:{os.environ['PATH']}"
     unset = {"run": '[ -z "${CUDA_MPS_PIPE_DIRECTORY-}" ]'}
     options = ("--at-once", at_once, "--share-gpu")
-    done = run_pack(unset, *options, env=os.environ | {"PATH": path})
+    done = run_job(unset, *options, env=os.environ | {"PATH": path})
     assert "1 of 1 runs are done" in done.stdout
     assert done.stdout.startswith(said)
     assert ("NVIDIA MPS" in done.stdout) == bool(said)
@@ -251,7 +247,7 @@ def test_code_that_is_edited_meanwhile_is_the_code_that_runs(small_data, tmp_pat
         "edit": f"sed -i 's/Train Epoch/Training Epoch/' {edited}",
         "after": f"{train} {tmp_path}/after > {tmp_path}/after.log",
     }
-    done = run_pack(runs, cwd=project.folder)
+    done = run_job(runs, cwd=project.folder)
     assert "3 of 3 runs are done" in done.stdout
     assert "Train Epoch" in (tmp_path / "before.log").read_text()
     assert "Training Epoch" in (tmp_path / "after.log").read_text()

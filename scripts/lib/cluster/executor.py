@@ -2,12 +2,12 @@
 
 What this subclass does differently from the plugin:
 
-- A job runs the commands of its rule, and starts no Snakemake on the node: see `job_step`.
-- Where the config says so, many runs are one Slurm job: see `packs`.
+- A Slurm job trains and evaluates a run, or many, and starts no Snakemake on the node: see
+  `slurm_job`.
 - Before the first job, Slurm is asked whether it would take each kind of job: see `preflight`.
-- Slurm is asked rarely, and soon after a job's own files say that it has ended: see `polling`.
-- What follows the end of a job depends on why it has ended (see `causes`): more memory or more
-  time, another node, the same again, or no second submission at all.
+- Slurm is asked rarely, and soon after a job has reported that it has ended: see `polling`.
+- What follows the end of a job depends on why it has ended (see `job_report`, `causes`): more
+  memory or more time, another node, the same again, or no second submission at all.
 - A submission waits where the queue is full, or slurmctld away; a failed one would cost a retry.
 - What would wait forever is requeued or released, or reported: see `queue_watch`.
 - Ctrl-C cancels all jobs of the run by their name, also those that are being asked about.
@@ -27,26 +27,24 @@ import json
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import ClassVar
 
 from snakemake.jobs import Job
 from snakemake_interface_common.exceptions import WorkflowError
 
-from lib.cluster import causes, driver, jobs, packs, polling, preflight, slurm
+from lib.cluster import causes, driver, jobs, polling, preflight, slurm
 from lib.cluster.bad_nodes import BadNodes, is_name
 from lib.cluster.causes import Cause
+from lib.cluster.job_report import JobReport
 from lib.cluster.polling import Polling, Status
 from lib.cluster.profile import Profile
 from lib.cluster.queue_watch import QueueWatch
 from lib.core import subprocesses
 from lib.core.errors import UserError
-from lib.study import choice
-from lib.study.run_states import RunStates
 from lib.study.study import Study
 
 WRITTEN_FOR = "snakemake 9.27.1 with snakemake-executor-plugin-slurm 2.8.0"
@@ -61,19 +59,22 @@ try:
     from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
     from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-    from lib.cluster import job_step, sbatch
+    from lib.cluster import sbatch
+    from lib.cluster.slurm_job import JOB_ATTRIBUTES, SlurmJob, name_of, slurm_jobs
 except ImportError as error:
     raise WorkflowError(ADVICE.format(error)) from error
 
 # The names of the plugin that are called or overridden here, and their parameters.
 _PLUGIN = "snakemake_executor_plugin_slurm"
 EXPECTED = {
-    (_PLUGIN, "Executor.run_job"): "self job",
     (_PLUGIN, "Executor.cancel_jobs"): "self active_jobs",
     (_PLUGIN, "Executor.check_active_jobs"): "self active_jobs",
     (_PLUGIN, "Executor.report_job_submission"): "self job_info register_job",
-    (_PLUGIN, "Executor._report_job_submission_threadsafe"): "self job_info",
-    (_PLUGIN, "Executor._report_job_error_threadsafe"): "self job_info msg",
+    (_PLUGIN, "Executor.run_jobs"): "self jobs",
+    (_PLUGIN, "Executor.run_job_pre"): "self job",
+    (_PLUGIN, "Executor.report_job_success"): "self job_info",
+    (_PLUGIN, "Executor.report_job_error"): "self job_info msg kwargs",
+    (_PLUGIN, "Executor.format_job_exec"): "self job",
     (f"{_PLUGIN}.partitions", "get_best_partition"): "candidate_partitions job logger",
     (f"{_PLUGIN}.submit_string", "get_submit_command"): (
         "job params settings failed_nodes array_job"
@@ -89,6 +90,10 @@ EXPECTED = {
 SETTINGS = "keep_successful_logs logdir partition_config qos reservation requeue no_requeue"
 SETTINGS = [*SETTINGS.split(), "status_attempts", "status_command"]
 
+# Of Snakemake's jobs, and of its settings.
+JOB = (*JOB_ATTRIBUTES, "attempt", "restart_times", "is_local")
+EXECUTION_SETTINGS = ("keep_incomplete", "latency_wait")
+
 # What the plugin and Snakemake set before the first job is submitted.
 ATTRIBUTES = (
     "logger run_uuid slurm_logdir workflow dag _failed_nodes _job_submission_executor _partitions"
@@ -98,7 +103,8 @@ FAILED = (
     "BOOT_FAIL CANCELLED DEADLINE ERROR FAILED OUT_OF_MEMORY REVOKED TIMEOUT FORGOTTEN"
 ).split()
 FORGOTTEN = "FORGOTTEN"  # of a job that squeue does not know any more, and that left no results
-REQUEST, PACK = "asked", "pack"  # of a job: what its Slurm job asks for, and the pack that it is in
+# Of a job: what its Slurm job asks for, which one that is, and where it reports.
+REQUEST, SLURM_JOB, REPORT = "asked", "slurm_job", "report"
 MAX_RESUBMISSIONS = 10  # submissions of a job that are not counted as retries
 MOST_NODES = 3  # nodes on which a job is tried that could not run on others
 MOST_ABSENT = 2  # answers of squeue without a job, until it is taken to have ended
@@ -118,10 +124,13 @@ def register(study: Study, workflow) -> None:
     StudyExecutor.study = study
     ExecutorPluginRegistry().get_plugin("slurm").executor = StudyExecutor
     # `jobs` and `resources` in a profile count Slurm jobs and their GPUs, and Snakemake runs.
-    most = workflow.global_resources
-    for name in ("_nodes", "gpu") if most.get("_nodes").value else ():
-        if most.get(name).value:
-            most[name] = most.get(name).value * study.runs_per_job
+    try:
+        most = workflow.global_resources
+        for name in ("_nodes", "gpu") if most.get("_nodes").value else ():
+            if most.get(name).value:
+                most[name] = most.get(name).value * study.runs_per_job
+    except (AttributeError, TypeError) as error:
+        raise WorkflowError(ADVICE.format(f"workflow.global_resources ({error})")) from error
 
 
 @dataclass
@@ -152,20 +161,24 @@ class StudyExecutor(PluginExecutor):
         settings = self.workflow.executor_settings
         if self.study.check in (True, "only"):
             self.stop_for(slurm.problems())
-        # What was there before a job that fails stays there; Snakemake here would remove it. No
-        # script of this project leaves half a file.
-        self.workflow.execution_settings.keep_incomplete = True
         super().__post_init__(test_mode)
+        execution = self.workflow.execution_settings
         missing = [name for name in ATTRIBUTES if not hasattr(self, name)]
+        missing += [name for name in EXECUTION_SETTINGS if not hasattr(execution, name)]
+        missing += [] if hasattr(self.dag, "needrun_jobs") else ["DAG.needrun_jobs"]
         if missing:
             raise WorkflowError(ADVICE.format(", ".join(missing)))
+        # What was there before a job that fails stays there; Snakemake here would remove it. No
+        # script of this project leaves half a file.
+        execution.keep_incomplete = True
         if not settings.logdir:
             self.slurm_logdir = self.study.layout.slurm_logs.resolve()
         self.sbatch = sbatch.Sbatch(settings, self._partitions or [], self.workflow.workdir_init)
         self.told: set[str] = set()
         self.attempts: dict[object, Attempts] = defaultdict(Attempts)
+        self.evaluations: dict[str, Job] = {}  # by the names of the runs that are to be evaluated
         self.evaluated: set = set()  # evaluations that were done right after their training
-        self.ready: list = []  # jobs that are to be submitted in packs
+        self.ready: list = []  # jobs that are to be submitted
         self.gathering = threading.Lock()
         self.check()
         self.bad_nodes = BadNodes()
@@ -185,10 +198,10 @@ class StudyExecutor(PluginExecutor):
         """
         if self.study.check is False:
             return
-        planned = [job for job in self.dag.needrun_jobs() if not job.is_local]
-        if self.study.runs_per_job > 1:
-            first = [job for job in planned if job.name == "train"] or planned
-            planned = [self.within_limits(pack) for pack in self.packs_of(first)]
+        jobs = [job for job in self.dag.needrun_jobs() if not job.is_local]
+        trained = {name_of(job) for job in jobs if job.name == "train"}
+        jobs = [job for job in jobs if job.name != "evaluate" or name_of(job) not in trained]
+        planned = [self.within_limits(slurm_job) for slurm_job in self.slurm_jobs_of(jobs)]
         profile = Profile.of_this_run(self.workflow.executor_settings.partition_config)
         if self.study.check == "print":
             kinds, problems = preflight.lines_of(planned, self.sbatch, profile)
@@ -219,11 +232,10 @@ class StudyExecutor(PluginExecutor):
     # --- submitting
 
     def run_jobs(self, jobs: list) -> None:
-        """Submit jobs that are ready: each as one Slurm job, or many as one."""
-        if self.study.runs_per_job == 1:
-            super().run_jobs(jobs)
-            return
-        super().run_jobs([])  # which notes in which loop of events it is called
+        """Submit jobs that are ready. Snakemake calls this while nothing changes its DAG."""
+        self.evaluations = {
+            name_of(job): job for job in self.dag.needrun_jobs() if job.name == "evaluate"
+        }
         done = [job for job in jobs if job in self.evaluated]
         self.evaluated.difference_update(done)
         for job in done:  # right after its training, by the same Slurm job
@@ -234,7 +246,7 @@ class StudyExecutor(PluginExecutor):
         self.gather(others)
 
     def gather(self, jobs: list) -> None:
-        """Submit jobs in packs, soon: with others that become ready now.
+        """Submit jobs soon; where many are one Slurm job, with others that become ready now.
 
         Of the jobs of a pack that ends, Snakemake hears one after the other, and so it names those
         that may run in their place.
@@ -245,101 +257,76 @@ class StudyExecutor(PluginExecutor):
             self.ready += jobs
 
     def run_ready(self) -> None:
-        """Submit what is ready in packs, once nothing more becomes so."""
+        """Submit what is ready, where many are one Slurm job once nothing more becomes so."""
         number = None
-        while number != len(self.ready):
+        while self.study.runs_per_job > 1 and number != len(self.ready):
             number = len(self.ready)
             time.sleep(GATHER)
         with self.gathering:
             jobs, self.ready = self.ready, []
         try:
-            for pack in self.packs_of(jobs):
-                self.run_pack(pack)
-                jobs = [job for job in jobs if job not in pack.jobs]
+            for slurm_job in self.slurm_jobs_of(jobs):
+                self.send(slurm_job)
+                jobs = [job for job in jobs if job not in slurm_job.jobs]
         except Exception as error:  # of which nobody hears in this thread: Snakemake would wait
             self.fail(jobs, f"{type(error).__name__}: {error}")
 
-    def packs_of(self, some: Iterable) -> list[packs.Pack]:
-        """Return the packs of jobs."""
-        return packs.make(self.study, some, lambda job: self.attempts[job].growth, self.dag)
+    def slurm_jobs_of(self, jobs: Iterable) -> list[SlurmJob]:
+        """Return the Slurm jobs of jobs."""
+        growth = lambda job: self.attempts[job].growth  # noqa: E731
+        return slurm_jobs(self.study, jobs, growth, self.evaluations)
 
-    def run_job(self, job) -> None:
-        """Submit a job; wait while Slurm takes none. After Ctrl-C, submit none."""
-        rule, wildcards = sbatch.rule_and_wildcards(job)
-        comment = f"{rule}_wildcards_{wildcards}" if wildcards else rule
-        self.send([job], job, Path(rule, wildcards), comment, lambda: self.script(job))
-
-    def script(self, job) -> str:
-        """Return what the Slurm job of a job does."""
-        if job_step.suffices(job):
-            return job_step.script_of(job, self.workflow)
-        return self.format_job_exec(job)
-
-    def run_pack(self, pack: packs.Pack) -> None:
-        """Submit the jobs of a pack as one Slurm job, as `run_job` submits one."""
-        comment = f"{packs.number_of_runs(pack.jobs)}, {packs.name_of(pack.jobs[0])} the first"
-        request = self.within_limits(pack)
-        self.send(pack.jobs, request, Path("packs"), comment, pack.script, {PACK: pack})
-
-    def within_limits(self, pack: packs.Pack) -> sbatch.Request:
-        """Return what a pack asks for, with no more time than a partition gives."""
-        request = pack.request()
-        asked, least = request.resources.get("runtime") or 0, pack.longest
-        most = self.sbatch.most_minutes(request)
+    def within_limits(self, slurm_job: SlurmJob) -> sbatch.Request:
+        """Return what a Slurm job asks for; of many runs, no more time than a partition gives."""
+        request, runs = slurm_job.request(), len(slurm_job.jobs)
+        asked, least = request.resources.get("runtime") or 0, slurm_job.longest
+        most = self.sbatch.most_minutes(request) if runs > 1 else asked
         if least <= most < asked:
             request.resources["runtime"] = most
             self.tell(
-                f"{len(pack.jobs)} runs in one job need up to {asked} minutes, and no partition "
+                f"{runs} runs in one job need up to {asked} minutes, and no partition "
                 f"gives more than {most}: what is not done by then is submitted again"
             )
         return request
 
-    def send(
-        self,
-        jobs: list,
-        request,
-        folder: Path,
-        comment: str,
-        script: Callable[[], str],
-        known: Mapping = MappingProxyType({}),
-    ) -> None:
-        """Submit one Slurm job.
-
-        Args:
-            jobs: of Snakemake's, that it does.
-            request: what it asks for, as a job of Snakemake's.
-            folder: for Slurm's own log, in that of such logs.
-            comment: of the Slurm job.
-            script: returns what it does.
-            known: what else is to be known of each of the jobs when it ends.
-        """
-        log = self.slurm_logdir / folder / "%j.log"
+    def send(self, slurm_job: SlurmJob) -> None:
+        """Submit a Slurm job; wait while Slurm takes none. After Ctrl-C, submit none."""
+        jobs = slurm_job.jobs
+        first, growth = jobs[0], self.attempts[jobs[0]].growth
+        rule, wildcards = sbatch.rule_and_wildcards(first)
+        folder = self.slurm_logdir / (Path(rule, wildcards) if len(jobs) == 1 else "packs")
+        comment = f"{rule}_wildcards_{wildcards}" if wildcards else rule
+        if len(jobs) > 1:
+            comment = f"{len(jobs)} runs, {name_of(first)} the first"
         try:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            line = self.line(jobs[0], request, name=self.run_uuid, log=log, comment=comment)
-            asked = self.sbatch.fitting(request, self.attempts[jobs[0]].growth)[0].resources
-            files = [polling.signatures(job) for job in jobs]
-            done = self.submit(line, script())
+            folder.mkdir(parents=True, exist_ok=True)
+            request = self.within_limits(slurm_job)
+            how = {"name": self.run_uuid, "log": folder / "%j.log", "comment": comment}
+            line = self.line(first, request, **how)
+            asked = self.sbatch.fitting(request, growth)[0].resources
+            minutes = asked.get("runtime")
+            script = slurm_job.script(self.workflow.workdir_init, folder, minutes, self)
+            done = self.submit(line, script)
             job_id = done and validate_or_get_slurm_job_id(done.split(";")[0].strip(), done)
         except (UserError, WorkflowError, OSError) as error:
             self.fail(jobs, str(error))
             return
         if not job_id:
             return
-        log = log.with_name(f"{job_id}.log")
-        more = self.attempts[jobs[0]].growth != sbatch.Growth()
-        grown = ", which asks for more than before" if more else ""
-        what = f"Job {jobs[0].jobid} is" if len(jobs) == 1 else f"{len(jobs)} runs are"
+        log = folder / f"{job_id}.log"
+        grown = ", which asks for more than before" if growth != sbatch.Growth() else ""
+        what = f"Job {first.jobid} is" if len(jobs) == 1 else f"{len(jobs)} runs are"
         self.logger.info(f"{what} Slurm job {job_id}{grown} (log: {log}).")
-        for job, before in zip(jobs, files, strict=True):
-            aux = {"slurm_logfile": log, polling.FILES_BEFORE: before, REQUEST: asked, **known}
-            self._report_job_submission_threadsafe(SubmittedJobInfo(job, job_id, aux))
+        aux = {"slurm_logfile": log, REPORT: log.with_suffix(".json")}
+        aux |= {REQUEST: asked, SLURM_JOB: slurm_job}
+        for job in jobs:
+            self.report_job_submission(SubmittedJobInfo(job, job_id, aux))
 
     def fail(self, jobs: list, why: str) -> None:
         """Let Snakemake know that jobs cannot be submitted."""
         for job in jobs:
             self.never_again(job)
-            self._report_job_error_threadsafe(SubmittedJobInfo(job), f"{why}\n")
+            self.report_job_error(SubmittedJobInfo(job), msg=f"{why}\n")
 
     def line(self, job, request=None, **how) -> str:
         """Return the `sbatch` line of a job, or of what is requested, as it is submitted now."""
@@ -403,15 +390,15 @@ class StudyExecutor(PluginExecutor):
         """
         if not active_jobs:
             return
+        by_id = by_slurm_job(active_jobs)
         found = None
-        if self.polling.is_due(active_jobs):
+        if self.polling.is_due([some[0].aux[REPORT] for some in by_id.values()]):
             found = await asyncio.to_thread(polling.query, self.query)
             self.count_query(found is not None)
         if found is None:
             for job in active_jobs:
                 yield job
             return
-        by_id = polling.by_slurm_job(active_jobs)
         states = {job_id: polling.status_of(job_id, found) for job_id in by_id}
         given_up = self.queue.look({job: status for job, status in states.items() if status})
         for job_id, some in by_id.items():
@@ -439,7 +426,7 @@ class StudyExecutor(PluginExecutor):
             )
 
     def status_of_absent(self, some: list[SubmittedJobInfo]) -> Status | None:
-        """Return the status of a job that a query does not know: by its files, if it has ended.
+        """Return the status of a job that a query does not know: by its report, if it has ended.
 
         Accounting comes to know each job sooner or later. squeue forgets those that have ended.
         """
@@ -447,52 +434,39 @@ class StudyExecutor(PluginExecutor):
         self.absent[job_id] += 1
         if self.query[0] != "squeue" or self.absent[job_id] < MOST_ABSENT:
             return None
-        return Status("COMPLETED" if all(self.is_done(job.job) for job in some) else FORGOTTEN, "")
-
-    def is_done(self, job) -> bool:
-        """Return whether a job's stage of its run is done, by this job or before it."""
-        states = RunStates(choice.with_search_results(self.study))
-        return job.name in states.of(job.wildcards.experiment, int(job.wildcards.seed)).done
+        return Status("COMPLETED" if all(map(has_succeeded, some)) else FORGOTTEN, "")
 
     def end(self, some: list[SubmittedJobInfo], status: Status) -> None:
         """Act on the end of a Slurm job.
 
         Args:
-            some: what it did: one job of Snakemake's, or those of a pack.
+            some: what it did: jobs of Snakemake's, one for each run.
             status: of the Slurm job.
         """
         self.room.set()
         completed = status.state == "COMPLETED"
-        # Of a pack, some runs may be done. Whether a job's files exist is checked anyway.
-        done = [job for job in some if completed or (PACK in job.aux and self.is_done(job.job))]
+        done = [job for job in some if completed or has_succeeded(job)]
+        ends = [(job, end_of(job, status)) for job in some if job not in done]
         for job in done:
             self.succeed(job)
-        if completed and not self.workflow.executor_settings.keep_successful_logs:
-            with suppress(OSError):  # a log that stays must not end the run
-                some[0].aux["slurm_logfile"].unlink()
-        for job in some:
-            if job not in done:
-                end = self.end_of(job, status)
-                cause = causes.cause_in_pack(end) if PACK in job.aux else causes.cause_of(end)
-                self.act_on(job, status, cause, causes.last_words(end), bool(done))
+        if completed:
+            self.remove_logs(some[0])
+        for job, end in ends:
+            self.act_on(job, status, causes.cause_of(end), causes.last_words(end), bool(done))
 
     def succeed(self, job: SubmittedJobInfo) -> None:
         """Report a job's success; note whether the same Slurm job has evaluated the run, too."""
-        evaluation = job.aux[PACK].evaluations.get(job.job) if PACK in job.aux else None
-        if evaluation is not None and self.is_done(evaluation):
+        evaluation = job.aux[SLURM_JOB].evaluations.get(job.job)
+        if evaluation is not None and has_succeeded(job, evaluation.name):
             self.evaluated.add(evaluation)
         self.report_job_success(job)
 
-    def end_of(self, job: SubmittedJobInfo, status: Status) -> causes.End:
-        """Return how a job has ended."""
-        return causes.End(
-            job_id=job.external_jobid,
-            state="" if status.state == FORGOTTEN else status.state,
-            exit_code=status.exit_code,
-            limit_minutes=job.aux[REQUEST].get("runtime") or float("inf"),
-            log=polling.log_of(job.job),
-            slurm_log=job.aux.get("slurm_logfile"),
-        )
+    def remove_logs(self, job: SubmittedJobInfo) -> None:
+        """Remove the report of a Slurm job that has succeeded, and Slurm's log."""
+        with suppress(OSError):  # a log that stays must not end the run
+            job.aux[REPORT].unlink(missing_ok=True)
+            if not self.workflow.executor_settings.keep_successful_logs:
+                job.aux["slurm_logfile"].unlink()
 
     def act_on(
         self, job: SubmittedJobInfo, status: Status, cause: Cause, why: str, progress: bool = False
@@ -533,10 +507,9 @@ class StudyExecutor(PluginExecutor):
     def logs_to_show(self, job: SubmittedJobInfo) -> list[str]:
         """Return Slurm's log of a job that has failed; of a pack, for the first of its runs."""
         log = str(job.aux["slurm_logfile"])
-        if PACK in job.aux and log in self.told:
-            return []
+        shown = log in self.told
         self.told.add(log)
-        return [log]
+        return [] if shown else [log]
 
     def give_up(self, some: list[SubmittedJobInfo], status: Status, why: str) -> None:
         """Do what follows where Slurm will not start a job any more."""
@@ -545,19 +518,15 @@ class StudyExecutor(PluginExecutor):
             subprocesses.run(["scancel", some[0].external_jobid])
         for job in some:
             # It may have started it again, to its end, before accounting knows of that.
-            if self.is_done(job.job):
+            if has_succeeded(job):
                 self.succeed(job)
                 continue
             self.act_on(job, status, Cause.NODE if why else Cause.EXTERNAL, why)
 
     def submit_again(self, job: SubmittedJobInfo, why: str) -> None:
         """Submit a job again in a way that is not counted as a retry."""
-        if self.study.runs_per_job > 1:  # together with others of the same pack
-            self.tell(why)
-            self.gather([job.job])
-            return
-        self.logger.warning(why)
-        self._job_submission_executor.submit(self.run_job, job.job)
+        self.tell(why)  # once, for all runs of a pack
+        self.gather([job.job])
 
     def can_run_elsewhere(self, job: SubmittedJobInfo, node: str, why: str) -> bool:
         """Exclude a node; return whether there are others for a job, and it may be tried there."""
@@ -590,6 +559,36 @@ class StudyExecutor(PluginExecutor):
             self.logger.error(self.bad_nodes.report())
 
 
+def by_slurm_job(active: Iterable[SubmittedJobInfo]) -> dict[str, list[SubmittedJobInfo]]:
+    """Return submitted jobs by Slurm's number: those of a pack have the same."""
+    found = defaultdict(list)
+    for job in active:
+        found[job.external_jobid].append(job)
+    return found
+
+
+def has_succeeded(job: SubmittedJobInfo, stage: str = "") -> bool:
+    """Return whether a stage of a run has succeeded, as its Slurm job reports: the job's own."""
+    report = JobReport.read(job.aux[REPORT])
+    return report is not None and report.status(name_of(job.job), stage or job.job.name) == 0
+
+
+def end_of(job: SubmittedJobInfo, status: Status) -> causes.End:
+    """Return how a job has ended without success; `status` is that of the Slurm job."""
+    report, run = JobReport.read(job.aux[REPORT]), name_of(job.job)
+    slurm_log = job.aux["slurm_logfile"]
+    began = report is not None and run in report.runs
+    return causes.End(
+        state="" if status.state == FORGOTTEN else status.state,
+        slurm_log=slurm_log,
+        log=Path(str(job.job.log[0])) if began and job.job.log else slurm_log,
+        began=report is not None,
+        alone=len(job.aux[SLURM_JOB].jobs) == 1,
+        status=report.status(run, job.job.name) if report else None,
+        noted=report.cause(run, job.job.name) if report else None,
+    )
+
+
 def has_ended(status: Status | None) -> bool:
     """Return whether a job has ended, as its status says. None is not known yet."""
     return status is not None and status.state in ("COMPLETED", *FAILED)
@@ -612,7 +611,9 @@ def check_names() -> None:
     plugin = ExecutorPluginRegistry().get_plugin("slurm")
     settings = {field.name for field in dataclasses.fields(plugin.settings_cls)}
     problems = [f"setting {name}" for name in SETTINGS if name not in settings]
-    problems += [f"Job.{name}" for name in job_step.JOB_ATTRIBUTES if not hasattr(Job, name)]
+    problems += [f"Job.{name}" for name in JOB if not hasattr(Job, name)]
+    if getattr(Job.__dict__.get("attempt"), "fset", None) is None:
+        problems.append("setting Job.attempt")
     for (module, name), parameters in EXPECTED.items():
         found = importlib.import_module(module)
         for part in name.split("."):

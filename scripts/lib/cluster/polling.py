@@ -1,105 +1,61 @@
 """When Slurm is asked about the jobs of a run, and how: rarely, with one query for all of them.
 
-The runs' own files cost Slurm nothing. So they are looked at often, and Slurm is asked at a long
-interval, and soon after a file says that a job has ended.
+The jobs' own reports cost Slurm nothing. So they are looked at often, and Slurm is asked at a long
+interval, and soon after a report says that its job has ended.
 """
 
 import shutil
 import time
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib.cluster import causes, jobs, slurm
+from lib.cluster import jobs, slurm
+from lib.cluster.job_report import JobReport
 
-GAP = 10.0  # seconds between queries because of a file, at the least
-FRESH = 60.0  # seconds for which a file is a reason to ask
-
-# What a job's files looked like when it was submitted, and when it was seen that it has ended.
-FILES_BEFORE, ENDED = "files", "ended"
+GAP = 10.0  # seconds between queries because of a report, at the least
+FRESH = 60.0  # seconds for which a report is a reason to ask
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a query says of one job. Without accounting, the exit code is empty."""
+    """What a query says of one job."""
 
     state: str
     node: str
-    exit_code: str = ""
 
 
 class Polling:
     """When to ask.
 
     Args:
-        interval: seconds between queries while no file changes.
+        interval: seconds between queries while no job reports its end.
     """
 
     def __init__(self, interval: float):
         self.interval = interval
         self.asked = time.monotonic()
+        self.ends: dict[Path, tuple[str, float]] = {}  # by report: the end, and when it was seen
 
-    def is_due(self, active: Iterable) -> bool:
+    def is_due(self, reports: Iterable[Path]) -> bool:
         """Return whether to ask now, and count that as asked."""
         now = time.monotonic()
-        fresh = False
-        for some in by_slurm_job(active).values():
-            ended = all(_ended(job, now) for job in some)
-            fresh = fresh or (ended and now - max(job.aux[ENDED] for job in some) < FRESH)
+        fresh = [path for path in reports if self._says_an_end(path, now)]
         wait = min(GAP, self.interval) if fresh else self.interval
         if now - self.asked < wait:
             return False
         self.asked = now
         return True
 
-
-def by_slurm_job(active: Iterable) -> dict[str, list]:
-    """Return submitted jobs by Slurm's number: those of a pack have the same."""
-    found = defaultdict(list)
-    for job in active:
-        found[job.external_jobid].append(job)
-    return found
-
-
-def _ended(job, now: float) -> bool:
-    """Return whether a submitted job's own files say that it has ended; note when that was seen."""
-    if (
-        ENDED not in job.aux
-        and FILES_BEFORE in job.aux
-        and has_ended(job.job, job.aux[FILES_BEFORE])
-    ):
-        job.aux[ENDED] = now
-    return ENDED in job.aux
-
-
-def has_ended(job, before: list[tuple[int, int] | None]) -> bool:
-    """Return whether a job's own files say that it has ended: a new record, or an exit status.
-
-    That is a reason to ask Slurm. What the job has done is in the record.
-    """
-    record, log = signatures(job)
-    failed = log != before[1] and causes.exit_status(log_of(job)) is not None
-    return failed or record not in (None, before[0])
-
-
-def signatures(job) -> list[tuple[int, int] | None]:
-    """Return time and size of what a job writes last, its record, and of its log, if they exist."""
-    return [_signature(Path(str(job.output[-1]))), _signature(log_of(job))]
-
-
-def _signature(path: Path | None) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except (OSError, AttributeError):
-        return None
-    return found.st_mtime_ns, found.st_size
-
-
-def log_of(job) -> Path | None:
-    """Return a job's own log, if its rule has one."""
-    return Path(str(job.log[0])) if job.log else None
+    def _says_an_end(self, path: Path, now: float) -> bool:
+        """Return whether a report has said for less than a minute that its job has ended."""
+        report = JobReport.read(path)
+        if report is None or report.ended is None:
+            return False
+        if self.ends.get(path, ("", 0.0))[0] != report.ended:
+            self.ends[path] = report.ended, now
+        return now - self.ends[path][1] < FRESH
 
 
 def query(command: list[str]) -> dict[str, Status] | None:
@@ -110,7 +66,7 @@ def query(command: list[str]) -> dict[str, Status] | None:
     rows = [line.split("|") for line in done.stdout.splitlines()]
     # A state can have more words, such as `CANCELLED by 1000`.
     return {
-        row[0]: Status(row[1].split()[0], *row[2:])
+        row[0]: Status(row[1].split()[0], row[2])
         for row in rows
         if len(row) >= 3 and row[1].strip()
     }
@@ -129,7 +85,7 @@ def sacct(run_id: str) -> list[str]:
     began = (datetime.now() - jobs.CLOCK_SKEW).isoformat(timespec="seconds")
     return [
         *("sacct", "-X", "--parsable2", "--noheader", "--clusters", "all"),
-        *("--format", "JobIdRaw,State,NodeList,ExitCode"),
+        *("--format", "JobIdRaw,State,NodeList"),
         *("--starttime", began, "--endtime", "now", "--name", run_id),
     ]
 

@@ -1,0 +1,123 @@
+"""What a Slurm job says of itself: which of its runs have ended, and how.
+
+`scripts/job.py` keeps it in a small file beside Slurm's own log. The executor sees there that a job
+has ended, and why, without asking Slurm, and removes the file once the job has succeeded.
+"""
+
+import json
+import threading
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Self
+
+from lib.cluster.causes import Cause, cause_of_status
+from lib.core.files import read_object, replace_text, select
+from lib.core.layout import Layout
+
+KINDS = {
+    "job_id": str, "attempt": int, "host": str, "began": str, "ended": str | None, "runs": dict,
+}  # fmt: skip
+END = {"status": int, "cause": str | None}
+
+
+@dataclass
+class JobReport:
+    """The report of a job.
+
+    Attributes:
+        job_id: Slurm's number of the job.
+        attempt: how often Slurm has started it before.
+        host: the node.
+        began: when it was started, in ISO 8601.
+        ended: when it has ended; None before.
+        runs: of each run that has begun, by stage, the exit status and the cause of what has ended.
+    """
+
+    job_id: str
+    attempt: int
+    host: str
+    began: str
+    ended: str | None = None
+    runs: dict[str, dict[str, dict]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Return what a file says; None if there is none, or it is not readable as one."""
+        content = read_object(path, KINDS)
+        return cls(**content) if content else None
+
+    def status(self, run: str, stage: str) -> int | None:
+        """Return the exit status of a stage of a run; None if it has not ended."""
+        end = self._end(run, stage)
+        return end["status"] if end else None
+
+    def cause(self, run: str, stage: str) -> Cause | None:
+        """Return why a stage of a run has ended without success; None if it has not ended."""
+        end = self._end(run, stage)
+        return Cause.__members__.get(end["cause"], Cause.UNKNOWN) if end else None
+
+    def _end(self, run: str, stage: str) -> dict | None:
+        stages = self.runs.get(run)
+        return select(stages.get(stage), END) if isinstance(stages, dict) else None
+
+
+class Reporter:
+    """Writes the report of this job.
+
+    Args:
+        path: of the file; None where this is no job of Slurm's.
+        report: of a job that has begun.
+        minutes: the job's time limit.
+    """
+
+    def __init__(self, path: Path | None, report: JobReport, minutes: float):
+        self.path, self.report, self.minutes = path, report, minutes
+        self.lock = threading.Lock()
+        if path is not None:
+            path.unlink(missing_ok=True)  # of an earlier start, or of another job of that number
+        self.write()
+
+    def began(self, run: str) -> None:
+        """Say that a run has begun."""
+        with self.lock:
+            self.report.runs.setdefault(run, {})
+            self.write()
+
+    def ended(self, run: str, stage: str, status: int) -> None:
+        """Say how a stage of a run has ended."""
+        cause = cause_of_status(status, self.seconds_left()).name if status else None
+        with self.lock:
+            self.report.runs.setdefault(run, {})[stage] = {"status": status, "cause": cause}
+            self.write()
+
+    def end(self) -> None:
+        """Say that the job ends."""
+        with self.lock:
+            self.report.ended = now().isoformat()
+            self.write()
+
+    def seconds_left(self) -> float:
+        """Return the seconds until the job's time limit."""
+        return (
+            60 * self.minutes - (now() - datetime.fromisoformat(self.report.began)).total_seconds()
+        )
+
+    def write(self) -> None:
+        """Write the file, unless Slurm has meanwhile started the job again, on another node."""
+        if self.path is None:
+            return
+        other = JobReport.read(self.path)
+        if other is None or other.attempt <= self.report.attempt:
+            replace_text(self.path, json.dumps(asdict(self.report)))
+
+
+def of_job(layout: Layout, job_id: str) -> JobReport | None:
+    """Return the report of one of a study's jobs; None if it has left none."""
+    found = layout.slurm_logs.rglob(f"{job_id}.json")
+    return next(filter(None, map(JobReport.read, found)), None)
+
+
+def now() -> datetime:
+    """Return the time, with its zone."""
+    return datetime.now().astimezone()
