@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run profile submit cancel watch check sbatch status why predict cluster cluster-down test test-all test-slurm test-lowest test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run profile submit cancel watch check sbatch status why predict cluster cluster-down test test-all test-slurm test-lowest test-newest test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -72,7 +72,10 @@ test-slurm: $(if $(RELEASE),,venv-dev)  ## run the Slurm tests; on another Debia
 	    $(call quoted,$(RELEASE)),$(PY) -m pytest tests/slurm)
 
 test-lowest: venv-dev  ## run the unit tests with the lowest versions that pyproject.toml allows
-	@$(PY) tests/lowest.py
+	@$(PY) tests/versions.py lowest
+
+test-newest: venv-dev  ## run the unit tests with the newest versions that the package index has
+	@$(PY) tests/versions.py newest
 
 test-gpu: venv-dev  ## set up with the test tools, run the tests that need an NVIDIA GPU
 	@$(PY) -m pytest --numprocesses 0 tests/gpu

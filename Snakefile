@@ -7,7 +7,7 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-min_version("9.27")
+min_version("9.20")
 
 
 # What is wrong ends Snakemake by sys.exit: around another exception, it would show lines of code.

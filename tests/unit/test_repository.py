@@ -58,7 +58,8 @@ def paths(name: str) -> set[str]:
 
 def test_there_are_workflows_for_lint_and_tests():
     run = [command for workflow in WORKFLOWS for command in commands(workflow)]
-    assert {"make lint", "make test", "make test-all", "make test-lowest"} <= set(run)
+    targets = {"lint", "test", "test-all", "test-lowest", "test-newest"}
+    assert {f"make {target}" for target in targets} <= set(run)
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)

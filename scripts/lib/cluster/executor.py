@@ -15,8 +15,8 @@ What this subclass does differently from the plugin:
 - The locks of a driver are marked as such: see `driver`.
 - Slurm's own logs are below `results_dir`, and so is the list of the jobs that were submitted.
 
-It was written for the versions in `WRITTEN_FOR`, and ends a run on Slurm at once where a name that
-it needs is missing or has changed.
+It was written for the versions in `WRITTEN_FOR`, serves those in pyproject.toml, and ends a run on
+Slurm at once where a name that it needs is missing or has changed.
 """
 
 import asyncio
@@ -87,8 +87,8 @@ EXPECTED = {
     (f"{_PLUGIN}_jobstep", "get_node_setting"): "job",
     (f"{_PLUGIN}.validation", "validate_or_get_slurm_job_id"): "job_id output",
 }
-SETTINGS = "keep_successful_logs logdir partition_config qos reservation requeue no_requeue"
-SETTINGS = [*SETTINGS.split(), "status_attempts", "status_command"]
+SETTINGS = "keep_successful_logs logdir partition_config qos reservation requeue".split()
+SETTINGS += ["status_attempts", "status_command"]
 
 # Of Snakemake's jobs, and of its settings.
 JOB = (*JOB_ATTRIBUTES, "attempt", "restart_times", "is_local")

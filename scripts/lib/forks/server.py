@@ -1,5 +1,7 @@
 """A fork server: it imports torch once, and forks a process for each training and evaluation.
 
+    python server.py FOLDER torch scripts/train.py scripts/evaluate.py
+
 A plain `python scripts/train.py` spends seconds on its imports before it trains. Here, one process
 imports torch, and forks one more for each of the scripts, which imports what that script imports.
 These wait for commands (`client.py`) and fork a process for each: it runs the script from its first
@@ -14,6 +16,7 @@ https://docs.pytorch.org/docs/stable/notes/multiprocessing.html
 
 import array
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -30,23 +33,24 @@ from pathlib import Path
 from typing import NoReturn
 
 SCRIPTS = Path(__file__).absolute().parents[2]
-SERVED = ("train", "evaluate")  # the scripts
 MOST_BYTES = 1 << 24  # of a request
 
 
-def serve(folder: Path) -> NoReturn:
+def serve(folder: Path, modules: list[str], scripts: list[Path]) -> NoReturn:
     """Serve until nobody holds the other end of standard input; say so when it is ready.
 
     This process stays small: a site may count the memory that processes share once for each.
 
     Args:
-        folder: for the sockets, of this user alone: `train.socket` and `evaluate.socket`.
+        folder: for the sockets, of this user alone: of train.py it is `train.socket`.
+        modules: what all scripts import.
+        scripts: those that are run.
     """
     alive, held = os.pipe()  # which is closed when all of them have ended
     loader = os.fork()
     if not loader:
         os.close(alive)
-        start_workers(folder)
+        start_workers(folder, modules, scripts)
     os.close(held)
     _, status = os.waitpid(loader, 0)
     if status:
@@ -59,21 +63,21 @@ def serve(folder: Path) -> NoReturn:
     sys.exit()
 
 
-def start_workers(folder: Path) -> NoReturn:
-    """Import torch, start a worker for each script, and end once they are ready."""
-    import torch  # noqa: F401 - for the processes that are forked
-
+def start_workers(folder: Path, modules: list[str], scripts: list[Path]) -> NoReturn:
+    """Import the modules, start a worker for each script, and end once they are ready."""
+    for module in modules:
+        importlib.import_module(module)
     # Some libraries start threads when they are imported. What is forked does not use those.
     warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
     waiting = []
-    for name in SERVED:
+    for script in scripts:
         listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(folder / f"{name}.socket"))
+        listener.bind(str(folder / f"{script.stem}.socket"))
         listener.listen(128)
         ready, tell = os.pipe()
         if not os.fork():
             os.close(ready)
-            ForkWorker(SCRIPTS / f"{name}.py", listener).run(tell)
+            ForkWorker(script, listener).run(tell)
         listener.close()
         os.close(tell)
         waiting.append(ready)
@@ -101,8 +105,10 @@ class ForkWorker:
         for name, module in list(sys.modules.items()):  # the record of a run lists its own code
             if name != "__main__" and _is_ours(module):
                 del sys.modules[name]
+        sys.path[0] = str(self.script.parent)  # as for the script itself
         runpy.run_path(str(self.script), run_name="imported")
-        self.code_has_changed = watch_code()
+        ours = self.script.parent == SCRIPTS
+        self.code_has_changed = watch_code() if ours else lambda: False
         gc.freeze()  # a collection in a child would copy all memory
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -145,6 +151,7 @@ class ForkWorker:
 
     def run_in_child(self, request: dict, files: list[int], client: socket.socket) -> NoReturn:
         """Be the process of a command, in the child of a fork."""
+        os.setsid()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
@@ -165,12 +172,13 @@ class ForkWorker:
         os._exit(run_script(self.script))
 
     def client_gone(self, pid: int) -> None:
-        """Kill a process whose client has gone, as if it had been killed itself."""
+        """Kill a process whose client has gone, and what it has started."""
         child = self.children.get(pid)
         if child is None:  # it has ended at the same moment, which was noticed first
             return
-        with suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+        for kill in (os.killpg, os.kill):  # its group, or itself before it has one
+            with suppress(OSError):
+                kill(pid, signal.SIGKILL)
         self.selector.unregister(child.client)
 
     def reap(self, wake: socket.socket) -> None:
@@ -275,5 +283,5 @@ def _is_ours(module) -> bool:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(SCRIPTS)  # as for the scripts
-    serve(Path(sys.argv[1]))
+    folder, modules, *scripts = sys.argv[1:]
+    serve(Path(folder), modules.split(","), list(map(Path, scripts)))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
@@ -22,6 +23,10 @@ SHELL_PREFIX = (
     ". workflow/functions.sh; "
 )
 
+# What it runs: training and evaluation.
+SERVED = tuple(
+    Path(__file__).absolute().parents[2] / f"{name}.py" for name in ("train", "evaluate")
+)
 # A socket's path has 107 characters at most.
 LONGEST = 60
 
@@ -40,24 +45,36 @@ def use_until_exit() -> None:
 
 
 class ForkServer:
-    """The fork server of this process, which it does not outlive. Use it in a `with` statement."""
+    """The fork server of this process, which it does not outlive. Use it in a `with` statement.
 
-    def __init__(self) -> None:
+    Args:
+        modules: what all scripts import.
+        scripts: those that it runs; by default, training and evaluation.
+        user: whose processes they are, as `subprocess.Popen` takes it; by default, one's own.
+    """
+
+    def __init__(
+        self, modules: Sequence[str] = ("torch",), scripts: Sequence[Path] = SERVED, **user
+    ) -> None:
         """Start it; it is ready some seconds later."""
         self.folder = socket_folder("forks-")
+        if user:
+            os.chown(self.folder, user["user"], user["group"])
         server = Path(__file__).with_name("server.py")
-        self.process = subprocess.Popen(
-            [sys.executable, str(server), str(self.folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
+        command = [sys.executable, server, self.folder, ",".join(modules), *scripts]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, **user)
+
+    def wait(self) -> bool:
+        """Wait until it is ready; return whether it is: it may have failed."""
+        return bool(self.process.stdout.readline())
 
     def __enter__(self) -> Self:
         """Wait until it is ready, and let the commands that are started from now on use it.
 
         One that has failed is not used: the commands then start without it.
         """
-        if self.process.stdout.readline():
+        if self.wait():
             os.environ[VARIABLE] = str(self.folder)
         return self
 
