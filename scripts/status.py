@@ -14,16 +14,15 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import pandas as pd
 
-from lib.cluster import driver, job_report
-from lib.cluster.jobs import ACTIVE, COMPLETED, UNKNOWN, Job, ask
+from lib.cluster import driver
+from lib.cluster.causes import Cause
+from lib.cluster.submissions import ACTIVE, COMPLETED, UNKNOWN, Job, ask
 from lib.core.run_state import RunState
 from lib.study.config import add_argument, read_study
 from lib.study.run_states import RunStates
 from lib.study.study import Study
 
 LOG_LINES = 15
-# How a job ends that has done nothing wrong.
-BLAMELESS = ("BOOT_FAIL", "CANCELLED", "NODE_FAIL", "PREEMPTED")
 
 
 def main() -> None:
@@ -64,8 +63,7 @@ def row(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> d
     elif latest and latest.state != UNKNOWN:
         state = f"{latest.rule} {latest.state}"
     elif latest and (now.stage, latest.rule) in (("waiting", "train"), ("trained", "evaluate")):
-        report = job_report.of_job(study.layout, latest.job_id)
-        failed = report and report.status("{}/seed{}".format(*run), latest.rule)
+        failed = latest.end is not None and latest.end.status
         state = f"{latest.rule} {'failed' if failed else 'not finished'}"
     else:
         state = "not started" if now.stage == "waiting" else now.stage
@@ -124,7 +122,7 @@ def described(job: Job) -> list[str]:
     where = f", {job.partition} {job.node}" if job.partition else ""
     others = f", with {job.runs - 1} others" if job.runs > 1 else ""
     title = f"Slurm job {job.job_id} ({job.rule}{others}{where}): {job.state}"
-    return [title, f"  {job.cause}", *([] if job.state == UNKNOWN else [f"  {used(job)}"])]
+    return [title, f"  {job.what}", *([] if job.state == UNKNOWN else [f"  {used(job)}"])]
 
 
 def command(configs: Sequence[Path]) -> str:
@@ -157,7 +155,7 @@ def advice(
     """Say what to type next; `configs` are the config files that were named."""
     if now.stage == "done":
         return "This run is done. Nothing is left to do."
-    jobs = [job for job in jobs if job.state != UNKNOWN]
+    jobs = [job for job in jobs if job.state != UNKNOWN or job.cause]
     if jobs and jobs[-1].state in ACTIVE:
         return (
             f"Wait, or stop it: scancel {jobs[-1].job_id}\n"
@@ -176,11 +174,12 @@ def cure(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> 
     key = f"experiments.{run[0]}"
     if now.failure:
         return f"{now.failure}.\nIt fails whenever it is tried: change {key} in the config, then"
-    if jobs and jobs[-1].out_of_memory:
+    cause = jobs[-1].cause if jobs else None
+    if cause is Cause.MEMORY:
         return f"Raise {key}.mem_mb in the config, then"
-    if jobs and jobs[-1].state == "TIMEOUT":
+    if cause is Cause.TIME:
         return f"Raise {key}.runtime in the config, then"
-    if jobs and jobs[-1].state in BLAMELESS:
+    if cause is Cause.EXTERNAL or (cause and jobs[-1].state == "BOOT_FAIL"):
         return "Nothing has to be changed. To go on:"
     if now.stage == "out of date" and not jobs:
         return "It will be trained again. If the log ends with an error, fix that first:"

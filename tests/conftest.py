@@ -27,7 +27,8 @@ import pytest  # noqa: E402
 from cluster import namespaces  # noqa: E402
 
 from lib.core import command_line  # noqa: E402
-from lib.forks.start import SHELL_PREFIX, VARIABLE, use_until_exit  # noqa: E402
+from lib.core.subprocesses import SHELL_PREFIX  # noqa: E402
+from lib.forks.start import VARIABLE, use_until_exit  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SMALL_CONFIG = "tests/data/config.yaml"

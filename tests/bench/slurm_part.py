@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from conftest import BIN, ROOT, cluster, fresh_project
 
-from lib.cluster.jobs import slurm_seconds
+from lib.cluster.submissions import slurm_seconds
 
 NETWORKS = ("mlp", "cnn")
 WAITING = 100  # jobs

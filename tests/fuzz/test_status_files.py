@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import status
 import watch
-from lib.cluster import jobs, summary
+from lib.cluster import submissions, summary
 from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.progress_file import Epoch, RunProgress
@@ -67,7 +67,7 @@ def make_results(study) -> None:
     files.record.write_text("{}")
     files.history.write_text("epoch,split,loss,accuracy\n1,test,0.5,0.9\n")
     layout.submissions.parent.mkdir(parents=True)
-    layout.submissions.write_text(",".join(jobs.SUBMISSION) + "\n" + JOB)
+    layout.submissions.write_text(",".join(submissions.SUBMISSION) + "\n" + JOB)
     layout.log("train", "mlp", 1).write_text("error: the training loss is nan\n")
 
 
@@ -111,7 +111,7 @@ def look(study) -> None:
     """Do what the commands do that look at a study."""
     for run in study.runs:
         RunStates(study).of(*run)
-    known = jobs.jobs(study.layout)
+    known = submissions.jobs(study.layout)
     assert len(status.table(study, known).splitlines()) == 3
     for experiment, seed in study.runs:
         assert status.explain(study, known, f"{experiment}/seed{seed}")

@@ -17,7 +17,7 @@ from conftest import ROOT, cluster
 from slurm_project import wait_for
 
 import status
-from lib.cluster import jobs, usage
+from lib.cluster import submissions, usage
 from lib.cluster.slurm import run
 from lib.core import records
 from lib.study.config import read_study
@@ -50,23 +50,23 @@ class Submitter:
         done = subprocess.run(words, cwd="/", capture_output=True, text=True, check=True)
         job_id = done.stdout.strip()
         job = SimpleNamespace(name=rule, wildcards={"experiment": experiment, "seed": "1"})
-        jobs.record_submission(self.layout, job_id, self.name, job)
+        submissions.record(self.layout, job_id, self.name, job)
         return job_id
 
     def ended(self, job_id: str):
         """Wait until accounting knows how a job has ended; return it."""
 
         def found():
-            job = {job.job_id: job for job in jobs.jobs(self.layout)}[job_id]
-            return job.state not in jobs.ACTIVE and job.exit_code and job  # not from squeue
+            job = {job.job_id: job for job in submissions.jobs(self.layout)}[job_id]
+            return job.state not in submissions.ACTIVE and job.exit_code and job  # not from squeue
 
         return wait_for(found, f"the end of job {job_id}")
 
     def status(self) -> str:
-        return status.table(self.study, jobs.jobs(self.layout))
+        return status.table(self.study, submissions.jobs(self.layout))
 
     def why(self, run: str = "cnn/seed1", configs=()) -> str:
-        return status.explain(self.study, jobs.jobs(self.layout), run, configs)
+        return status.explain(self.study, submissions.jobs(self.layout), run, configs)
 
     def resources(self) -> list[dict[str, str]]:
         usage.write(self.study)
@@ -165,7 +165,7 @@ def test_without_accounting(submitter, tmp_path, monkeypatch, request, missing):
     study = submitter("results")
     waits, forgotten = study.submit("--hold"), "987654321"
     trained = SimpleNamespace(name="train", wildcards={"experiment": "mlp", "seed": "1"})
-    jobs.record_submission(study.layout, forgotten, study.name, trained)
+    submissions.record(study.layout, forgotten, study.name, trained)
     record = study.layout.run("mlp", 1).record
     record.parent.mkdir(parents=True)
     content = {"slurm": {"job_id": forgotten}, "seconds": 61.5, "peak_memory_mb": 795.3}
@@ -175,7 +175,8 @@ def test_without_accounting(submitter, tmp_path, monkeypatch, request, missing):
     else:
         monkeypatch.setenv("PATH", without_sacct(tmp_path / "bin"))
     try:
-        answer, rows, note = jobs.ask(study.layout), study.resources(), usage.write(study.study)
+        answer, rows = submissions.ask(study.layout), study.resources()
+        note = usage.write(study.study)
         why = study.why()
     finally:
         monkeypatch.undo()
@@ -183,7 +184,7 @@ def test_without_accounting(submitter, tmp_path, monkeypatch, request, missing):
             assert cluster("start", "slurmdbd").returncode == 0
     assert [(job.job_id, job.state) for job in answer.jobs] == [
         (waits, "PENDING"),
-        (forgotten, jobs.UNKNOWN),
+        (forgotten, submissions.UNKNOWN),
     ]
     assert answer.no_accounting in note
     assert "sacct" in note

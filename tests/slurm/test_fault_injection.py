@@ -209,7 +209,7 @@ def test_what_was_killed_for_memory_asked_for_more(injected):
     printed = injected.printed()
     for row in killed:
         assert f"StepId={row['slurm_job_id']}.0 exceeded memory limit" in printed
-    assert "used more memory than it asked for" in injected.show("status", "--why", "memory/seed1")
+    assert "using more memory than it asked for" in injected.show("status", "--why", "memory/seed1")
 
 
 def test_what_ran_out_of_time_asked_for_more(injected):

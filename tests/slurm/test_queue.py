@@ -12,7 +12,7 @@ import pytest
 from conftest import cluster
 from slurm_project import SlurmProject, counting_wrappers, wait_for
 
-from lib.cluster import jobs, queue_watch
+from lib.cluster import queue_watch, submissions
 from lib.cluster.bad_nodes import BadNodes
 from lib.cluster.queue_watch import QueueWatch
 from lib.core.layout import Layout
@@ -36,7 +36,7 @@ def submit(project, *options) -> str:
     options += ("--parsable", "--output=/dev/null", "--wrap", "sleep 600")
     job_id = project.run("sbatch", *options).stdout.strip()
     job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": "1"})
-    jobs.record_submission(Layout(project.results), job_id, project.run_id, job)
+    submissions.record(Layout(project.results), job_id, project.run_id, job)
     project.hand_over()
     return job_id
 
@@ -83,7 +83,7 @@ def test_a_job_that_a_broken_node_could_not_start_is_released(accounting, projec
     watch = QueueWatch(project.run_id, bad_nodes, logging.getLogger("test"))
     assert watch.look_at_pending({project.job, job}) == {}
     assert watch.releases == {job: 1}  # the other is held by its owner
-    found = {each.job_id: each for each in jobs.jobs(Layout(project.results))}
+    found = {each.job_id: each for each in submissions.jobs(Layout(project.results))}
     assert found[project.job].reason == "JobHeldUser"
     assert found[job].reason != queue_watch.HELD
     (bad,) = bad_nodes
@@ -108,4 +108,4 @@ def test_slurm_is_asked_twice_at_the_most(project, tmp_path):
         assert f"--name={project.run_id}" in line
     began = Layout(project.results).submissions.read_text().splitlines()[1].split(",")[4]
     since = re.search(r"--starttime=(\S+)", " ".join(asked))[1]
-    assert since == (datetime.fromisoformat(began) - jobs.CLOCK_SKEW).isoformat()
+    assert since == (datetime.fromisoformat(began) - submissions.CLOCK_SKEW).isoformat()

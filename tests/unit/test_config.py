@@ -8,7 +8,6 @@ from lib.core import strict_yaml
 from lib.core.errors import UserError
 from lib.core.settings import SCHEMAS
 from lib.study.config import read_study
-from lib.study.job_requests import job_request
 from models.layers import ACTIVATIONS, OUTPUTS
 
 DATASETS = "datasets_file: tests/data/datasets.yaml\ndataset: MNIST-small\n"
@@ -119,7 +118,7 @@ def test_only_cuda_asks_for_a_gpu(study):
             for device in ("cpu", "cuda", "auto")
         )
     )
-    requests = [job_request(each) for each in study(text).experiments.values()]
+    requests = list(study(text).experiments.values())
     assert [each.gpus for each in requests] == [0, 1, 0]
 
 

@@ -72,7 +72,7 @@ def fake_executor(programs, tmp_path, sacct, **settings):
     made.workflow = SimpleNamespace(executor_settings=SimpleNamespace(**defaults | settings))
     made.logger, made.query, made.failed_queries = logging.getLogger("test"), ["sacct"], 0
     made.bad_nodes, made.absent, made.told = BadNodes(), Counter(), set()
-    made.study, made.evaluated = SimpleNamespace(runs_per_job=1), set()
+    made.study, made.tried = SimpleNamespace(runs_per_job=1), {}
     made.ready, made.gathering = [], threading.Lock()
     made.dag, made.evaluations = None, {}
     made.queue = QueueWatch("a-run", made.bad_nodes, made.logger)
@@ -284,27 +284,40 @@ def test_what_is_left_when_the_time_is_up(programs, tmp_path, done, growth):
     assert fake.made.attempts[active[1].job].growth == growth
 
 
-@pytest.mark.parametrize(("status", "evaluated"), [(0, True), (143, False), (None, False)])
-def test_an_evaluation_right_after_its_training_is_not_submitted(
-    programs, tmp_path, status, evaluated
+@pytest.mark.parametrize(
+    ("state", "status", "follows"),
+    [
+        ("COMPLETED", 0, "success"),
+        ("FAILED", 0, "success"),
+        ("FAILED", 1, "fails whenever it is tried"),
+        ("CANCELLED", 143, "submitted again"),
+        ("TIMEOUT", None, "submitted"),
+    ],
+)
+def test_what_follows_an_evaluation_right_after_its_training(
+    programs, tmp_path, state, status, follows
 ):
-    fake = fake_executor(programs, tmp_path, answer(_7="COMPLETED"))
+    """It is not submitted for itself, unless the Slurm job of its training has ended before it."""
+    fake = fake_executor(programs, tmp_path, answer(_7=state))
     (info,) = pack(tmp_path, fake, "first")
-    evaluation = FakeJob(name="evaluate", wildcards=info.job.wildcards)
+    evaluation = FakeJob(**vars(info.job) | {"name": "evaluate"})
     info.aux[executor.SLURM_JOB].evaluations[info.job] = evaluation
     report(info, first=0)
+    content = json.loads((tmp_path / "7.json").read_text())
     if status is not None:
-        content = json.loads((tmp_path / "7.json").read_text())
-        content["runs"]["first/seed1"]["evaluate"] = {"status": status, "cause": "UNKNOWN"}
-        (tmp_path / "7.json").write_text(json.dumps(content))
+        cause = cause_of_status(status, 600).name if status else None
+        content["runs"]["first/seed1"]["evaluate"] = {"status": status, "cause": cause}
+    (tmp_path / "7.json").write_text(json.dumps(content))
     assert check(fake.made, [info]) == []
-    assert fake.made.evaluated == ({evaluation} if evaluated else set())
+    assert fake.reported == {"first": "success"}
+    fake.reported.clear()
     fake.made.dag = SimpleNamespace(needrun_jobs=lambda: [evaluation])
     fake.made.run_job_pre = lambda job: None
     submitted = []
     fake.made.gather = submitted.extend
     fake.made.run_jobs([evaluation])
-    assert submitted == ([] if evaluated else [evaluation])
+    assert submitted == ([evaluation] if "submitted" in follows else [])
+    assert ("submitted" in follows) or follows in fake.reported["first"]
 
 
 def test_what_becomes_ready_one_after_the_other_is_one_pack(programs, tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ import pytest
 from lib.cluster import job_report
 from lib.cluster.causes import Cause
 from lib.cluster.job_report import JobReport, Reporter
-from lib.core.layout import Layout
 
 
 @pytest.fixture
@@ -76,12 +75,3 @@ def test_what_is_damaged_says_nothing(path, runs):
     assert JobReport.read(path).status("mlp/seed1", "train") is None
     path.write_text("{")
     assert JobReport.read(path) is None
-
-
-def test_the_report_of_a_job_is_found_by_its_number(tmp_path):
-    layout = Layout(tmp_path)
-    folder = layout.slurm_logs / "rule_train" / "mlp_1"
-    folder.mkdir(parents=True)
-    begin(folder / "7.json")
-    assert job_report.of_job(layout, "7").host == "cpu1"
-    assert job_report.of_job(layout, "8") is None

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 from conftest import ROOT
 
-from lib.cluster import jobs, usage
+from lib.cluster import submissions, usage
 from lib.core import records
 from lib.study.config import read_study
 
@@ -34,7 +34,7 @@ def study(tmp_path, monkeypatch):
 def submitted(study, job_id: str, experiment: str = "mlp", rule: str = "train") -> None:
     """Write down a job, as the executor does."""
     job = SimpleNamespace(name=rule, wildcards={"experiment": experiment, "seed": "1"})
-    jobs.record_submission(study.layout, job_id, "a-run", job)
+    submissions.record(study.layout, job_id, "a-run", job)
 
 
 def trained(study, job_id: str | None) -> None:

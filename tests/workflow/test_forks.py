@@ -13,8 +13,9 @@ from conftest import PATIENCE, ROOT, SMALL_STUDY, cases, fresh_project, run_job,
 
 from lib.core import records
 from lib.core.layout import Layout, RunFiles
+from lib.core.subprocesses import SHELL_PREFIX
 from lib.forks.server import ForkWorker
-from lib.forks.start import SHELL_PREFIX, VARIABLE, ForkServer
+from lib.forks.start import VARIABLE, ForkServer
 
 # What two trainings of the same settings do not share.
 OWN = {

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from lib.core import code_digests
 from lib.core.layout import FIGURES, REPORT_TABLES, SEARCH_TABLE
+from lib.core.subprocesses import SHELL_PREFIX
 from lib.data import catalog
-from lib.forks.start import SHELL_PREFIX
 from lib.reporting.verdict import reports_on
 from lib.study import choice, forecast
-from lib.study.job_requests import job_request
 from lib.study.run_states import RunStates
 
 shell.prefix(SHELL_PREFIX)
@@ -117,8 +116,3 @@ def experiment_of(wildcards):
     """Return the experiment of a job."""
     study = study_with_search_results() if wildcards.experiment in STUDY.searches else STUDY
     return study.experiments[wildcards.experiment]
-
-
-def request_of(wildcards):
-    """Return what a job asks for. A retry on Slurm may ask for more: see lib/cluster/sbatch.py."""
-    return job_request(experiment_of(wildcards))

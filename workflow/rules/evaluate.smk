@@ -1,4 +1,5 @@
-# Load a run's weights from disk, in a job of its own, and measure them on the test set.
+# Load a run's weights from disk, and measure them on the test set: on Slurm, at the end of the job
+# that trains it.
 
 
 rule evaluate:
@@ -9,9 +10,9 @@ rule evaluate:
         EVALUATED,
     log:
         FILES.log("evaluate", "{experiment}", "{seed}").as_posix(),
-    threads: lambda wildcards: request_of(wildcards).cpus
+    threads: lambda wildcards: experiment_of(wildcards).cpus
     resources:
-        mem_mb=lambda wildcards: request_of(wildcards).mem_mb,
+        mem_mb=lambda wildcards: experiment_of(wildcards).mem_mb,
         runtime=5,
     params:
         data=lambda wildcards, output: PREPARED,

@@ -1,4 +1,5 @@
-# Train one experiment with one seed: one job. Everything about it comes from its config entry.
+# Train one experiment with one seed: everything about it comes from its config entry. A retry on
+# Slurm may ask for more: see lib/cluster/sbatch.py.
 
 
 rule train:
@@ -9,11 +10,11 @@ rule train:
         [update(path) for path in TRAINED],
     log:
         FILES.log("train", "{experiment}", "{seed}").as_posix(),
-    threads: lambda wildcards: request_of(wildcards).cpus
+    threads: lambda wildcards: experiment_of(wildcards).cpus
     resources:
-        mem_mb=lambda wildcards: request_of(wildcards).mem_mb,
-        runtime=lambda wildcards: request_of(wildcards).runtime,
-        gpu=lambda wildcards: request_of(wildcards).gpus,
+        mem_mb=lambda wildcards: experiment_of(wildcards).mem_mb,
+        runtime=lambda wildcards: experiment_of(wildcards).runtime,
+        gpu=lambda wildcards: experiment_of(wildcards).gpus,
     params:
         data=lambda wildcards, output: PREPARED,
         run=subpath(output[0], parent=True),

@@ -1,4 +1,4 @@
-"""Why a job has ended without success, and what follows: nothing but retries cures some.
+"""Why a job has ended without success: nothing but retries cures some.
 
 Slurm's state says little: a training that saves a checkpoint when its time is up FAILED, and so did
 one that has diverged, and one whose node lacks the environment. What the job itself has noted (see
@@ -92,6 +92,8 @@ def cause_of(end: End) -> Cause:
         return Cause.TIME
     if end.state in ("CANCELLED", "PREEMPTED", "NODE_FAIL", "REVOKED") or CANCELED.search(said):
         return Cause.EXTERNAL
+    if end.state == "BOOT_FAIL":
+        return Cause.NODE
     if end.state == "DEADLINE":
         return Cause.DETERMINISTIC
     return end.noted or (Cause.UNKNOWN if end.began else Cause.NODE)

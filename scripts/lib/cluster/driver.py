@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lib.cluster import jobs, slurm
+from lib.cluster import slurm, submissions
 from lib.cluster.profile import Profile
 from lib.core import subprocesses
 from lib.core.errors import UserError
@@ -166,10 +166,10 @@ def cancel_driver(files: Layout) -> str:
 
 def cancel_jobs(files: Layout) -> list[str]:
     """Cancel the study's jobs that are in the queue, and wait until they are gone; return them."""
-    found = jobs.in_queue(files)
+    found = submissions.in_queue(files)
     if found:
         slurm.run(["scancel", *found]).checked()
-        if left := _left(lambda: jobs.in_queue(files), PATIENCE):
+        if left := _left(lambda: submissions.in_queue(files), PATIENCE):
             raise UserError(f"jobs are still in the queue: {' '.join(left)}")
     return found
 

@@ -36,7 +36,7 @@ from typing import ClassVar
 from snakemake.jobs import Job
 from snakemake_interface_common.exceptions import WorkflowError
 
-from lib.cluster import causes, driver, jobs, polling, preflight, slurm
+from lib.cluster import causes, driver, job_report, polling, preflight, slurm, submissions
 from lib.cluster.bad_nodes import BadNodes, is_name
 from lib.cluster.causes import Cause
 from lib.cluster.job_report import JobReport
@@ -177,7 +177,8 @@ class StudyExecutor(PluginExecutor):
         self.told: set[str] = set()
         self.attempts: dict[object, Attempts] = defaultdict(Attempts)
         self.evaluations: dict[str, Job] = {}  # by the names of the runs that are to be evaluated
-        self.evaluated: set = set()  # evaluations that were done right after their training
+        # Of evaluations that the Slurm jobs of their trainings have tried: the job, and its status.
+        self.tried: dict[Job, tuple[SubmittedJobInfo, Status]] = {}
         self.ready: list = []  # jobs that are to be submitted
         self.gathering = threading.Lock()
         self.check()
@@ -236,14 +237,13 @@ class StudyExecutor(PluginExecutor):
         self.evaluations = {
             name_of(job): job for job in self.dag.needrun_jobs() if job.name == "evaluate"
         }
-        done = [job for job in jobs if job in self.evaluated]
-        self.evaluated.difference_update(done)
-        for job in done:  # right after its training, by the same Slurm job
-            self.report_job_success(SubmittedJobInfo(job))
-        others = [job for job in jobs if job not in done]
+        others = [job for job in jobs if job not in self.tried]
         for job in others:
             self.run_job_pre(job)
         self.gather(others)
+        for job in jobs:
+            if job in self.tried:
+                self.end_one(*self.tried.pop(job))
 
     def gather(self, jobs: list) -> None:
         """Submit jobs soon; where many are one Slurm job, with others that become ready now.
@@ -372,7 +372,7 @@ class StudyExecutor(PluginExecutor):
         super().report_job_submission(job_info, register_job)
         if not job_info.job.is_group():
             try:
-                jobs.record_submission(
+                submissions.record(
                     self.study.layout, job_info.external_jobid, self.run_uuid, job_info.job
                 )
             except OSError as error:
@@ -444,21 +444,27 @@ class StudyExecutor(PluginExecutor):
             status: of the Slurm job.
         """
         self.room.set()
-        completed = status.state == "COMPLETED"
-        done = [job for job in some if completed or has_succeeded(job)]
-        ends = [(job, end_of(job, status)) for job in some if job not in done]
-        for job in done:
-            self.succeed(job)
-        if completed:
+        progress = any(map(has_succeeded, some))
+        for job in some:
+            self.end_one(job, status, progress)
+        if status.state == "COMPLETED":
             self.remove_logs(some[0])
-        for job, end in ends:
-            self.act_on(job, status, causes.cause_of(end), causes.last_words(end), bool(done))
 
-    def succeed(self, job: SubmittedJobInfo) -> None:
-        """Report a job's success; note whether the same Slurm job has evaluated the run, too."""
+    def end_one(self, job: SubmittedJobInfo, status: Status, progress: bool = False) -> None:
+        """Act on the end of one of the jobs of a Slurm job; `progress` is that of `act_on`."""
+        end = end_of(job, status)
+        if status.state == "COMPLETED" or end.status == 0:
+            self.succeed(job, status)
+        else:
+            self.act_on(job, status, causes.cause_of(end), causes.last_words(end), progress)
+
+    def succeed(self, job: SubmittedJobInfo, status: Status) -> None:
+        """Report a job's success; note whether the same Slurm job has tried to evaluate the run."""
         evaluation = job.aux[SLURM_JOB].evaluations.get(job.job)
-        if evaluation is not None and has_succeeded(job, evaluation.name):
-            self.evaluated.add(evaluation)
+        if evaluation is not None:
+            tried = SubmittedJobInfo(evaluation, job.external_jobid, job.aux)
+            if status.state == "COMPLETED" or end_of(tried, status).status is not None:
+                self.tried[evaluation] = tried, status
         self.report_job_success(job)
 
     def remove_logs(self, job: SubmittedJobInfo) -> None:
@@ -519,7 +525,7 @@ class StudyExecutor(PluginExecutor):
         for job in some:
             # It may have started it again, to its end, before accounting knows of that.
             if has_succeeded(job):
-                self.succeed(job)
+                self.succeed(job, status)
                 continue
             self.act_on(job, status, Cause.NODE if why else Cause.EXTERNAL, why)
 
@@ -567,25 +573,19 @@ def by_slurm_job(active: Iterable[SubmittedJobInfo]) -> dict[str, list[Submitted
     return found
 
 
-def has_succeeded(job: SubmittedJobInfo, stage: str = "") -> bool:
-    """Return whether a stage of a run has succeeded, as its Slurm job reports: the job's own."""
+def has_succeeded(job: SubmittedJobInfo) -> bool:
+    """Return whether a job has succeeded, as its Slurm job reports."""
     report = JobReport.read(job.aux[REPORT])
-    return report is not None and report.status(name_of(job.job), stage or job.job.name) == 0
+    return report is not None and report.status(name_of(job.job), job.job.name) == 0
 
 
 def end_of(job: SubmittedJobInfo, status: Status) -> causes.End:
     """Return how a job has ended without success; `status` is that of the Slurm job."""
-    report, run = JobReport.read(job.aux[REPORT]), name_of(job.job)
-    slurm_log = job.aux["slurm_logfile"]
-    began = report is not None and run in report.runs
-    return causes.End(
-        state="" if status.state == FORGOTTEN else status.state,
-        slurm_log=slurm_log,
-        log=Path(str(job.job.log[0])) if began and job.job.log else slurm_log,
-        began=report is not None,
-        alone=len(job.aux[SLURM_JOB].jobs) == 1,
-        status=report.status(run, job.job.name) if report else None,
-        noted=report.cause(run, job.job.name) if report else None,
+    state = "" if status.state == FORGOTTEN else status.state
+    own_log = Path(str(job.job.log[0])) if job.job.log else None
+    report, alone = JobReport.read(job.aux[REPORT]), len(job.aux[SLURM_JOB].jobs) == 1
+    return job_report.end_of(
+        report, name_of(job.job), job.job.name, state, job.aux["slurm_logfile"], own_log, alone
     )
 
 

@@ -1,7 +1,8 @@
 """What a Slurm job says of itself: which of its runs have ended, and how.
 
 `scripts/job.py` keeps it in a small file beside Slurm's own log. The executor sees there that a job
-has ended, and why, without asking Slurm, and removes the file once the job has succeeded.
+has ended, without asking Slurm, and how; so do `make why` and `resources.csv` (see `submissions`).
+The executor removes the file once the job has succeeded.
 """
 
 import json
@@ -11,9 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from lib.cluster.causes import Cause, cause_of_status
+from lib.cluster.causes import Cause, End, cause_of_status
 from lib.core.files import read_object, replace_text, select
-from lib.core.layout import Layout
 
 KINDS = {
     "job_id": str, "attempt": int, "host": str, "began": str, "ended": str | None, "runs": dict,
@@ -112,10 +112,36 @@ class Reporter:
             replace_text(self.path, json.dumps(asdict(self.report)))
 
 
-def of_job(layout: Layout, job_id: str) -> JobReport | None:
-    """Return the report of one of a study's jobs; None if it has left none."""
-    found = layout.slurm_logs.rglob(f"{job_id}.json")
-    return next(filter(None, map(JobReport.read, found)), None)
+def end_of(
+    report: JobReport | None,
+    run: str,
+    stage: str,
+    state: str,
+    slurm_log: Path,
+    own_log: Path | None,
+    alone: bool,
+) -> End:
+    """Return how a stage of a run has ended without success.
+
+    Args:
+        report: of the Slurm job; None if it has left none.
+        run: its name.
+        stage: its name.
+        state: Slurm's word for the end of the job; empty if Slurm has forgotten it.
+        slurm_log: beside the report.
+        own_log: of the stage, if it has one.
+        alone: whether the job was for no other run.
+    """
+    began = report is not None and run in report.runs
+    return End(
+        state=state,
+        slurm_log=slurm_log,
+        log=own_log if began and own_log else slurm_log,
+        began=report is not None,
+        alone=alone,
+        status=report.status(run, stage) if report else None,
+        noted=report.cause(run, stage) if report else None,
+    )
 
 
 def now() -> datetime:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from lib.cluster import jobs, slurm
+from lib.cluster import slurm, submissions
 from lib.cluster.job_report import JobReport
 
 GAP = 10.0  # seconds between queries because of a report, at the least
@@ -82,7 +82,7 @@ def status_of(job_id: str, found: dict[str, Status]) -> Status | None:
 
 def sacct(run_id: str) -> list[str]:
     """Return the query of accounting, which knows each job of a run, also long after its end."""
-    began = (datetime.now() - jobs.CLOCK_SKEW).isoformat(timespec="seconds")
+    began = (datetime.now() - submissions.CLOCK_SKEW).isoformat(timespec="seconds")
     return [
         *("sacct", "-X", "--parsable2", "--noheader", "--clusters", "all"),
         *("--format", "JobIdRaw,State,NodeList"),

@@ -14,7 +14,7 @@ from functools import cached_property
 
 from snakemake_executor_plugin_slurm.partitions import parse_scontrol_partition_output
 
-from lib.cluster import jobs, preflight, slurm
+from lib.cluster import preflight, slurm, submissions
 
 # A small job. Slurm places it, if only it may be there.
 SMALL = {"time": "10", "cpus-per-task": "1", "mem": "100M"}
@@ -152,4 +152,4 @@ def number(text: str) -> int | None:
 
 def minutes(text: str) -> int | None:
     """Return a time limit such as `1-00:00:00` in whole minutes; None if there is none."""
-    return int(jobs.slurm_seconds(text) // 60) if text[:1].isdecimal() else None
+    return int(submissions.slurm_seconds(text) // 60) if text[:1].isdecimal() else None

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from lib.cluster.profile import Profile
 from lib.cluster.site import Partition, Site, minutes, number, unique
 from lib.core.errors import UserError
 from lib.core.yaml_edit import Key, value
@@ -27,14 +28,11 @@ SCONTROL, TEST_ONLY = "scontrol show partition", "sbatch --test-only"
 
 def options(content: Mapping) -> dict[str, str]:
     """Return the options of sbatch that a profile sets for all jobs."""
-    found = {
-        "account": word(content, ACCOUNT),
-        "qos": word(content, ("slurm-qos",)) or word(content, QOS),
-        "constraint": word(content, CONSTRAINT),
-        "reservation": word(content, ("slurm-reservation",)),
-        "partition": word(content, (DEFAULTS, "slurm_partition")),
-    }
-    return {name: each for name, each in found.items() if each}
+    profile = Profile(settings=content)
+    names = {"account": "slurm_account", "partition": "slurm_partition"}
+    names |= {name: name for name in ("qos", "constraint", "reservation")}
+    found = {option: profile.for_all_jobs(name) for option, name in names.items()}
+    return {option: each for option, each in found.items() if each}
 
 
 def word(content: Mapping, key: Key) -> str:

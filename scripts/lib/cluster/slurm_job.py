@@ -24,7 +24,7 @@ from snakemake_executor_plugin_slurm_jobstep import (
 )
 
 from lib.cluster import sbatch
-from lib.forks.start import SHELL_PREFIX
+from lib.core.subprocesses import SHELL_PREFIX
 from lib.study.study import Study
 
 # What is Snakemake's to do on the node, if a job has it; and what else is asked of a job here.

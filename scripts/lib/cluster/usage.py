@@ -9,7 +9,8 @@ import dataclasses
 import math
 from contextlib import suppress
 
-from lib.cluster.jobs import COMPLETED, UNKNOWN, Job, ask
+from lib.cluster.causes import Cause
+from lib.cluster.submissions import COMPLETED, UNKNOWN, Job, ask
 from lib.core import records
 from lib.core.errors import UserError
 from lib.core.files import write_csv
@@ -132,7 +133,7 @@ def job_row(job: Job) -> dict:
 
 def suggestion(job: Job) -> str:
     """Name a fitting request for cores, memory and time of a job that succeeded."""
-    if job.out_of_memory:
+    if job.cause is Cause.MEMORY:
         asked = f"{job.mem_asked_mb:.0f} MB" if job.mem_asked_mb else "all memory of the node"
         return f"asked {asked}, needs more"
     if job.state != COMPLETED:

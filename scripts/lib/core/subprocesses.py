@@ -1,6 +1,8 @@
 """Run another program: always with a time limit, and with its own words where it fails."""
 
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,14 @@ from pathlib import Path
 from lib.core.errors import UserError
 
 TIMEOUT = 60.0  # seconds
+
+# What the shell commands of the rules begin with. The interpreter that runs Snakemake runs the
+# scripts, whether or not its environment is activated. `set` is Snakemake's own prefix, which this
+# one replaces: without it, a command that fails and is piped into tee would count as a success.
+SHELL_PREFIX = (
+    f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
+    ". workflow/functions.sh; "
+)
 
 
 @dataclass(frozen=True)

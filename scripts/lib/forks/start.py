@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,14 +13,6 @@ from typing import Self
 
 # `python` in the commands of the rules asks the server whose sockets are in this folder.
 VARIABLE = "SLURM_CLASSIFIERS_FORKS"
-
-# The interpreter that runs Snakemake runs the scripts, whether or not its environment is activated.
-# `set` is Snakemake's own prefix, which this one replaces: without it, a command that fails and is
-# piped into tee would count as a success.
-SHELL_PREFIX = (
-    f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
-    ". workflow/functions.sh; "
-)
 
 # What it runs: training and evaluation.
 SERVED = tuple(

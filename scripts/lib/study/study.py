@@ -19,6 +19,11 @@ class Experiment:
     seeds: list[int]
     search: str | None = None  # of which it is a point
 
+    @property
+    def gpus(self) -> int:
+        """The GPUs that a job asks for. A device of `auto` uses one if there is one."""
+        return 1 if self.recipe.device == "cuda" else 0
+
     def settings(self, seed: int) -> Settings:
         """Return the settings of a run."""
         return replace(self.recipe, seed=seed)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lib.cluster import slurm
+from lib.cluster.causes import Cause, End, cause_of
+from lib.cluster.job_report import JobReport, end_of
 from lib.core import subprocesses
 from lib.core.layout import Layout
 
@@ -67,6 +69,7 @@ class Job:
     reason: str = ""
     peak_mb: float | None = None  # of the training or evaluation, by its own record
     runs: int = 1  # that the Slurm job works on
+    end: End | None = None  # what its own files say of its end
 
     @property
     def queue_seconds(self) -> float | None:
@@ -85,35 +88,39 @@ class Job:
         return self.cpu_seconds / available if self.cpu_seconds and available else None
 
     @property
-    def out_of_memory(self) -> bool:
-        """Whether it was killed for using more memory than it asked for.
+    def cause(self) -> Cause | None:
+        """Why it has ended without success; None if it has not, or if nothing is known of it.
 
-        Where Slurm enforces memory without cgroups (jobacct_gather with OverMemoryKill), such a job
-        is FAILED, and only the memory that was counted tells why.
+        Where Slurm enforces memory without cgroups (jobacct_gather with OverMemoryKill), a job that
+        used too much is FAILED, and its log or the memory that was counted tells why.
         """
-        over = (self.mem_used_mb or 0) >= (self.mem_asked_mb or math.inf)
-        return self.state == "OUT_OF_MEMORY" or (self.state == "FAILED" and over)
+        if self.state in (*ACTIVE, COMPLETED) or (self.state == UNKNOWN and self.end is None):
+            return None
+        if self.state == "FAILED" and (self.mem_used_mb or 0) >= (self.mem_asked_mb or math.inf):
+            return Cause.MEMORY
+        return cause_of(self.end or End(self.state, None, None))
 
     @property
-    def cause(self) -> str:
+    def what(self) -> str:
         """Say in words how the job ended, or what it is doing."""
-        if self.out_of_memory:
-            return "it used more memory than it asked for"
         code = f" with exit code {self.exit_code}" if self.exit_code else ""
-        return {
-            "TIMEOUT": "it reached its time limit",
+        known = {
             "CANCELLED": "it was canceled (scancel, or Ctrl-C in Snakemake)",
             "PREEMPTED": "a job of higher priority took its place",
             "NODE_FAIL": "its node failed",
-            "FAILED": f"it failed{code}; its log says why",
             "PENDING": f"it is pending ({self.reason})",
             "RUNNING": "it is running",
             COMPLETED: "it succeeded",
             UNKNOWN: "Slurm does not know it any more",
-        }.get(self.state, self.state)
+        }
+        if self.state in known and (self.state != UNKNOWN or self.cause is None):
+            return known[self.state]
+        if self.cause is Cause.UNKNOWN:
+            return f"it failed{code}; its log says why"
+        return self.cause.value if self.cause else self.state
 
 
-def record_submission(files: Layout, job_id: str, name: str, job) -> None:
+def record(files: Layout, job_id: str, name: str, job) -> None:
     """Append a job to the list of those that were submitted.
 
     Args:
@@ -166,7 +173,20 @@ def ask(files: Layout) -> Answer:
         for job, some in submitted.items()
         for row in some
     ]
+    _look_at_ends(files, [job for job in jobs if job.state not in (*ACTIVE, COMPLETED)])
     return Answer(jobs, "" if accounting.ok else accounting.message.splitlines()[-1])
+
+
+def _look_at_ends(files: Layout, ended: list[Job]) -> None:
+    """Note what the own files of jobs say of their ends; those of successful jobs are removed."""
+    paths = list(files.slurm_logs.rglob("*")) if ended else []
+    by_id = {path.stem: path.with_suffix(".log") for path in paths}
+    for job in ended:
+        if log := by_id.get(job.job_id):
+            report = JobReport.read(log.with_suffix(".json"))
+            state, run = "" if job.state == UNKNOWN else job.state, (job.experiment, job.seed)
+            own_log, alone = files.log(job.rule, *run), job.runs == 1
+            job.end = end_of(report, "{}/seed{}".format(*run), job.rule, state, log, own_log, alone)
 
 
 def jobs(files: Layout) -> list[Job]:
@@ -206,7 +226,7 @@ def _submissions(files: Layout) -> dict[str, list[dict[str, str]]]:
 
 
 def _is_submission(row: dict[str, str]) -> bool:
-    """Return whether a row is as `record_submission` writes it."""
+    """Return whether a row is as `record` writes it."""
     try:
         after_slurm_began = _time(row["submitted"]) > datetime(2000, 1, 1)
     except (ValueError, TypeError):

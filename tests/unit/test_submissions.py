@@ -1,12 +1,15 @@
 """What is read out of Slurm's words."""
 
 import dataclasses
+import json
 from types import SimpleNamespace
 
 import pytest
 
-from lib.cluster import jobs, slurm
-from lib.cluster.jobs import Job
+from lib.cluster import slurm, submissions
+from lib.cluster.causes import Cause
+from lib.cluster.job_report import JobReport
+from lib.cluster.submissions import Job
 from lib.core.layout import Layout
 
 KILLED = Job(
@@ -36,7 +39,7 @@ KILLED = Job(
     [("3072M", 3072), ("1.5G", 1536), ("512K", 0.5), ("2Gn", 2048), ("1000Mc", 1000), ("", None)],
 )
 def test_memory(text, megabytes):
-    assert jobs._megabytes(text) == megabytes
+    assert submissions._megabytes(text) == megabytes
 
 
 @pytest.mark.parametrize(
@@ -44,15 +47,15 @@ def test_memory(text, megabytes):
     [("00:05:00", 300), ("1-02:03:04", 93784), ("04:05.678", 245.678), ("UNLIMITED", 0), ("", 0)],
 )
 def test_time(text, seconds):
-    assert jobs.slurm_seconds(text) == pytest.approx(seconds)
+    assert submissions.slurm_seconds(text) == pytest.approx(seconds)
 
 
 def test_submissions_are_remembered_by_experiment_and_seed(tmp_path):
     files = Layout(tmp_path)
     for number, wildcards in enumerate([{"experiment": "my,mlp", "seed": "12"}, {}]):
         job = SimpleNamespace(name="train", wildcards=wildcards)
-        jobs.record_submission(files, str(7 + number), "a-run", job)
-    rows = jobs._submissions(files)
+        submissions.record(files, str(7 + number), "a-run", job)
+    rows = submissions._submissions(files)
     assert list(rows) == ["7", "8"]
     assert (rows["7"][0]["experiment"], rows["7"][0]["seed"]) == ("my,mlp", "12")
     assert rows["8"][0]["slurm_job_name"] == "a-run"
@@ -62,13 +65,13 @@ def test_the_runs_of_a_pack_are_jobs_with_the_same_number(tmp_path, programs):
     files = Layout(tmp_path)
     for seed in "12":
         job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": seed})
-        jobs.record_submission(files, "7", "a-run", job)
+        submissions.record(files, "7", "a-run", job)
     programs(
         sacct="echo '7|COMPLETED|0:0|cpu|n1|2026-01-01T00:00:00|2026-01-01T00:00:10|60|30|2|2|"
         "2000M|00:50||None'",
         squeue="",
     )
-    found = jobs.jobs(files)
+    found = submissions.jobs(files)
     assert [(job.experiment, job.seed, job.job_id, job.runs) for job in found] == [
         ("cnn", 1, "7", 2),
         ("cnn", 2, "7", 2),
@@ -79,25 +82,45 @@ def test_a_row_that_is_cut_off_is_left_out(tmp_path):
     files = Layout(tmp_path)
     for number in ("7", "8"):
         job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": "1"})
-        jobs.record_submission(files, number, "a-run", job)
+        submissions.record(files, number, "a-run", job)
     files.submissions.write_text(files.submissions.read_text()[:-12])
-    assert list(jobs._submissions(files)) == ["7"]
+    assert list(submissions._submissions(files)) == ["7"]
 
 
 def test_a_study_without_submissions_asks_slurm_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert jobs.jobs(Layout(tmp_path)) == []
+    assert submissions.jobs(Layout(tmp_path)) == []
 
 
 def test_a_kill_for_memory_is_told_from_another_kill():
-    assert KILLED.out_of_memory
-    assert KILLED.cause == "it used more memory than it asked for"
+    assert KILLED.cause is Cause.MEMORY
+    assert KILLED.what == "it was killed for using more memory than it asked for"
     for change in ({"mem_used_mb": 500.0}, {"mem_used_mb": None}, {"mem_asked_mb": None}):
         other = dataclasses.replace(KILLED, **change)
-        assert not other.out_of_memory
-        assert "its log says why" in other.cause
+        assert other.cause is Cause.UNKNOWN
+        assert "its log says why" in other.what
     with_cgroups = dataclasses.replace(KILLED, state="OUT_OF_MEMORY", mem_used_mb=700.0)
-    assert with_cgroups.out_of_memory
+    assert with_cgroups.cause is Cause.MEMORY
+
+
+def test_what_a_job_has_reported_says_why_it_has_ended(tmp_path, programs):
+    """As the executor saw it, also where Slurm has forgotten the job, or says only FAILED."""
+    files = Layout(tmp_path)
+    ends = {"7": (143, Cause.TIME), "8": (1, Cause.DETERMINISTIC), "9": (69, Cause.NODE)}
+    for seed, (job_id, (status, cause)) in enumerate(ends.items()):
+        job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": str(seed)})
+        submissions.record(files, job_id, "a-run", job)
+        runs = {f"cnn/seed{seed}": {"train": {"status": status, "cause": cause.name}}}
+        report = JobReport(job_id, 0, "cpu1", "", "", runs)
+        path = files.slurm_logs / "rule_train" / f"{job_id}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dataclasses.asdict(report)))
+    row = "FAILED|1:0|cpu|n1|2026-01-01T00:00:00|2026-01-01T00:00:10|60|30|2|2|2000M|00:50||None"
+    programs(sacct=f"echo '7|{row}'; echo '8|{row}'", squeue="")
+    found = submissions.jobs(files)
+    assert [job.cause for job in found] == [cause for _, cause in ends.values()]
+    assert [job.state for job in found] == ["FAILED", "FAILED", submissions.UNKNOWN]
+    assert found[0].what == "it reached its time limit"
 
 
 def test_efficiency_and_wait():
@@ -127,11 +150,11 @@ GARBAGE = {
 def test_a_row_that_is_none_is_left_out(tmp_path, line, first):
     files = Layout(tmp_path)
     job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": "1"})
-    jobs.record_submission(files, "8", "a-run", job)
+    submissions.record(files, "8", "a-run", job)
     good = files.submissions.read_bytes()
     files.submissions.write_bytes(line + good if first else good + line)
-    assert list(jobs._submissions(files)) == ["8"]
-    jobs.jobs(files)
+    assert list(submissions._submissions(files)) == ["8"]
+    submissions.jobs(files)
 
 
 # Printed by Slurm 22.05 on a cluster that gives whole nodes, whatever is asked for.
@@ -154,31 +177,34 @@ SUBMITTED = {
 
 def test_whole_nodes():
     """The cores that were allocated were paid for, not those that were asked for."""
-    done, running = jobs._from_sacct(WHOLE_NODES, SUBMITTED).values()
+    done, running = submissions._from_sacct(WHOLE_NODES, SUBMITTED).values()
     assert (done.cpus, done.cpus_allocated, done.mem_used_mb) == (1, 8, 125.82)
     assert done.cpu_efficiency == pytest.approx(0.505 / 8)
     assert (running.cpus_allocated, running.cpu_efficiency) == (8, None)
-    queue = jobs._from_squeue(WHOLE_NODES_QUEUE, SUBMITTED)
+    queue = submissions._from_squeue(WHOLE_NODES_QUEUE, SUBMITTED)
     assert (queue["2"].cpus, queue["2"].cpus_allocated, queue["2"].mem_asked_mb) == (1, 8, None)
     assert (queue["2"].elapsed_seconds, queue["2"].limit_minutes) == (12, 15)
 
 
 def test_a_job_that_waits_has_no_cores_and_no_start():
-    waiting = jobs._from_squeue(PENDING, SUBMITTED)["2"]
+    waiting = submissions._from_squeue(PENDING, SUBMITTED)["2"]
     assert (waiting.cpus, waiting.cpus_allocated, waiting.queue_seconds) == (1, None, None)
-    assert waiting.cause == "it is pending (JobHeldUser)"
+    assert waiting.what == "it is pending (JobHeldUser)"
+    assert waiting.cause is None
 
 
 def test_slurm_before_21_08_asks_for_memory_per_node_or_core():
     row = "1|FAILED|1:0|cpu|n1|t|t|5|15|4|4|{}|0|1|None\n"
     for text, megabytes in (("1000Mc", 4000), ("1000Mn", 1000), ("0n", None), ("16?", None)):
-        (job,) = jobs._from_sacct(row.format(text), SUBMITTED).values()
+        (job,) = submissions._from_sacct(row.format(text), SUBMITTED).values()
         assert job.mem_asked_mb == megabytes
 
 
 def test_a_line_of_slurm_that_is_no_row_is_left_out():
     text = f"sacct: warning\n\n||||\n{'|' * 14}\n{WHOLE_NODES}"
-    assert jobs._from_sacct(text, SUBMITTED) == jobs._from_sacct(WHOLE_NODES, SUBMITTED)
+    assert submissions._from_sacct(text, SUBMITTED) == submissions._from_sacct(
+        WHOLE_NODES, SUBMITTED
+    )
 
 
 def test_the_environment_of_slurms_commands(monkeypatch):
