@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "reporting": {"core", "reporting"},
     "study": {"core", "data", "study"},
     "forks": {"core", "forks"},
-    "cluster": {"core", "data", "forks", "study", "cluster"},
+    "cluster": {"core", "data", "study", "cluster"},
 }
 COMMANDS = {path.stem for path in SCRIPTS.glob("*.py")}
 
