@@ -27,7 +27,7 @@ from lib.core import command_line
 from lib.core.errors import UserError
 from lib.forks import start as forks
 from lib.reporting.verdict import verdict_of
-from lib.study import choice, outdated
+from lib.study import choice, run_states
 from lib.study.config import read_study
 
 sys.path.pop(0)
@@ -37,15 +37,16 @@ command_line.never_fail_on_characters()
 if not os.access(".", os.W_OK):
     sys.exit("this folder cannot be written: clone the project into one that can")
 try:
-    # A file given with --configfile stands alone. Snakemake passes it on to the jobs on other nodes.
+    # A file given with --configfile stands alone.
     STUDY = read_study(workflow.overwrite_configfiles, workflow.config_settings.config)
 except UserError as error:
     sys.exit(f"{error}\nThe keys are explained in config/README.md.")
 
 executor.register(STUDY, workflow)
 
-# A job on another node does what it was submitted for. What is to be done is decided once, here.
-OUTDATED = outdated.find(STUDY) if workflow.is_main_process else outdated.Outdated()
+# What is to be done is decided once, here. A rule with a benchmark or a container starts Snakemake
+# on its node too, which does what it was started for.
+OUTDATED = run_states.find_outdated(STUDY) if workflow.is_main_process else run_states.Outdated()
 
 
 include: "workflow/rules/common.smk"

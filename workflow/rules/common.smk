@@ -47,7 +47,7 @@ wildcard_constraints:
 # The files of one run, for the rules that have a run's wildcards.
 TRAINED = FILES.outputs("train", "{experiment}", "{seed}")
 EVALUATED = FILES.outputs("evaluate", "{experiment}", "{seed}")
-# The data, whose content decides what depends on it, not its time: see lib/study/outdated.py.
+# The data, whose content decides what depends on it, not its time: see lib/study/run_states.py.
 PREPARED = FILES.prepared(STUDY.dataset).as_posix()
 PREPARED_RECORD = FILES.prepared_record(STUDY.dataset).as_posix()
 CONTENT = json.dumps(catalog.content_of(STUDY.dataset_entry), sort_keys=True)

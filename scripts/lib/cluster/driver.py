@@ -102,8 +102,8 @@ def submit(files: Layout, command: Sequence[str], options: Sequence[str]) -> str
 def drive(files: Layout, snakemake: Sequence[str]) -> int:
     """Run Snakemake within the driver's job; return its exit status.
 
-    At SIGUSR1, when the time is nearly up, it ends in order and is requeued. At
-    SIGTERM (make cancel, scancel) it ends in order.
+    At SIGUSR1, when the time is nearly up, it ends in order and is requeued. At SIGTERM (make
+    cancel, scancel) it ends in order.
     """
     job, received = os.environ["SLURM_JOB_ID"], []
     clear_after_killed_driver(files, snakemake)  # of that name, none but this one runs now

@@ -53,7 +53,7 @@ class RunFiles:
 
     @property
     def record(self) -> Path:
-        """What was trained, on what, by what. It is written last: a run that has it is trained."""
+        """What was trained, on what, by what. It is written last."""
         return self.folder / "run.json"
 
     @property
@@ -68,7 +68,7 @@ class RunFiles:
 
     @property
     def evaluation(self) -> Path:
-        """The record of the evaluation. A run that has it is done."""
+        """The record of the evaluation. It is written last."""
         return self.folder / "evaluation.json"
 
     # The files below exist only until the run is evaluated.

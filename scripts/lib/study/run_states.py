@@ -1,11 +1,23 @@
-"""How far each run of a study is, by the config, the data, and the code as they are now."""
+"""How far each run of a study is, by the config, the data, and the code as they are now.
 
+The runs' own records decide, not Snakemake's: those are in `.snakemake`, which a fresh clone does
+not have, and they know what was planned, not what was done. So settings that mean the same are the
+same, however they are written, and results that are copied with their folder count as they are.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 
 from lib.core import code_digests
+from lib.core.errors import UserError
+from lib.core.files import read_json
 from lib.core.run_state import Expected, RunState, run_state
-from lib.data import prepared_record
+from lib.data import catalog, prepared_record
 from lib.study.study import Study
+
+SHOWN = 5  # reasons; the others are counted
 
 
 class RunStates:
@@ -36,3 +48,65 @@ class RunStates:
             Expected(settings, self.data_sha256, self.digest_of),
             self.study.stages(experiment),
         )
+
+
+@dataclass
+class Outdated:
+    """What must be made again, and why. The runs' states are by experiment and seed.
+
+    It says nothing of files that are not there yet: Snakemake sees those.
+    """
+
+    download: str | None = None
+    prepare: str | None = None
+    states: dict[tuple[str, int], RunState] = field(default_factory=dict)
+    incomplete: bool = False  # whether anything is left to do for a run or a search
+
+    def __bool__(self) -> bool:
+        return bool(self.download or self.prepare or any(s.why for s in self.states.values()))
+
+    def lines(self) -> list[str]:
+        """Return what there is to say about it, in a few lines."""
+        found = [reason for reason in (self.download, self.prepare) if reason]
+        for stage in ("train", "evaluate"):
+            again = [(run, s.why) for run, s in self.states.items() if s.why and s.left == stage]
+            found += [
+                f"{stage} {name}, seed {seed} again: {why}" for (name, seed), why in again[:SHOWN]
+            ]
+            others = Counter(why for _, why in again[SHOWN:])
+            found += [f"{stage} {count} more: {why}" for why, count in others.most_common(SHOWN)]
+        return found
+
+
+def find_outdated(study: Study) -> Outdated:
+    """Look at the records of all runs. It reads small files only, and changes nothing."""
+    data, states = study.layout.prepared(study.dataset), RunStates(study)
+    outdated = Outdated(prepare=states.data_problem)
+    if outdated.prepare or not data.is_file():
+        outdated.download = raw_files_problem(study)
+    outdated.states = {run: states.of(*run) for run in study.runs}
+    undecided = len(study.chosen) < len(study.searches)
+    outdated.incomplete = undecided or any(each.left for each in outdated.states.values())
+    missing = study.layout.prepared_record(study.dataset).is_file() and not data.is_file()
+    if missing and outdated.incomplete:
+        outdated.prepare = f"{data} is missing, and needed"
+    return outdated
+
+
+def raw_files_problem(study: Study) -> str | None:
+    """Return why the raw files of the data set must be looked for again, or None."""
+    listing, entry = study.layout.listing(study.dataset), study.dataset_entry
+    if not listing.is_file():
+        return None
+    try:
+        for role, file in read_json(listing)["files"].items():
+            if "sha256" in entry["files"][role] and (
+                file["sha256"] != entry["files"][role]["sha256"]
+            ):
+                return f"{listing} is of another entry of {study.datasets_file}"
+            path = Path(file["path"])
+            if not path.is_file() or path.stat().st_size != catalog.idx_size(entry, role):
+                return f"{path} is missing, truncated or corrupt"
+    except (UserError, KeyError, TypeError, AttributeError):
+        return f"{listing} is truncated or corrupt"
+    return None
