@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TextIO
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
@@ -77,9 +77,15 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, workers.stop)
         statuses = workers.work(runs)
-    print(f"{statuses.count(0)} of {len(runs)} runs are done", flush=True)
+    say(f"{statuses.count(0)} of {len(runs)} runs are done")
     reporter.end()
     sys.exit(next(filter(None, statuses), 0))
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Print a line; where the disk is full, it is lost, and no run with it."""
+    with suppress(OSError):
+        print(text, file=file, flush=True)
 
 
 def this_job(reports: Path | None) -> tuple[Path | None, JobReport]:
@@ -107,6 +113,12 @@ class Stage:
             path.parent.mkdir(parents=True, exist_ok=True)
         if self.log:
             Path(self.log).unlink(missing_ok=True)
+
+    def note(self, text: str) -> None:
+        """Write a line into the log, in place of the commands."""
+        if self.log:
+            self.make_room()
+            Path(self.log).write_text(f"{text}\n", encoding="utf-8")
 
     def missing_inputs(self, latency_wait: float) -> list[str]:
         """Return the inputs that are not there; they may appear late on a shared file system."""
@@ -164,6 +176,8 @@ class Workers:
         if args.launch:
             known = self.environment.items()
             self.environment = {key: value for key, value in known if not FOR_SRUN.match(key)}
+            # What srun itself ends with, if it fails.
+            self.environment["SLURM_EXIT_ERROR"] = str(TemporaryError.status)
 
     def work(self, runs: list[Run]) -> list[int]:
         """Work on the runs; return their exit statuses."""
@@ -179,13 +193,20 @@ class Workers:
         # Now, not at the start: the same job may go on for a while on a node taken for lost. What
         # others have done is done again: somebody may have forced it.
         if run.is_done_by_this_job():
-            self.say(run, "was done before")
+            self.count(run, "was done before")
             for stage in run.stages:
                 self.reporter.ended(run.name, stage.name, 0)
             return 0
         began, status = time.monotonic(), 0
         for stage in run.stages:
-            status = self.run_stage(run, stage)
+            try:
+                status = self.run_stage(run, stage)
+            except FileNotFoundError as error:  # there is no srun
+                status = NodeError.status
+                say(f"{run.name}: {error}", sys.stderr)
+            except OSError as error:
+                status = TemporaryError.status
+                say(f"{run.name}: {error}", sys.stderr)
             self.reporter.ended(run.name, stage.name, status)
             if status:
                 break
@@ -193,28 +214,29 @@ class Workers:
         if status:
             how = f"exit status {status}" + (f": {stage.log}" if stage.log else "")
         if status == TemporaryError.status and self.number_of_runs > 1 and not again:
-            print(f"{run.name}: {how}, tried again when the others have ended", flush=True)
+            say(f"{run.name}: {how}, tried again when the others have ended")
         else:
-            self.say(run, how)
+            self.count(run, how)
         return status
 
-    def say(self, run: Run, what: str) -> None:
-        """Print how a run has ended."""
+    def count(self, run: Run, what: str) -> None:
+        """Say how a run has ended, and how many have."""
         with self.lock:
             self.ended += 1
-            print(f"[{self.ended} of {self.number_of_runs}] {run.name}: {what}", flush=True)
+            say(f"[{self.ended} of {self.number_of_runs}] {run.name}: {what}")
 
     def run_stage(self, run: Run, stage: Stage) -> int:
         """Run the command of a stage; return its exit status, and 143 if it is too late for it."""
         missing = stage.missing_inputs(self.args.latency_wait)
         if missing:
             wait = f"after {self.args.latency_wait:g} s (latency-wait in the profile)"
-            print(f"{run.name}: {missing[0]} is not there {wait}", file=sys.stderr, flush=True)
+            say(f"{run.name}: {missing[0]} is not there {wait}", sys.stderr)
+            stage.note(f"error: {missing[0]} is not there {wait}")
             return NodeError.status
         with self.lock:
             if self.stopped.is_set():
                 return STOPPED
-            self.reporter.began(run.name)
+            self.reporter.began(run.name, stage.name)
             stage.make_room()
             process = subprocess.Popen(
                 [*self.args.launch, "bash", "-c", stage.command],
@@ -228,6 +250,8 @@ class Workers:
         status = process.wait()
         with self.lock:
             self.groups.discard(process.pid)
+        if status == UserError.status and stage.log and not Path(stage.log).exists():
+            return TemporaryError.status  # its own commands have not begun
         return status if status >= 0 else 128 - status  # as a shell says it
 
     def stop(self, *_) -> None:

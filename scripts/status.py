@@ -60,6 +60,8 @@ def row(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> d
     latest = jobs[-1] if jobs else None
     if now.stage == "done":
         state = "done"
+    elif latest and latest.succeeded and latest.state != COMPLETED:
+        state = now.stage  # another run, or the evaluation, has failed in the same Slurm job
     elif latest and latest.state != UNKNOWN:
         state = f"{latest.rule} {latest.state}"
     elif latest and (now.stage, latest.rule) in (("waiting", "train"), ("trained", "evaluate")):

@@ -69,7 +69,11 @@ def fake_executor(programs, tmp_path, sacct, **settings):
     called = programs(sacct=sacct, squeue="", scontrol="", scancel="", sbatch="")
     made = StudyExecutor.__new__(StudyExecutor)
     defaults = {"status_attempts": 3, "keep_successful_logs": False, "partition_config": None}
-    made.workflow = SimpleNamespace(executor_settings=SimpleNamespace(**defaults | settings))
+    made.workflow = SimpleNamespace(
+        executor_settings=SimpleNamespace(**defaults | settings),
+        execution_settings=SimpleNamespace(latency_wait=0),
+    )
+    made.without_report = {}
     made.logger, made.query, made.failed_queries = logging.getLogger("test"), ["sacct"], 0
     made.bad_nodes, made.absent, made.told = BadNodes(), Counter(), set()
     made.study, made.tried = SimpleNamespace(runs_per_job=1), {}
@@ -103,7 +107,7 @@ def jobs(tmp_path, *ids):
         job = FakeJob(
             name="train", log=[log], threads=1, attempt=1, restart_times=2,
             resources={"mem_mb": 100, "runtime": 10},
-            wildcards=SimpleNamespace(experiment=each, seed="1"),
+            wildcards=Wildcards(fromdict={"experiment": each, "seed": "1"}), input=[], output=[],
         )  # fmt: skip
         aux = {"slurm_logfile": slurm_log, executor.REPORT: tmp_path / f"{each}.json"}
         aux |= {executor.REQUEST: job.resources, executor.SLURM_JOB: SlurmJob([job])}
@@ -228,6 +232,31 @@ def test_queries_that_fail_lose_no_job_and_end_the_run_after_some(programs, tmp_
     assert fake.reported == {}
 
 
+def test_a_report_may_appear_late(programs, tmp_path):
+    """On a shared file system. Without it, the node would be taken for one that runs no job."""
+    fake = fake_executor(programs, tmp_path, answer(_1="FAILED"))
+    fake.made.workflow.execution_settings.latency_wait = 600
+    active = jobs(tmp_path, "1")
+    assert check(fake.made, active) == ["1"]
+    report(*active, _1=1)
+    assert check(fake.made, active) == []
+    assert "fails whenever it is tried" in fake.reported["1"]
+    assert list(fake.made.bad_nodes) == []
+
+
+def test_of_a_forgotten_job_the_evaluation_must_have_succeeded_too(programs, tmp_path):
+    fake = fake_executor(programs, tmp_path, "")
+    fake.made.query = ["squeue"]
+    (info,) = jobs(tmp_path, "1")
+    evaluation = FakeJob(**vars(info.job) | {"name": "evaluate"})
+    info.aux[executor.SLURM_JOB] = SlurmJob([info.job], evaluations={info.job: evaluation})
+    report(info, _1=0)
+    assert check(fake.made, [info]) == ["1"]
+    assert check(fake.made, [info]) == []
+    assert fake.reported == {"1": "success"}
+    assert fake.made.tried == {}  # it is submitted for itself
+
+
 def test_without_jobs_nothing_is_asked(programs, tmp_path):
     fake = fake_executor(programs, tmp_path, "exit 1")
     assert check(fake.made, []) == []
@@ -291,6 +320,7 @@ def test_what_is_left_when_the_time_is_up(programs, tmp_path, done, growth):
         ("FAILED", 0, "success"),
         ("FAILED", 1, "fails whenever it is tried"),
         ("CANCELLED", 143, "submitted again"),
+        ("TIMEOUT", 143, "submitted again"),
         ("TIMEOUT", None, "submitted"),
     ],
 )

@@ -22,13 +22,13 @@ def begin(path, attempt=0, minutes=10.0):
 def test_it_says_what_has_ended_and_why(path):
     reporter = begin(path)
     assert JobReport.read(path).runs == {}
-    reporter.began("mlp/seed1")
+    reporter.began("mlp/seed1", "train")
     report = JobReport.read(path)
     assert (report.job_id, report.attempt, report.host) == ("7", 0, "cpu1")
     assert report.runs == {"mlp/seed1": {}}
     assert report.status("mlp/seed1", "train") is None
     reporter.ended("mlp/seed1", "train", 0)
-    reporter.began("mlp/seed1")  # with its next stage
+    reporter.began("mlp/seed1", "evaluate")
     reporter.ended("mlp/seed1", "evaluate", 1)
     report = JobReport.read(path)
     assert report.status("mlp/seed1", "train") == 0
@@ -36,6 +36,9 @@ def test_it_says_what_has_ended_and_why(path):
     assert report.cause("mlp/seed1", "evaluate") is Cause.DETERMINISTIC
     assert report.cause("mlp/seed2", "train") is None
     assert report.ended is None
+    assert report.cause("mlp/seed1", "train") is None
+    reporter.began("mlp/seed1", "evaluate")  # once more: nothing is known of its end
+    assert JobReport.read(path).cause("mlp/seed1", "evaluate") is None
     reporter.end()
     assert JobReport.read(path).ended is not None
 
@@ -54,7 +57,7 @@ def test_a_job_that_goes_on_where_it_was_taken_for_lost_says_no_more(path):
     lost.end()
     report = JobReport.read(path)
     assert (report.attempt, report.runs, report.ended) == (1, {}, None)
-    again.began("mlp/seed1")
+    again.began("mlp/seed1", "train")
     assert JobReport.read(path).runs == {"mlp/seed1": {}}
 
 

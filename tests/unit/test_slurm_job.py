@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from conftest import PATIENCE, ROOT
+from snakemake.iocontainers import Wildcards
 
 from lib.cluster import sbatch, slurm_job
 from lib.cluster.causes import Cause
@@ -35,20 +36,21 @@ def train_job(number, **resources):
         threads=resources.pop("threads", 1),
         resources=sbatch.Resources(resources),
         inputs=[],
-        wildcards=SimpleNamespace(experiment="mlp", seed=str(number)),
+        wildcards=Wildcards(fromdict={"experiment": "mlp", "seed": str(number)}),
         output=[f"runs/mlp/seed{number}/run.json"],
         log=[f"logs/train-mlp-seed{number}.log"],
         shellcmd=f"python scripts/train.py --set seed={number}",
     )
 
 
-def made(jobs, runs_per_job=10, cpus_per_job=None, growth=None, evaluated=()):
+def made(jobs, runs_per_job=10, cpus_per_job=None, growth=None, evaluated=(), needed=()):
     study = SimpleNamespace(runs_per_job=runs_per_job, cpus_per_job=cpus_per_job)
     evaluations = {}
     for job in evaluated:
         number = job.wildcards.seed
         evaluations[f"mlp/seed{number}"] = FakeJob(
             name="evaluate", shellcmd=f"python scripts/evaluate.py {number}", resources={},
+            input=[*job.output, *needed],
             output=[f"runs/mlp/seed{number}/evaluation.json"], log=[f"logs/e{number}.log"],
         )  # fmt: skip
     return slurm_job.slurm_jobs(study, jobs, growth or (lambda job: sbatch.Growth()), evaluations)
@@ -155,6 +157,23 @@ def test_the_script_has_the_commands_of_the_rules(tmp_path):
     assert "srun" not in script
 
 
+def test_an_evaluation_that_needs_more_than_the_training_waits_for_it(tmp_path):
+    job, other = train_job(1), tmp_path / "of a rule of the user's"
+    assert made([job], evaluated=[job], needed=[other])[0].evaluations == {}
+    other.touch()
+    assert len(made([job], evaluated=[job], needed=[other])[0].evaluations) == 1
+
+
+def test_each_job_of_a_pack_has_a_name_of_its_own():
+    names = []
+    for level in "39":
+        job = train_job(1)
+        job.wildcards = Wildcards(fromdict={"experiment": "mlp", "seed": "1", "level": level})
+        names.append(slurm_job.name_of(job))
+    assert len(set(names)) == 2
+    assert slurm_job.name_of(train_job(1)) == "mlp/seed1"
+
+
 def test_runs_with_a_gpu_share_it(tmp_path):
     (pack,) = made([train_job(number, gpu=1) for number in range(4)], cpus_per_job=2)
     assert " --at-once 2 --share-gpu <<" in script_of(pack, tmp_path)
@@ -241,9 +260,34 @@ def test_a_file_may_appear_late(folder):
 def test_a_file_that_does_not_appear_is_named(folder):
     (folder / "in put").unlink()
     done, report = run(folder, "true", latency_wait=1)
-    assert "in put is not there after 1 s (latency-wait in the profile)" in done.stderr
-    assert not (folder / "runs").exists()
+    said = "in put is not there after 1 s (latency-wait in the profile)"
+    assert said in done.stderr
+    assert said in (folder / "logs/train-mlp-seed1.log").read_text()
     assert report.cause("mlp/seed1", "train") is Cause.NODE
+
+
+@pytest.mark.parametrize(("begun", "cause"), [(True, Cause.DETERMINISTIC), (False, Cause.UNKNOWN)])
+def test_a_failure_before_the_commands_of_the_rule_may_pass(folder, begun, cause):
+    """As of srun where slurmctld does not answer, or of a file system."""
+    log = "touch logs/train-mlp-seed1.log; " if begun else ""
+    _, report = run(folder, f"{log}exit 1")
+    assert report.cause("mlp/seed1", "train") is cause
+
+
+def test_a_file_system_that_fails_for_one_run_stops_no_other(folder):
+    jobs = [train_job(number) for number in (1, 2, 3)]
+    for job in jobs:
+        job.shellcmd = "true"
+    (folder / "runs").mkdir()
+    (folder / "runs/mlp").mkdir()
+    (folder / "runs/mlp/seed1").write_text("a file where the folder should be")
+    done = subprocess.run(
+        ["sh"], cwd=folder, env=os.environ | NODE, input=script_of(made(jobs)[0], folder),
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 75
+    assert "2 of 3 runs are done" in done.stdout
+    assert "seed1" in done.stderr
 
 
 @pytest.mark.parametrize("missing", ["python", "folder"])

@@ -123,6 +123,18 @@ def test_what_a_job_has_reported_says_why_it_has_ended(tmp_path, programs):
     assert found[0].what == "it reached its time limit"
 
 
+def test_a_training_whose_evaluation_failed_in_the_same_job_has_succeeded(tmp_path, programs):
+    files = Layout(tmp_path)
+    job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": "1"})
+    submissions.record(files, "7", "a-run", job)
+    ends = {"train": {"status": 0, "cause": None}, "evaluate": {"status": 1, "cause": "UNKNOWN"}}
+    report = JobReport("7", 0, "cpu1", "", "", {"cnn/seed1": ends})
+    (files.slurm_logs / "7.json").write_text(json.dumps(dataclasses.asdict(report)))
+    programs(sacct="", squeue="")
+    (found,) = submissions.jobs(files)
+    assert (found.what, found.cause) == ("it succeeded", None)
+
+
 def test_efficiency_and_wait():
     assert KILLED.cpu_efficiency == 0.25
     assert KILLED.queue_seconds == 30

@@ -185,6 +185,7 @@ class StudyExecutor(PluginExecutor):
         self.bad_nodes = BadNodes()
         self.query = polling.choose(settings.status_command, self.run_uuid, self.logger)
         self.failed_queries, self.absent = 0, Counter()
+        self.without_report: dict[str, float] = {}  # since when a job is seen to have failed
         self.polling = Polling(1 / self.max_status_checks_per_second)
         self.queue = QueueWatch(self.run_uuid, self.bad_nodes, self.logger)
         self.canceled, self.room = threading.Event(), threading.Event()
@@ -243,7 +244,7 @@ class StudyExecutor(PluginExecutor):
         self.gather(others)
         for job in jobs:
             if job in self.tried:
-                self.end_one(*self.tried.pop(job))
+                self.end_one(*self.tried.pop(job), progress=True)  # its training is done
 
     def gather(self, jobs: list) -> None:
         """Submit jobs soon; where many are one Slurm job, with others that become ready now.
@@ -407,7 +408,7 @@ class StudyExecutor(PluginExecutor):
                 self.give_up(some, status, given_up[job_id])
                 continue
             status = status or self.status_of_absent(some)
-            if has_ended(status):
+            if has_ended(status) and not self.awaits_report(some, status):
                 self.end(some, status)
             else:
                 for job in some:
@@ -434,7 +435,17 @@ class StudyExecutor(PluginExecutor):
         self.absent[job_id] += 1
         if self.query[0] != "squeue" or self.absent[job_id] < MOST_ABSENT:
             return None
-        return Status("COMPLETED" if all(map(has_succeeded, some)) else FORGOTTEN, "")
+        return Status("COMPLETED" if all(map(has_succeeded_wholly, some)) else FORGOTTEN, "")
+
+    def awaits_report(self, some: list[SubmittedJobInfo], status: Status) -> bool:
+        """Return whether the report of a job that has failed may still appear: a file may be late.
+
+        Without one, the job has not begun, and its node is left out.
+        """
+        if status.state != "FAILED" or some[0].aux[REPORT].exists():
+            return False
+        since = self.without_report.setdefault(some[0].external_jobid, time.monotonic())
+        return time.monotonic() - since < self.workflow.execution_settings.latency_wait
 
     def end(self, some: list[SubmittedJobInfo], status: Status) -> None:
         """Act on the end of a Slurm job.
@@ -463,6 +474,7 @@ class StudyExecutor(PluginExecutor):
         evaluation = job.aux[SLURM_JOB].evaluations.get(job.job)
         if evaluation is not None:
             tried = SubmittedJobInfo(evaluation, job.external_jobid, job.aux)
+            self.tried.pop(evaluation, None)
             if status.state == "COMPLETED" or end_of(tried, status).status is not None:
                 self.tried[evaluation] = tried, status
         self.report_job_success(job)
@@ -577,6 +589,12 @@ def has_succeeded(job: SubmittedJobInfo) -> bool:
     """Return whether a job has succeeded, as its Slurm job reports."""
     report = JobReport.read(job.aux[REPORT])
     return report is not None and report.status(name_of(job.job), job.job.name) == 0
+
+
+def has_succeeded_wholly(job: SubmittedJobInfo) -> bool:
+    """Return whether a job has succeeded, and the evaluation that follows it, if there is one."""
+    stages = job.aux[SLURM_JOB].stages_of(job.job)
+    return all(has_succeeded(SubmittedJobInfo(stage, aux=job.aux)) for stage in stages)
 
 
 def end_of(job: SubmittedJobInfo, status: Status) -> causes.End:

@@ -53,9 +53,10 @@ class JobReport:
         return end["status"] if end else None
 
     def cause(self, run: str, stage: str) -> Cause | None:
-        """Return why a stage of a run has ended without success; None if it has not ended."""
+        """Return why a stage of a run has ended without success; None if it has not."""
         end = self._end(run, stage)
-        return Cause.__members__.get(end["cause"], Cause.UNKNOWN) if end else None
+        failed = end is not None and end["status"] != 0
+        return Cause.__members__.get(end["cause"], Cause.UNKNOWN) if failed else None
 
     def _end(self, run: str, stage: str) -> dict | None:
         stages = self.runs.get(run)
@@ -78,10 +79,10 @@ class Reporter:
             path.unlink(missing_ok=True)  # of an earlier start, or of another job of that number
         self.write()
 
-    def began(self, run: str) -> None:
-        """Say that a run has begun."""
+    def began(self, run: str, stage: str) -> None:
+        """Say that a stage of a run has begun, perhaps once more."""
         with self.lock:
-            self.report.runs.setdefault(run, {})
+            self.report.runs.setdefault(run, {}).pop(stage, None)
             self.write()
 
     def ended(self, run: str, stage: str, status: int) -> None:

@@ -150,11 +150,16 @@ def slurm_jobs(
         size = math.ceil(len(alike) / number)
         for first in range(0, len(alike), size):
             some = alike[first : first + size]
-            trainings = (job for job in some if job.name == "train")
-            follow = {job: evaluations.get(name_of(job)) for job in trainings}
-            follow = {job: evaluation for job, evaluation in follow.items() if evaluation}
+            follow = {job: evaluations.get(name_of(job)) for job in some if job.name == "train"}
+            follow = {job: other for job, other in follow.items() if other and needs(other, job)}
             made.append(SlurmJob(some, study.cpus_per_job or some[0].threads, follow))
     return made
+
+
+def needs(evaluation, training) -> bool:
+    """Return whether what an evaluation needs is there once a training is done."""
+    others = map(Path, set(map(str, evaluation.input)) - set(map(str, training.output)))
+    return all(path.exists() for path in others)
 
 
 def suffices(job) -> bool:
@@ -183,7 +188,8 @@ def command_of(job, executor) -> str:
 
 def name_of(job) -> str:
     """Return the name of a job's run, such as `cnn/seed1`; of one that is no run's, its rule's."""
-    run = getattr(job, "wildcards", None)
-    if hasattr(run, "experiment") and hasattr(run, "seed"):
-        return f"{run.experiment}/seed{run.seed}"
+    wildcards = getattr(job, "wildcards", None)
+    run = dict(wildcards.items()) if wildcards else {}
+    if run.keys() == {"experiment", "seed"}:
+        return f"{run['experiment']}/seed{run['seed']}"
     return "_".join(sbatch.rule_and_wildcards(job))

@@ -94,15 +94,22 @@ class Job:
         Where Slurm enforces memory without cgroups (jobacct_gather with OverMemoryKill), a job that
         used too much is FAILED, and its log or the memory that was counted tells why.
         """
-        if self.state in (*ACTIVE, COMPLETED) or (self.state == UNKNOWN and self.end is None):
+        if self.succeeded or self.state in ACTIVE or (self.state == UNKNOWN and self.end is None):
             return None
         if self.state == "FAILED" and (self.mem_used_mb or 0) >= (self.mem_asked_mb or math.inf):
             return Cause.MEMORY
         return cause_of(self.end or End(self.state, None, None))
 
     @property
+    def succeeded(self) -> bool:
+        """Whether it has succeeded: of a Slurm job with several stages or runs, this one."""
+        return self.state == COMPLETED or (self.end is not None and self.end.status == 0)
+
+    @property
     def what(self) -> str:
         """Say in words how the job ended, or what it is doing."""
+        if self.succeeded:
+            return "it succeeded"
         code = f" with exit code {self.exit_code}" if self.exit_code else ""
         known = {
             "CANCELLED": "it was canceled (scancel, or Ctrl-C in Snakemake)",
@@ -110,7 +117,6 @@ class Job:
             "NODE_FAIL": "its node failed",
             "PENDING": f"it is pending ({self.reason})",
             "RUNNING": "it is running",
-            COMPLETED: "it succeeded",
             UNKNOWN: "Slurm does not know it any more",
         }
         if self.state in known and (self.state != UNKNOWN or self.cause is None):
@@ -179,13 +185,13 @@ def ask(files: Layout) -> Answer:
 
 def _look_at_ends(files: Layout, ended: list[Job]) -> None:
     """Note what the own files of jobs say of their ends; those of successful jobs are removed."""
-    paths = list(files.slurm_logs.rglob("*")) if ended else []
-    by_id = {path.stem: path.with_suffix(".log") for path in paths}
+    paths = files.slurm_logs.rglob("*.json") if ended else ()
+    by_id = {path.stem: path for path in paths}
     for job in ended:
-        if log := by_id.get(job.job_id):
-            report = JobReport.read(log.with_suffix(".json"))
+        path = by_id.get(job.job_id)
+        if path and (report := JobReport.read(path)):  # without one, only Slurm's word is known
             state, run = "" if job.state == UNKNOWN else job.state, (job.experiment, job.seed)
-            own_log, alone = files.log(job.rule, *run), job.runs == 1
+            log, own_log, alone = path.with_suffix(".log"), files.log(job.rule, *run), job.runs == 1
             job.end = end_of(report, "{}/seed{}".format(*run), job.rule, state, log, own_log, alone)
 
 
