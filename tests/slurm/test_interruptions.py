@@ -14,12 +14,12 @@ from slurm_project import NETWORK, SlurmProject, scenes, wait_for
 from lib.core.layout import TRAINED
 
 pytestmark = pytest.mark.usefixtures("accounting")
-SHORT = f"short: {{{NETWORK}, mem_mb: 1600, runtime: 10, epochs: 12}}"
+SHORT = f"short: {{{NETWORK}, mem_mb: 1600, runtime: 20, epochs: 12}}"
 DIVERGING = (
-    "bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}, mem_mb: 1500, runtime: 2}\n"
-    "good: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}"
+    "bad: {model: {name: MLP}, optimizer: {name: SGD, lr: 1e30}, mem_mb: 1500, runtime: 20}\n"
+    "good: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 20}"
 )
-GPU = "gpu: {model: {name: MLP}, epochs: 1, device: cuda, mem_mb: 1500, runtime: 2}"
+GPU = "gpu: {model: {name: MLP}, epochs: 1, device: cuda, mem_mb: 1500, runtime: 20}"
 # Where Snakemake asks after its jobs, this takes its time and says so.
 SLOW_SACCT = """#!/bin/sh
 case "$*" in *--name*) touch asking; sleep 8; rm asking ;; esac
@@ -113,7 +113,7 @@ def no_gpu(project):
 
 def broken(project):
     """Train what was trained with code that does not work any more."""
-    project.configure("mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}")
+    project.configure("mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 20}")
     project.slurm_run()
     outputs = [project.run_folder("mlp") / name for name in TRAINED]
     before = [path.read_bytes() for path in outputs]
@@ -124,7 +124,7 @@ def broken(project):
 
 def benchmarked(project):
     """Train by a rule that needs Snakemake on the node, too."""
-    project.configure("mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 2}")
+    project.configure("mlp: {model: {name: MLP}, epochs: 1, mem_mb: 1500, runtime: 20}")
     benchmark = "    benchmark:\n        'results/small/{experiment}-{seed}.tsv'\n    threads:"
     project.edit("workflow/rules/train.smk", "    threads:", benchmark)
     project.slurm_run()

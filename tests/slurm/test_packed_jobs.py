@@ -14,7 +14,7 @@ from slurm_project import NETWORK, scenes, wait_for
 
 pytestmark = pytest.mark.usefixtures("accounting")
 SEEDS = (1, 2, 3)
-LIMITS = "mem_mb: 700, runtime: 5"
+LIMITS = "mem_mb: 700, runtime: 20"
 SHORT = f"short: {{{NETWORK}, {LIMITS}, epochs: 12}}"
 PACKED = {"seeds": list(SEEDS), "runs_per_job": 9, "cpus_per_job": 3}
 
@@ -76,7 +76,7 @@ def too_little_memory(project):
 
 def too_little_time(project):
     """What runs one after the other does not end in time; some of it does."""
-    slow = SHORT.replace("Slow", "Slow, pause: 0.12").replace("runtime: 5", "runtime: 1")
+    slow = SHORT.replace("Slow", "Slow, pause: 0.12").replace("runtime: 20", "runtime: 1")
     project.configure(slow, **PACKED | {"cpus_per_job": 1})
     finish(project, project.start())
 

@@ -64,7 +64,7 @@ def whole(project: ByHand):
 
 def canceled(project: ByHand):
     """Cancel the job once it has saved a checkpoint, and submit the script again."""
-    project.configure(f"cnn: {{{NETWORK}, epochs: 20, mem_mb: 1536, runtime: 5}}")
+    project.configure(f"cnn: {{{NETWORK}, epochs: 20, mem_mb: 1536, runtime: 20}}")
     project.hand_over()
     project.prepare()
     job = project.run("sbatch", "--parsable", "job.sh").stdout.strip()

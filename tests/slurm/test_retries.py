@@ -8,11 +8,11 @@ from slurm_project import NETWORK, PARTITIONS, SlurmProject, scenes, wait_for
 
 from lib.cluster.job_report import JobReport
 
-LIMITS = "epochs: 1, runtime: 3"
+LIMITS = "epochs: 1, runtime: 20"
 # Slurm warns the training `time` after 60 seconds, of the 80 that its network sleeps.
 STUDY = f"""
-memory: {{{NETWORK}, epochs: 2, mem_mb: 300, runtime: 3}}
-canceled: {{{NETWORK}, epochs: 12, mem_mb: 1600, runtime: 10}}
+memory: {{{NETWORK}, epochs: 2, mem_mb: 300, runtime: 20}}
+canceled: {{{NETWORK}, epochs: 12, mem_mb: 1600, runtime: 20}}
 time: {{{NETWORK}, epochs: 50, mem_mb: 1600, runtime: 2}}
 bad: {{model: {{name: MLP}}, optimizer: {{name: SGD, lr: 1e30}}, mem_mb: 1500, {LIMITS}}}
 wrong: {{model: {{name: MLP}}, mem_mb: 1500, {LIMITS}}}
@@ -54,7 +54,7 @@ def test_more_memory_and_the_same_time(project, undisturbed):
     assert states[-1] == "COMPLETED"
     assert list(memory) == ["300M", "600M", "900M"][: len(memory)]
     assert len(memory) > 1
-    assert set(time) == {"00:03:00"}
+    assert set(time) == {"00:20:00"}
     assert "it was killed for using more memory than it asked for" in project.printed()
     assert project.outcome("memory") == undisturbed(2)
 

@@ -10,8 +10,8 @@ import pytest
 from conftest import cluster, named_scenes
 from slurm_project import NETWORK, PARTITIONS, scenes, staged, wait_for
 
-BRIEF = f"brief: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 2}}"
-SHORT = f"short: {{{NETWORK}, mem_mb: 1500, runtime: 5, epochs: 12}}"
+BRIEF = f"brief: {{{NETWORK}, mem_mb: 1500, runtime: 20, epochs: 2}}"
+SHORT = f"short: {{{NETWORK}, mem_mb: 1500, runtime: 20, epochs: 12}}"
 
 
 def driver_of(project) -> str:

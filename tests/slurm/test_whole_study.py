@@ -26,7 +26,7 @@ def whole_study(project: WithoutData):
         key = "slurm-status-command: squeue"
         project.edit("profiles/slurm/config.yaml", f"# {key}", key)
     project.checked = project.show("check")
-    project.slurm_run()
+    project.log = project.slurm_run().stdout
 
 
 pytestmark = scenes(whole_study)
@@ -74,6 +74,7 @@ def test_resources_are_those_of_the_trainings(accounting, study):
         rows = [row for row in csv.DictReader(file) if row["rule"] == "train"]
     assert {row["experiment"] for row in rows} == set(EXPERIMENTS)
     for row in rows:
-        assert row["slurm_job_id"] == study.record(row["experiment"])["slurm"]["job_id"]
+        job_id = study.record(row["experiment"])["slurm"]["job_id"]
+        assert row["slurm_job_id"] == job_id, study.log
         assert row["cpus_asked"] == "1"
         assert 200 < float(row["mem_used_mb"]) <= float(row["mem_asked_mb"])

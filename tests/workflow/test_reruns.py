@@ -62,7 +62,7 @@ def test_after_changing_an_experiment(finished):
 
 
 def test_after_changing_resources_only(finished):
-    finished.edit("tests/data/config.yaml", "mem_mb: 1536, runtime: 2", "mem_mb: 2560, runtime: 9")
+    finished.edit("tests/data/config.yaml", "mem_mb: 1536, runtime: 20", "mem_mb: 2560, runtime: 9")
     assert finished.planned() == set()
 
 
