@@ -16,6 +16,7 @@ from pathlib import Path
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
 from lib.cluster import profile, sbatch, snakemake_command
+from lib.core.layout import run_name
 from lib.study.config import add_argument, read_study
 from lib.study.study import Study
 
@@ -102,7 +103,7 @@ def script(study: Study, experiment: str, seed: int, job: dict, configs: Sequenc
     evaluate = ["scripts/evaluate.py", "--run", folder, "--data", data.as_posix()]
     evaluate += ["--threads", threads]
     return TEMPLATE.format(
-        run=f"{experiment}/seed{seed}",
+        run=run_name(experiment, seed),
         prepare=prepare_command(study, configs),
         requests="\n".join(sbatch_line(*each) for each in asked),
         programs=shlex.quote(str(Path(sys.executable).parent)),

@@ -82,7 +82,7 @@ def fake_executor(programs, tmp_path, sacct, **settings):
     made.queue = QueueWatch("a-run", made.bad_nodes, made.logger)
     made.attempts, made.polling = defaultdict(executor.Attempts), Polling(0)
     made.room, made.canceled = threading.Event(), threading.Event()
-    made.run_uuid, made._failed_nodes = "a-run", set()
+    made.run_uuid, made.slurm_logdir, made._failed_nodes = "a-run", tmp_path, set()
     made.line = lambda job: f"{tmp_path / 'bin' / 'sbatch'}"
     reported, again = {}, []
     made.gather = lambda jobs: again.extend(job.wildcards.experiment for job in jobs)
@@ -299,6 +299,15 @@ def test_of_many_runs_in_a_job_each_has_an_end_of_its_own(programs, tmp_path):
     assert "fails whenever it is tried" in fake.reported["bad"]
     assert "it failed" in fake.reported["killed"]
     assert [job.job.attempt for job in active] == [1, 3, 1]  # with 2 restarts, the last
+
+
+def test_a_report_goes_when_the_log_beside_it_does(tmp_path):
+    made = StudyExecutor.__new__(StudyExecutor)
+    made.slurm_logdir = tmp_path
+    for name in ("new.log", "new.json", "old.json"):
+        (tmp_path / name).touch()
+    made.remove_old_reports()
+    assert {path.name for path in tmp_path.iterdir()} == {"new.log", "new.json"}
 
 
 @pytest.mark.parametrize(("done", "growth"), [(True, Growth()), (False, Growth(time=2))])

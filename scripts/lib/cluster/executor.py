@@ -177,8 +177,8 @@ class StudyExecutor(PluginExecutor):
         self.told: set[str] = set()
         self.attempts: dict[object, Attempts] = defaultdict(Attempts)
         self.evaluations: dict[str, Job] = {}  # by the names of the runs that are to be evaluated
-        # Of evaluations that the Slurm jobs of their trainings have tried: the job, and its status.
-        self.tried: dict[Job, tuple[SubmittedJobInfo, Status]] = {}
+        # Of evaluations that the Slurm jobs of their trainings have tried: how those have ended.
+        self.tried: dict[Job, tuple[SubmittedJobInfo, Status, JobReport | None]] = {}
         self.ready: list = []  # jobs that are to be submitted
         self.gathering = threading.Lock()
         self.check()
@@ -435,7 +435,10 @@ class StudyExecutor(PluginExecutor):
         self.absent[job_id] += 1
         if self.query[0] != "squeue" or self.absent[job_id] < MOST_ABSENT:
             return None
-        return Status("COMPLETED" if all(map(has_succeeded_wholly, some)) else FORGOTTEN, "")
+        report = JobReport.read(some[0].aux[REPORT])
+        stages = [stage for job in some for stage in job.aux[SLURM_JOB].stages_of(job.job)]
+        succeeded = all(has_succeeded(stage, report) for stage in stages)
+        return Status("COMPLETED" if succeeded else FORGOTTEN, "")
 
     def awaits_report(self, some: list[SubmittedJobInfo], status: Status) -> bool:
         """Return whether the report of a job that has failed may still appear: a file may be late.
@@ -455,28 +458,31 @@ class StudyExecutor(PluginExecutor):
             status: of the Slurm job.
         """
         self.room.set()
-        progress = any(map(has_succeeded, some))
+        report = JobReport.read(some[0].aux[REPORT])
+        progress = any(has_succeeded(job.job, report) for job in some)
         for job in some:
-            self.end_one(job, status, progress)
+            self.end_one(job, status, report, progress)
         if status.state == "COMPLETED":
             self.remove_logs(some[0])
 
-    def end_one(self, job: SubmittedJobInfo, status: Status, progress: bool = False) -> None:
+    def end_one(
+        self, job: SubmittedJobInfo, status: Status, report: JobReport | None, progress: bool
+    ) -> None:
         """Act on the end of one of the jobs of a Slurm job; `progress` is that of `act_on`."""
-        end = end_of(job, status)
+        end = end_of(job, status, report)
         if status.state == "COMPLETED" or end.status == 0:
-            self.succeed(job, status)
+            self.succeed(job, status, report)
         else:
             self.act_on(job, status, causes.cause_of(end), causes.last_words(end), progress)
 
-    def succeed(self, job: SubmittedJobInfo, status: Status) -> None:
+    def succeed(self, job: SubmittedJobInfo, status: Status, report: JobReport | None) -> None:
         """Report a job's success; note whether the same Slurm job has tried to evaluate the run."""
         evaluation = job.aux[SLURM_JOB].evaluations.get(job.job)
         if evaluation is not None:
             tried = SubmittedJobInfo(evaluation, job.external_jobid, job.aux)
             self.tried.pop(evaluation, None)
-            if status.state == "COMPLETED" or end_of(tried, status).status is not None:
-                self.tried[evaluation] = tried, status
+            if status.state == "COMPLETED" or end_of(tried, status, report).status is not None:
+                self.tried[evaluation] = tried, status, report
         self.report_job_success(job)
 
     def remove_logs(self, job: SubmittedJobInfo) -> None:
@@ -534,10 +540,11 @@ class StudyExecutor(PluginExecutor):
         self.room.set()
         if why:
             subprocesses.run(["scancel", some[0].external_jobid])
+        report = JobReport.read(some[0].aux[REPORT])
         for job in some:
             # It may have started it again, to its end, before accounting knows of that.
-            if has_succeeded(job):
-                self.succeed(job, status)
+            if has_succeeded(job.job, report):
+                self.succeed(job, status, report)
                 continue
             self.act_on(job, status, Cause.NODE if why else Cause.EXTERNAL, why)
 
@@ -573,8 +580,16 @@ class StudyExecutor(PluginExecutor):
         super().shutdown()
         if self.canceled.is_set():
             cancel(self.run_uuid, self.logger)
+        self.remove_old_reports()
         if self.bad_nodes.report():
             self.logger.error(self.bad_nodes.report())
+
+    def remove_old_reports(self) -> None:
+        """Remove the reports beside logs that the plugin has removed, which grow old."""
+        for report in self.slurm_logdir.rglob("*.json"):
+            if not report.with_suffix(".log").exists():
+                with suppress(OSError):
+                    report.unlink()
 
 
 def by_slurm_job(active: Iterable[SubmittedJobInfo]) -> dict[str, list[SubmittedJobInfo]]:
@@ -585,23 +600,16 @@ def by_slurm_job(active: Iterable[SubmittedJobInfo]) -> dict[str, list[Submitted
     return found
 
 
-def has_succeeded(job: SubmittedJobInfo) -> bool:
-    """Return whether a job has succeeded, as its Slurm job reports."""
-    report = JobReport.read(job.aux[REPORT])
-    return report is not None and report.status(name_of(job.job), job.job.name) == 0
+def has_succeeded(job: Job, report: JobReport | None) -> bool:
+    """Return whether a job of Snakemake's has succeeded, as its Slurm job reports."""
+    return report is not None and report.status(name_of(job), job.name) == 0
 
 
-def has_succeeded_wholly(job: SubmittedJobInfo) -> bool:
-    """Return whether a job has succeeded, and the evaluation that follows it, if there is one."""
-    stages = job.aux[SLURM_JOB].stages_of(job.job)
-    return all(has_succeeded(SubmittedJobInfo(stage, aux=job.aux)) for stage in stages)
-
-
-def end_of(job: SubmittedJobInfo, status: Status) -> causes.End:
-    """Return how a job has ended without success; `status` is that of the Slurm job."""
+def end_of(job: SubmittedJobInfo, status: Status, report: JobReport | None) -> causes.End:
+    """Return how a job has ended; status and report are those of the Slurm job."""
     state = "" if status.state == FORGOTTEN else status.state
     own_log = Path(str(job.job.log[0])) if job.job.log else None
-    report, alone = JobReport.read(job.aux[REPORT]), len(job.aux[SLURM_JOB].jobs) == 1
+    alone = len(job.aux[SLURM_JOB].jobs) == 1
     return job_report.end_of(
         report, name_of(job.job), job.job.name, state, job.aux["slurm_logfile"], own_log, alone
     )

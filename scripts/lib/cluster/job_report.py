@@ -2,7 +2,7 @@
 
 `scripts/job.py` keeps it in a small file beside Slurm's own log. The executor sees there that a job
 has ended, without asking Slurm, and how; so do `make why` and `resources.csv` (see `submissions`).
-The executor removes the file once the job has succeeded.
+The executor removes the file once the job has succeeded, and of a job that failed with Slurm's log.
 """
 
 import json
@@ -122,7 +122,7 @@ def end_of(
     own_log: Path | None,
     alone: bool,
 ) -> End:
-    """Return how a stage of a run has ended without success.
+    """Return how a stage of a run has ended.
 
     Args:
         report: of the Slurm job; None if it has left none.

@@ -24,6 +24,7 @@ from snakemake_executor_plugin_slurm_jobstep import (
 )
 
 from lib.cluster import sbatch
+from lib.core.layout import run_name
 from lib.core.subprocesses import SHELL_PREFIX
 from lib.study.study import Study
 
@@ -191,5 +192,5 @@ def name_of(job) -> str:
     wildcards = getattr(job, "wildcards", None)
     run = dict(wildcards.items()) if wildcards else {}
     if run.keys() == {"experiment", "seed"}:
-        return f"{run['experiment']}/seed{run['seed']}"
+        return run_name(**run)
     return "_".join(sbatch.rule_and_wildcards(job))

@@ -18,7 +18,7 @@ from lib.cluster import slurm
 from lib.cluster.causes import Cause, End, cause_of
 from lib.cluster.job_report import JobReport, end_of
 from lib.core import subprocesses
-from lib.core.layout import Layout
+from lib.core.layout import Layout, run_name
 
 SUBMISSION = "slurm_job_id,rule,experiment,seed,submitted,slurm_job_name".split(",")
 FIELDS = (
@@ -192,7 +192,7 @@ def _look_at_ends(files: Layout, ended: list[Job]) -> None:
         if path and (report := JobReport.read(path)):  # without one, only Slurm's word is known
             state, run = "" if job.state == UNKNOWN else job.state, (job.experiment, job.seed)
             log, own_log, alone = path.with_suffix(".log"), files.log(job.rule, *run), job.runs == 1
-            job.end = end_of(report, "{}/seed{}".format(*run), job.rule, state, log, own_log, alone)
+            job.end = end_of(report, run_name(*run), job.rule, state, log, own_log, alone)
 
 
 def jobs(files: Layout) -> list[Job]:

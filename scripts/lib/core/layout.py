@@ -25,6 +25,11 @@ REPORT_TABLES = ("report.csv", "summary.csv", "comparisons.csv")
 FIGURES = ("accuracy", "learning-curves", "confusion", "class-accuracy", "calibration", "cost")
 
 
+def run_name(experiment: str, seed: int | str) -> str:
+    """Return the name of a run, such as `cnn/seed1`."""
+    return f"{experiment}/seed{seed}"
+
+
 def prepared_record(prepared: Path) -> Path:
     """Return the record beside a prepared file."""
     return prepared.with_name(f"{prepared.stem}.prepared.json")
@@ -124,7 +129,7 @@ class Layout:
 
     def run_path(self, experiment: str, seed: int | str) -> str:
         """Return a run's folder relative to `results_dir`, as report.csv names it."""
-        return f"runs/{experiment}/seed{seed}"
+        return f"runs/{run_name(experiment, seed)}"
 
     def run(self, experiment: str, seed: int | str) -> RunFiles:
         """Return the files of a run. Both arguments may be Snakemake wildcards in braces."""
@@ -132,7 +137,7 @@ class Layout:
 
     def by_hand(self, experiment: str, seed: int) -> RunFiles:
         """Return the files of a run whose job script is submitted by hand (make sbatch)."""
-        return RunFiles(self.results / "by-hand" / experiment / f"seed{seed}")
+        return RunFiles(self.results / "by-hand" / run_name(experiment, seed))
 
     def by_hand_output(self, experiment: str, seed: int) -> Path:
         """Return what that job prints, in a folder that is there; Slurm knows its %j, the id."""

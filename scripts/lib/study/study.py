@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lib.core.errors import UserError
-from lib.core.layout import Layout
+from lib.core.layout import Layout, run_name
 from lib.core.settings import Settings
 
 
@@ -121,7 +121,7 @@ class Study:
         Raises:
             UserError: the config has no such run.
         """
-        runs = {f"{experiment}/seed{seed}": (experiment, seed) for experiment, seed in self.runs}
+        runs = {run_name(*run): run for run in self.runs}
         if name not in runs:
             raise UserError(f"there is no run {name!r}; there are: {', '.join(runs)}")
         return runs[name]
