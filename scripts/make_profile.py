@@ -14,12 +14,13 @@ from pathlib import Path
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
 from lib.cluster import partitions_file, site_profile, slurm
+from lib.cluster.profile import Profile
 from lib.cluster.site import Site
 from lib.core import files, strict_yaml, yaml_edit
 from lib.core.errors import UserError
 from lib.study.config import add_argument
 
-CONFIG, PARTITIONS = "config.yaml", "partitions.yaml"
+PARTITIONS = "partitions.yaml"
 
 
 def main() -> None:
@@ -54,13 +55,13 @@ def main() -> None:
     if problems := slurm.problems():
         raise UserError("\n".join([*problems, "A profile is made on the cluster that it is for."]))
     folder = args.output or args.profile
-    base = folder if (folder / CONFIG).is_file() else args.profile
-    before = {name: text_of(base / name) for name in (CONFIG, PARTITIONS)}
+    file = Profile.read(folder, args.profile).file
+    before = {name: text_of(file.with_name(name)) for name in (file.name, PARTITIONS)}
     begun = dict(before)
     if args.account:
         account = {site_profile.ACCOUNT: args.account}
-        begun[CONFIG] = yaml_edit.edit(before[CONFIG], account, str(base / CONFIG))
-    plan, after = fitting(begun, base)
+        begun[file.name] = yaml_edit.edit(before[file.name], account, str(file))
+    plan, after = fitting(begun, file)
     print(*plan.findings, sep="\n", flush=True)
     print(difference(before, after, folder) or f"{folder} fits this cluster already", flush=True)
     if not args.write:
@@ -70,7 +71,7 @@ def main() -> None:
         if text != text_of(folder / name):
             files.write_text(folder / name, text)
     if plan.choices:
-        raise UserError(f"choose in {folder / CONFIG}: {'; '.join(plan.choices)}")
+        raise UserError(f"choose in {folder / file.name}: {'; '.join(plan.choices)}")
     finish(folder, args.configfile)
 
 
@@ -79,26 +80,26 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def fitting(texts: dict[str, str], base: Path) -> tuple[site_profile.Plan, dict[str, str]]:
+def fitting(texts: dict[str, str], file: Path) -> tuple[site_profile.Plan, dict[str, str]]:
     """Find out what profile fits this cluster.
 
     Args:
-        texts: the files of the profile to begin with.
-        base: its folder, for errors.
+        texts: the files of the profile to begin with, by name.
+        file: the one that Snakemake reads.
 
     Returns:
         What was found, and the files of the profile that fits.
     """
-    content = strict_yaml.read(texts[CONFIG], str(base / CONFIG)) or {}
-    partitions = strict_yaml.read(texts[PARTITIONS], str(base / PARTITIONS)) or {}
+    content = strict_yaml.read(texts[file.name], str(file)) or {}
+    partitions = strict_yaml.read(texts[PARTITIONS], str(file.with_name(PARTITIONS))) or {}
     site = Site()
     cluster = site.config["ClusterName"]
     about = partitions_file.is_about(texts[PARTITIONS], cluster)
     known = (about and partitions.get("partitions")) or {}
     plan = site_profile.Plan(site, content, known).make()
     text = partitions_file.updated(texts[PARTITIONS], cluster, plan.partitions)
-    config = yaml_edit.edit(texts[CONFIG], plan.settings, str(base / CONFIG))
-    return plan, {CONFIG: config, PARTITIONS: text}
+    config = yaml_edit.edit(texts[file.name], plan.settings, str(file))
+    return plan, {file.name: config, PARTITIONS: text}
 
 
 def difference(before: dict[str, str], after: dict[str, str], folder: Path) -> str:

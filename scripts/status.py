@@ -58,17 +58,17 @@ def table(study: Study, jobs: list[Job]) -> str:
 def row(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> dict[str, str]:
     """Return one run's row: what the latest of its jobs does, and how far the training is."""
     latest = jobs[-1] if jobs else None
-    if now.stage == "done":
+    if now.status == "done":
         state = "done"
     elif latest and latest.succeeded and latest.state != COMPLETED:
-        state = now.stage  # another run, or the evaluation, has failed in the same Slurm job
+        state = now.status  # another run, or the evaluation, has failed in the same Slurm job
     elif latest and latest.state != UNKNOWN:
         state = f"{latest.rule} {latest.state}"
-    elif latest and (now.stage, latest.rule) in (("waiting", "train"), ("trained", "evaluate")):
+    elif latest and (now.status, latest.rule) in (("waiting", "train"), ("trained", "evaluate")):
         failed = latest.end is not None and latest.end.status
         state = f"{latest.rule} {'failed' if failed else 'not finished'}"
     else:
-        state = "not started" if now.stage == "waiting" else now.stage
+        state = "not started" if now.status == "waiting" else now.status
     pending = latest and latest.state == "PENDING" and state != "done"
     return {
         "experiment": run[0],
@@ -108,7 +108,7 @@ def explain(study: Study, jobs: list[Job], name: str, configs: Sequence[Path] = 
     if now.left and now.why:
         lines.append(f"  to {now.left} again: {now.why}")
     lines += [line for job in mine for line in described(job)]
-    trained = now.stage in ("trained", "done")
+    trained = now.status in ("trained", "done")
     logs = [study.layout.log("evaluate" if trained else "train", *run)]
     if mine and mine[-1].state not in (*ACTIVE, COMPLETED):
         # Slurm says there why it has ended a job. The logs of successful jobs are removed.
@@ -155,7 +155,7 @@ def advice(
     study: Study, run: tuple[str, int], now: RunState, jobs: list[Job], configs: Sequence[Path]
 ) -> str:
     """Say what to type next; `configs` are the config files that were named."""
-    if now.stage == "done":
+    if now.status == "done":
         return "This run is done. Nothing is left to do."
     jobs = [job for job in jobs if job.state != UNKNOWN or job.cause]
     if jobs and jobs[-1].state in ACTIVE:
@@ -163,7 +163,7 @@ def advice(
             f"Wait, or stop it: scancel {jobs[-1].job_id}\n"
             "(While Snakemake is running, it submits the job again. Press Ctrl-C there instead.)"
         )
-    if now.stage == "training" and not jobs:
+    if now.status == "training" and not jobs:
         return f"It is training. To see how far it is: {watch_command(configs)}"
     return f"{cure(study, run, now, jobs)}\n  {command(configs)}"
 
@@ -183,9 +183,9 @@ def cure(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> 
         return f"Raise {key}.runtime in the config, then"
     if cause is Cause.EXTERNAL or (cause and jobs[-1].state == "BOOT_FAIL"):
         return "Nothing has to be changed. To go on:"
-    if now.stage == "out of date" and not jobs:
+    if now.status == "out of date" and not jobs:
         return "It will be trained again. If the log ends with an error, fix that first:"
-    trained = now.stage == "trained"
+    trained = now.status == "trained"
     stage = "evaluate" if trained else "train"
     if jobs or study.layout.log(stage, *run).is_file():
         return "Fix what the log says, then"

@@ -92,7 +92,7 @@ class Display:
         self.on_terminal = sys.stdout.isatty()
         # Of each run, how many epochs were shown, and of which results.
         self.shown: dict[tuple[str, int], tuple[int, str | None]] = {}
-        self.stages: dict[tuple[str, int], str] = {}  # of each run, when it was last looked at
+        self.statuses: dict[tuple[str, int], str] = {}  # of each run, when it was last looked at
         self.looks = 0
         self.bars: dict[tuple[str, int], tqdm] = {}
         self.headline = ""
@@ -112,15 +112,15 @@ class Display:
         everything = all_runs or len(runs) <= FEW_RUNS or self.looks % SETTLED_LOOKS == 0
         self.looks += 1
         if not everything:
-            runs = [run for run in runs if self.stages.get(run) not in SETTLED]
+            runs = [run for run in runs if self.statuses.get(run) not in SETTLED]
         states = {run: self.states.of(*run) for run in runs}
-        self.stages |= {run: state.stage for run, state in states.items()}
+        self.statuses |= {run: state.status for run, state in states.items()}
         for run, state in states.items():
             self._show_epochs(run, state)
         if self.on_terminal:
-            self._draw_bars({r: s for r, s in states.items() if s.stage == "training"})
+            self._draw_bars({r: s for r, s in states.items() if s.status == "training"})
         self._show_headline()
-        stages = set(self.stages.values())
+        stages = set(self.statuses.values())
         to_choose = self.study.searches.keys() - self.study.chosen.keys()
         return bool(stages.difference(SETTLED) or (to_choose and "failed" not in stages))
 
@@ -180,8 +180,8 @@ class Display:
 
     def _show_headline(self) -> None:
         """Say how many runs are done: below the bars, or in a line when it changes."""
-        count = Counter(self.stages.values())
-        headline = f"{count['done']} of {len(self.stages)} runs are done"
+        count = Counter(self.statuses.values())
+        headline = f"{count['done']} of {len(self.statuses)} runs are done"
         headline += f", {count['training']} are training"
         headline += f", {count['failed']} have failed" if count["failed"] else ""
         if self.headline_bar is not None:

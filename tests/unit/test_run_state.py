@@ -52,7 +52,7 @@ def fail(files, **changes):
 
 def stage_left_why(files, expected=EXPECTED, **options):
     state = run_state(files, expected, **options)
-    return state.stage, state.left, state.why
+    return state.status, state.left, state.why
 
 
 def test_from_the_beginning_to_the_end(files):
@@ -60,7 +60,7 @@ def test_from_the_beginning_to_the_end(files):
     RunProgress(2, 32, done=[Epoch(1, "test", 0.5, 0.8)]).write(files.progress)
     files.lease.touch()
     state = run_state(files, EXPECTED)
-    assert (state.stage, state.left, state.epochs[-1].accuracy) == ("training", "train", 0.8)
+    assert (state.status, state.left, state.epochs[-1].accuracy) == ("training", "train", 0.8)
     files.lease.unlink()
     assert stage_left_why(files) == ("waiting", "train", "")
     train(files)
@@ -68,7 +68,7 @@ def test_from_the_beginning_to_the_end(files):
     assert stage_left_why(files, stages=("train",)) == ("done", None, "")
     evaluate(files)
     state = run_state(files, EXPECTED)
-    assert (state.stage, state.left, state.done) == ("done", None, ("train", "evaluate"))
+    assert (state.status, state.left, state.done) == ("done", None, ("train", "evaluate"))
     assert [each.accuracy for each in state.epochs] == [0.8, 0.9]
     assert state.training is None
     assert state.results == records.read(files.record)[records.SEAL]
@@ -147,11 +147,11 @@ def test_the_folder_of_another_seed(files):
 def test_what_fails_whenever_it_is_tried(files):
     fail(files)
     state = run_state(files, EXPECTED)
-    assert (state.stage, state.failure) == ("failed", "the loss is nan")
+    assert (state.status, state.failure) == ("failed", "the loss is nan")
     fail(files, epochs=9)  # before the config was changed
     assert run_state(files, EXPECTED).failure == ""
     train(files)  # of which it says nothing
-    assert (run_state(files, EXPECTED).stage, run_state(files, EXPECTED).failure) == ("trained", "")
+    assert (run_state(files, EXPECTED).status, run_state(files, EXPECTED).failure) == ("trained", "")
 
 
 def test_while_it_is_trained_again(files):
@@ -159,9 +159,9 @@ def test_while_it_is_trained_again(files):
     RunProgress(2, 32, done=[Epoch(1, "test", 0.5, 0.7)]).write(files.progress)
     files.lease.touch()
     state = run_state(files, EXPECTED)
-    assert (state.stage, state.left, state.why) == ("training", "train", "other data")
+    assert (state.status, state.left, state.why) == ("training", "train", "other data")
     assert (state.epochs[-1].accuracy, state.results) == (0.7, None)
     long_ago = time.time() - 200
     os.utime(files.lease, (long_ago, long_ago))  # its process was killed
     state = run_state(files, EXPECTED)
-    assert (state.stage, state.training, state.epochs) == ("out of date", None, [])
+    assert (state.status, state.training, state.epochs) == ("out of date", None, [])

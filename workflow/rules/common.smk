@@ -88,7 +88,11 @@ def digest_of(*files):
 
 
 def rerun_if(reason):
-    """Return the input by which a job runs again for a reason; without one, it does not."""
+    """Return the input by which a job runs again for a reason; without one, it does not.
+
+    Snakemake runs again what is older than an input. RERUN_STAMP is always newer. As an `ancient`
+    input, it is there, and its time is not looked at.
+    """
     return RERUN_STAMP.as_posix() if reason else ancient(RERUN_STAMP.as_posix())
 
 

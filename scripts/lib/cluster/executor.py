@@ -15,6 +15,9 @@ What this subclass does differently from the plugin:
 - The locks of a driver are marked as such: see `driver`.
 - Slurm's own logs are below `results_dir`, and so is the list of the jobs that were submitted.
 
+Below, a `job` is one of Snakemake's: a training or an evaluation. A `slurm_job` (SlurmJob) is what
+sbatch gets, for one of them or many. `submitted` is a job with the number of its Slurm job.
+
 It was written for the versions in `WRITTEN_FOR`, serves those in pyproject.toml, and ends a run on
 Slurm at once where a name that it needs is missing or has changed.
 """
@@ -397,8 +400,8 @@ class StudyExecutor(PluginExecutor):
             found = await asyncio.to_thread(polling.query, self.query)
             self.count_query(found is not None)
         if found is None:
-            for job in active_jobs:
-                yield job
+            for submitted in active_jobs:
+                yield submitted
             return
         states = {job_id: polling.status_of(job_id, found) for job_id in by_id}
         given_up = self.queue.look({job: status for job, status in states.items() if status})
@@ -411,8 +414,8 @@ class StudyExecutor(PluginExecutor):
             if has_ended(status) and not self.awaits_report(some, status):
                 self.end(some, status)
             else:
-                for job in some:
-                    yield job
+                for submitted in some:
+                    yield submitted
 
     def count_query(self, succeeded: bool) -> None:
         """Count the status queries that fail; end the run after too many in a row."""
@@ -436,7 +439,8 @@ class StudyExecutor(PluginExecutor):
         if self.query[0] != "squeue" or self.absent[job_id] < MOST_ABSENT:
             return None
         report = JobReport.read(some[0].aux[REPORT])
-        stages = [stage for job in some for stage in job.aux[SLURM_JOB].stages_of(job.job)]
+        slurm_job = some[0].aux[SLURM_JOB]
+        stages = (stage for submitted in some for stage in slurm_job.stages_of(submitted.job))
         succeeded = all(has_succeeded(stage, report) for stage in stages)
         return Status("COMPLETED" if succeeded else FORGOTTEN, "")
 
@@ -459,78 +463,85 @@ class StudyExecutor(PluginExecutor):
         """
         self.room.set()
         report = JobReport.read(some[0].aux[REPORT])
-        progress = any(has_succeeded(job.job, report) for job in some)
-        for job in some:
-            self.end_one(job, status, report, progress)
+        progress = any(has_succeeded(submitted.job, report) for submitted in some)
+        for submitted in some:
+            self.end_one(submitted, status, report, progress)
         if status.state == "COMPLETED":
             self.remove_logs(some[0])
 
     def end_one(
-        self, job: SubmittedJobInfo, status: Status, report: JobReport | None, progress: bool
+        self, submitted: SubmittedJobInfo, status: Status, report: JobReport | None, progress: bool
     ) -> None:
         """Act on the end of one of the jobs of a Slurm job; `progress` is that of `act_on`."""
-        end = end_of(job, status, report)
+        end = end_of(submitted, status, report)
         if status.state == "COMPLETED" or end.status == 0:
-            self.succeed(job, status, report)
+            self.succeed(submitted, status, report)
         else:
-            self.act_on(job, status, causes.cause_of(end), causes.last_words(end), progress)
+            self.act_on(submitted, status, causes.cause_of(end), causes.last_words(end), progress)
 
-    def succeed(self, job: SubmittedJobInfo, status: Status, report: JobReport | None) -> None:
+    def succeed(
+        self, submitted: SubmittedJobInfo, status: Status, report: JobReport | None
+    ) -> None:
         """Report a job's success; note whether the same Slurm job has tried to evaluate the run."""
-        evaluation = job.aux[SLURM_JOB].evaluations.get(job.job)
+        evaluation = submitted.aux[SLURM_JOB].evaluations.get(submitted.job)
         if evaluation is not None:
-            tried = SubmittedJobInfo(evaluation, job.external_jobid, job.aux)
+            tried = SubmittedJobInfo(evaluation, submitted.external_jobid, submitted.aux)
             self.tried.pop(evaluation, None)
             if status.state == "COMPLETED" or end_of(tried, status, report).status is not None:
                 self.tried[evaluation] = tried, status, report
-        self.report_job_success(job)
+        self.report_job_success(submitted)
 
-    def remove_logs(self, job: SubmittedJobInfo) -> None:
+    def remove_logs(self, submitted: SubmittedJobInfo) -> None:
         """Remove the report of a Slurm job that has succeeded, and Slurm's log."""
         with suppress(OSError):  # a log that stays must not end the run
-            job.aux[REPORT].unlink(missing_ok=True)
+            submitted.aux[REPORT].unlink(missing_ok=True)
             if not self.workflow.executor_settings.keep_successful_logs:
-                job.aux["slurm_logfile"].unlink()
+                submitted.aux["slurm_logfile"].unlink()
 
     def act_on(
-        self, job: SubmittedJobInfo, status: Status, cause: Cause, why: str, progress: bool = False
+        self,
+        submitted: SubmittedJobInfo,
+        status: Status,
+        cause: Cause,
+        why: str,
+        progress: bool = False,
     ) -> None:
         """Do what follows the end of a job: try it again in one way or another, or do not.
 
         Args:
-            job: of Snakemake's.
+            submitted: the job of Snakemake's.
             status: of the Slurm job.
             cause: why that has ended.
             why: the last words of the job.
             progress: whether other runs of the same Slurm job are done: then it had too little
                 time for all, and not for one.
         """
-        attempts = self.attempts[job.job]
-        what = f"Slurm job {job.external_jobid} has ended ({status.state}): {cause.value}."
+        attempts = self.attempts[submitted.job]
+        what = f"Slurm job {submitted.external_jobid} has ended ({status.state}): {cause.value}."
         if cause is Cause.TIME and progress and attempts.resubmissions < MAX_RESUBMISSIONS:
             attempts.resubmissions += 1
-            self.submit_again(job, f"{what} What is left of it is submitted again.")
+            self.submit_again(submitted, f"{what} What is left of it is submitted again.")
             return
         if cause in (Cause.MEMORY, Cause.TIME):
             attempts.growth = attempts.growth.more("memory" if cause is Cause.MEMORY else "time")
         elif cause is Cause.EXTERNAL and attempts.resubmissions < MAX_RESUBMISSIONS:
             attempts.resubmissions += 1
-            self.submit_again(job, f"{what} It is submitted again.")
+            self.submit_again(submitted, f"{what} It is submitted again.")
             return
         elif cause is Cause.NODE:
             what = f"{what} {f'{status.node}: ' if is_name(status.node) else ''}{why}"
-            if self.can_run_elsewhere(job, status.node, why):
-                self.submit_again(job, f"{what}\nIt is submitted again, for other nodes.")
+            if self.can_run_elsewhere(submitted, status.node, why):
+                self.submit_again(submitted, f"{what}\nIt is submitted again, for other nodes.")
                 return
             what += "\nThere is no other node for it."
-            self.never_again(job.job)
+            self.never_again(submitted.job)
         elif cause is Cause.DETERMINISTIC:
-            self.never_again(job.job)
-        self.report_job_error(job, msg=f"{what} ", aux_logs=self.logs_to_show(job))
+            self.never_again(submitted.job)
+        self.report_job_error(submitted, msg=f"{what} ", aux_logs=self.logs_to_show(submitted))
 
-    def logs_to_show(self, job: SubmittedJobInfo) -> list[str]:
+    def logs_to_show(self, submitted: SubmittedJobInfo) -> list[str]:
         """Return Slurm's log of a job that has failed; of a pack, for the first of its runs."""
-        log = str(job.aux["slurm_logfile"])
+        log = str(submitted.aux["slurm_logfile"])
         shown = log in self.told
         self.told.add(log)
         return [] if shown else [log]
@@ -541,26 +552,26 @@ class StudyExecutor(PluginExecutor):
         if why:
             subprocesses.run(["scancel", some[0].external_jobid])
         report = JobReport.read(some[0].aux[REPORT])
-        for job in some:
+        for submitted in some:
             # It may have started it again, to its end, before accounting knows of that.
-            if has_succeeded(job.job, report):
-                self.succeed(job, status, report)
+            if has_succeeded(submitted.job, report):
+                self.succeed(submitted, status, report)
                 continue
-            self.act_on(job, status, Cause.NODE if why else Cause.EXTERNAL, why)
+            self.act_on(submitted, status, Cause.NODE if why else Cause.EXTERNAL, why)
 
-    def submit_again(self, job: SubmittedJobInfo, why: str) -> None:
+    def submit_again(self, submitted: SubmittedJobInfo, why: str) -> None:
         """Submit a job again in a way that is not counted as a retry."""
         self.tell(why)  # once, for all runs of a pack
-        self.gather([job.job])
+        self.gather([submitted.job])
 
-    def can_run_elsewhere(self, job: SubmittedJobInfo, node: str, why: str) -> bool:
+    def can_run_elsewhere(self, submitted: SubmittedJobInfo, node: str, why: str) -> bool:
         """Exclude a node; return whether there are others for a job, and it may be tried there."""
-        attempts = self.attempts[job.job]
+        attempts = self.attempts[submitted.job]
         attempts.nodes += 1
-        self.bad_nodes.add(node, job.external_jobid, why)
+        self.bad_nodes.add(node, submitted.external_jobid, why)
         if attempts.nodes >= MOST_NODES:
             return False
-        return preflight.would_be_accepted(self.line(job.job))
+        return preflight.would_be_accepted(self.line(submitted.job))
 
     @staticmethod
     def never_again(job) -> None:
@@ -595,8 +606,8 @@ class StudyExecutor(PluginExecutor):
 def by_slurm_job(active: Iterable[SubmittedJobInfo]) -> dict[str, list[SubmittedJobInfo]]:
     """Return submitted jobs by Slurm's number: those of a pack have the same."""
     found = defaultdict(list)
-    for job in active:
-        found[job.external_jobid].append(job)
+    for submitted in active:
+        found[submitted.external_jobid].append(submitted)
     return found
 
 
@@ -605,14 +616,13 @@ def has_succeeded(job: Job, report: JobReport | None) -> bool:
     return report is not None and report.status(name_of(job), job.name) == 0
 
 
-def end_of(job: SubmittedJobInfo, status: Status, report: JobReport | None) -> causes.End:
+def end_of(submitted: SubmittedJobInfo, status: Status, report: JobReport | None) -> causes.End:
     """Return how a job has ended; status and report are those of the Slurm job."""
+    job, slurm_log = submitted.job, submitted.aux["slurm_logfile"]
     state = "" if status.state == FORGOTTEN else status.state
-    own_log = Path(str(job.job.log[0])) if job.job.log else None
-    alone = len(job.aux[SLURM_JOB].jobs) == 1
-    return job_report.end_of(
-        report, name_of(job.job), job.job.name, state, job.aux["slurm_logfile"], own_log, alone
-    )
+    own_log = Path(str(job.log[0])) if job.log else None
+    alone = len(submitted.aux[SLURM_JOB].jobs) == 1
+    return job_report.end_of(report, name_of(job), job.name, state, slurm_log, own_log, alone)
 
 
 def has_ended(status: Status | None) -> bool:

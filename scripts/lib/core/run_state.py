@@ -23,7 +23,7 @@ from lib.core.settings import Settings, difference
 # A training renews its lease every few seconds; a file server may show that a minute late.
 SILENT_AFTER = 120.0  # seconds
 # By the stage that is left, and whether it has to be run again.
-_STAGE = {
+_STATUS = {
     ("train", False): "waiting", ("train", True): "out of date", (None, False): "done",
     ("evaluate", False): "trained", ("evaluate", True): "trained",
 }  # fmt: skip
@@ -77,7 +77,7 @@ class RunState:
 
     Attributes:
         files: of the run.
-        stage: waiting, training, trained, done, failed (it fails whenever it is tried), or out of
+        status: waiting, training, trained, done, failed (it fails whenever it is tried), or out of
             date (what is there is not what it should be).
         done: the stages of the workflow that are done, whether or not the run needs them.
         why: why the first stage that is not done must be run again; empty if it never was.
@@ -88,7 +88,7 @@ class RunState:
     """
 
     files: RunFiles
-    stage: str
+    status: str
     done: tuple[str, ...]
     why: str
     left: str | None
@@ -130,7 +130,7 @@ def run_state(
     failed = left == "train" and files.failure.is_file()
     return RunState(
         files,
-        "training" if is_alive else "failed" if failed else _STAGE[left, bool(left and why)],
+        "training" if is_alive else "failed" if failed else _STATUS[left, bool(left and why)],
         done,
         why or "",
         left,

@@ -18,7 +18,7 @@ from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.files import sha256
 from lib.core.layout import Layout, RunFiles
-from lib.core.run_state import read_trained
+from lib.core.run_state import Expected, read_trained, run_state
 from lib.reporting.uncertainty import calibration
 
 PREDICTIONS = {"label": np.int16, "prediction": np.int16, "confidence": np.float32}
@@ -172,15 +172,12 @@ def why_missing(layout: Layout, experiment: str, seed: int, error: UserError | N
         error: what is wrong with its files; None if they are out of date.
     """
     files = layout.run(experiment, seed)
-    stages, otherwise = (), str(error)
-    if error is None:
-        stages, otherwise = ("train", "evaluate"), "out of date, and not made again yet"
-    with suppress(PermissionError):
-        # Each stage writes its record last.
-        if error and not files.record.exists():
-            stages, otherwise = ("train",), "not trained"
-        elif error and not files.evaluation.exists():
-            stages, otherwise = ("evaluate",), "not evaluated"
+    stages, otherwise = ("train", "evaluate"), "out of date, and not made again yet"
+    if error is not None:
+        state = run_state(files, Expected())
+        never = {"train": "not trained", "evaluate": "not evaluated"}.get(state.left)
+        again = state.why or never is None
+        stages, otherwise = ((), str(error)) if again else ((state.left,), never)
     failure = Failure.read(files.failure) if "train" in stages else None
     logs = (_last_error(layout.log(stage, experiment, seed)) for stage in stages)
     return failure.message if failure else next(filter(None, logs), otherwise)
