@@ -20,8 +20,6 @@ from lib.core import files, strict_yaml, yaml_edit
 from lib.core.errors import UserError
 from lib.study.config import add_argument
 
-PARTITIONS = "partitions.yaml"
-
 
 def main() -> None:
     """Run the command line."""
@@ -55,13 +53,14 @@ def main() -> None:
     if problems := slurm.problems():
         raise UserError("\n".join([*problems, "A profile is made on the cluster that it is for."]))
     folder = args.output or args.profile
-    file = Profile.read(folder, args.profile).file
-    before = {name: text_of(file.with_name(name)) for name in (file.name, PARTITIONS)}
+    found = Profile.read(folder, args.profile)
+    file = found.file
+    before = {path.name: text_of(path) for path in (file, found.partitions_file)}
     begun = dict(before)
     if args.account:
         account = {site_profile.ACCOUNT: args.account}
         begun[file.name] = yaml_edit.edit(before[file.name], account, str(file))
-    plan, after = fitting(begun, file)
+    plan, after = fitting(begun, found)
     print(*plan.findings, sep="\n", flush=True)
     print(difference(before, after, folder) or f"{folder} fits this cluster already", flush=True)
     if not args.write:
@@ -80,26 +79,27 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def fitting(texts: dict[str, str], file: Path) -> tuple[site_profile.Plan, dict[str, str]]:
+def fitting(texts: dict[str, str], found: Profile) -> tuple[site_profile.Plan, dict[str, str]]:
     """Find out what profile fits this cluster.
 
     Args:
         texts: the files of the profile to begin with, by name.
-        file: the one that Snakemake reads.
+        found: that profile.
 
     Returns:
         What was found, and the files of the profile that fits.
     """
+    file, beside = found.file, found.partitions_file
     content = strict_yaml.read(texts[file.name], str(file)) or {}
-    partitions = strict_yaml.read(texts[PARTITIONS], str(file.with_name(PARTITIONS))) or {}
+    partitions = strict_yaml.read(texts[beside.name], str(beside)) or {}
     site = Site()
     cluster = site.config["ClusterName"]
-    about = partitions_file.is_about(texts[PARTITIONS], cluster)
+    about = partitions_file.is_about(texts[beside.name], cluster)
     known = (about and partitions.get("partitions")) or {}
     plan = site_profile.Plan(site, content, known).make()
-    text = partitions_file.updated(texts[PARTITIONS], cluster, plan.partitions)
+    text = partitions_file.updated(texts[beside.name], cluster, plan.partitions)
     config = yaml_edit.edit(texts[file.name], plan.settings, str(file))
-    return plan, {file.name: config, PARTITIONS: text}
+    return plan, {file.name: config, beside.name: text}
 
 
 def difference(before: dict[str, str], after: dict[str, str], folder: Path) -> str:

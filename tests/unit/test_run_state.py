@@ -151,7 +151,10 @@ def test_what_fails_whenever_it_is_tried(files):
     fail(files, epochs=9)  # before the config was changed
     assert run_state(files, EXPECTED).failure == ""
     train(files)  # of which it says nothing
-    assert (run_state(files, EXPECTED).status, run_state(files, EXPECTED).failure) == ("trained", "")
+    assert (run_state(files, EXPECTED).status, run_state(files, EXPECTED).failure) == (
+        "trained",
+        "",
+    )
 
 
 def test_while_it_is_trained_again(files):

@@ -3,8 +3,12 @@
 The programs of Slurm are scripts here that answer as those of such a cluster.
 """
 
+import re
+import sys
+
 import pytest
 
+import make_profile
 from lib.cluster import partitions_file, site_profile
 from lib.cluster.site import Site
 from lib.core import strict_yaml
@@ -52,6 +56,16 @@ def cluster(programs):
 def plan(content: str = "", known=None) -> site_profile.Plan:
     profile = strict_yaml.parse(content) or {}
     return site_profile.Plan(Site(), profile, known or {}).make()
+
+
+def test_the_files_are_those_that_snakemake_reads(cluster, tmp_path, monkeypatch, capsys):
+    cluster(partition("debug", "YES"), "debug|4|8|16000|(null)|(null)")
+    (tmp_path / "config.v9+.yaml").write_text("slurm-partition-config: mine.yaml\n")
+    (tmp_path / "config.yaml").write_text("executor: other\n")
+    monkeypatch.setattr(sys, "argv", ["make_profile.py", "--profile", str(tmp_path)])
+    make_profile.main()
+    changed = re.findall(r"^\+\+\+ (\S+)", capsys.readouterr().out, re.MULTILINE)
+    assert changed == [str(tmp_path / name) for name in ("config.v9+.yaml", "mine.yaml")]
 
 
 def test_one_partition_is_used_whatever_its_name(cluster):

@@ -117,7 +117,11 @@ def test_without_slurm_the_records_say_it(study):
     trained(study, "3")
     mlp, cnn = table(study)
     assert (mlp["slurm_job_id"], mlp["state"], mlp["partition"]) == ("3", "COMPLETED", "cpu")
-    assert (mlp["cpus_asked"], mlp["mem_asked_mb"], mlp["time_asked_minutes"]) == ("1", "1536", "20")
+    assert (mlp["cpus_asked"], mlp["mem_asked_mb"], mlp["time_asked_minutes"]) == (
+        "1",
+        "1536",
+        "20",
+    )
     assert (float(mlp["mem_used_mb"]), float(mlp["queue_seconds"])) == (PEAK, 10)
     assert (mlp["elapsed_seconds"], mlp["cpus_allocated"], mlp["cpu_efficiency"]) == (
         "61.5",

@@ -59,10 +59,15 @@ class Profile:
         return cls.read(*filter(None, named))
 
     @property
+    def partitions_file(self) -> Path:
+        """Where the limits of the partitions are, or would be: beside the profile's own file."""
+        return self.file.parent / (self.settings.get("slurm-partition-config") or "partitions.yaml")
+
+    @property
     def partitions(self) -> dict[str, dict]:
         """The limits of the partitions by name; none where the profile names no such file."""
         named = self.settings.get("slurm-partition-config")
-        return strict_yaml.load(self.file.parent / named)["partitions"] if named else {}
+        return strict_yaml.load(self.partitions_file)["partitions"] if named else {}
 
     def for_all_jobs(self, name: str) -> str:
         """Return what all jobs ask for, unless a rule says otherwise; empty where nothing."""
@@ -89,5 +94,5 @@ class Profile:
         if own:
             return f"config: experiments.{experiment}.{' and '.join(own)}"
         if "slurm_partition" in names:
-            return str(self.file.with_name("partitions.yaml"))
+            return str(self.partitions_file)
         return f"{self.file}: {' or '.join(names)}"
