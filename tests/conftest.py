@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
@@ -315,21 +315,28 @@ def with_data(project) -> None:
     copy_data(project)
 
 
-@pytest.fixture(scope="session")
-def finished_once(tmp_path_factory, worker_id) -> Project:
-    """The project after a complete run on the small data set. Only for looking at: all share it."""
+def shared(tmp_path_factory, worker_id: str, name: str, run: Callable) -> Project:
+    """Return a copy of the project in which one worker has run something for all of them.
+
+    Its attribute `printed` is what `run`, which is called with the project, has returned.
+    """
     own = tmp_path_factory.getbasetemp()
-    folder = (own if worker_id == "master" else own.parent) / "finished"
+    folder = (own if worker_id == "master" else own.parent) / name
     printed = folder / "printed.txt"
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not printed.exists():
-            made = fresh_project(folder / "project")
-            command = ("--profile", "profiles/local", "--configfile", SMALL_CONFIG)
-            printed.write_text(made.run(BIN / "snakemake", *command).stdout)
+            printed.write_text(run(fresh_project(folder / "project")))
     project = Project(folder / "project")
-    project.log = printed.read_text()
+    project.printed = printed.read_text()
     return project
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory, worker_id) -> Project:
+    """The project after a complete run on the small data set. Only for looking at."""
+    command = (BIN / "snakemake", "--profile", "profiles/local", "--configfile", SMALL_CONFIG)
+    return shared(tmp_path_factory, worker_id, "finished", lambda made: made.run(*command).stdout)
 
 
 @pytest.fixture
@@ -447,12 +454,15 @@ def named_scenes(items) -> list:
 
 
 @pytest.fixture(scope="session")
-def finished_search(tmp_path_factory):
+def finished_search(tmp_path_factory, worker_id) -> Project:
     """A finished run of the study `SEARCH`, in search.yaml. Only for looking at."""
-    project = fresh_project(tmp_path_factory.mktemp("search") / "project", data=True)
-    (project.folder / "search.yaml").write_text(SEARCH)
-    project.printed = project.snakemake(config="search.yaml").stdout
-    return project
+
+    def search(project):
+        copy_data(project)
+        (project.folder / "search.yaml").write_text(SEARCH)
+        return project.snakemake(config="search.yaml").stdout
+
+    return shared(tmp_path_factory, worker_id, "searched", search)
 
 
 @pytest.fixture
