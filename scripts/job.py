@@ -30,8 +30,7 @@ from typing import Self, TextIO
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
-from lib.cluster.causes import STOPPED
-from lib.cluster.job_report import JobReport, Reporter, now
+from lib.cluster.job_end import STOPPED, JobReport, Reporter, now
 from lib.core import records
 from lib.core.errors import NodeError, TemporaryError, UserError
 from lib.core.layout import RunFiles

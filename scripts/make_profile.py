@@ -13,7 +13,7 @@ from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
-from lib.cluster import partitions_file, site_profile, slurm
+from lib.cluster import partitions_file, profile, site_profile, slurm
 from lib.cluster.profile import Profile
 from lib.cluster.site import Site
 from lib.core import files, strict_yaml, yaml_edit
@@ -25,14 +25,8 @@ def main() -> None:
     """Run the command line."""
     parser = command_line.parser(__doc__)
     add_argument(parser)
+    profile.add_argument(parser)
     add = parser.add_argument
-    add(
-        "--profile",
-        type=Path,
-        default=Path("profiles/slurm"),
-        metavar="DIR",
-        help="the profile to begin with (default: %(default)s)",
-    )
     add(
         "--output",
         type=Path,

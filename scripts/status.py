@@ -15,7 +15,7 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 import pandas as pd
 
 from lib.cluster import driver
-from lib.cluster.causes import Cause
+from lib.cluster.job_end import Cause
 from lib.cluster.submissions import ACTIVE, COMPLETED, UNKNOWN, Job, ask
 from lib.core.run_state import RunState
 from lib.study.config import add_argument, read_study

@@ -33,6 +33,8 @@ import torch
 
 import models
 from lib.core import checked_settings, code_digests, provenance
+from lib.core.errors import UserError
+from lib.core.failure_file import Failure
 from lib.core.layout import RunFiles
 from lib.core.run_state import Expected, run_state
 from lib.core.settings import Settings
@@ -52,6 +54,7 @@ COMPLETE = (
     "trained with these settings, this data and this code. To train it again all the same, remove "
     "the folder"
 )
+TRIED_AGAIN = "it is tried again once the config, the data, or the code has changed"
 
 
 def main() -> None:
@@ -75,12 +78,14 @@ def main() -> None:
     files = RunFiles(args.output)
     results = RunResults(files, identity)
     with Lease(args.output) as lease:
-        expected = Expected(settings, data_sha256)
-        if "train" in run_state(files, expected, verify="all").done:
+        state = run_state(files, Expected(settings, data_sha256), verify="all")
+        if "train" in state.done:
             how = "the other process has finished it" if lease.had_to_wait else COMPLETE
             print(f"{args.output} is complete: {how}")
             return
-        results.raise_if_known_failure()
+        if state.failure:
+            raise UserError(f"{state.failure} (known from {files.failure}; {TRIED_AGAIN})")
+        files.failure.unlink(missing_ok=True)
         interval = 60 * args.checkpoint_minutes
         checkpoints = Checkpoints(files.checkpoint, results.identity, interval, lease.ensure_held)
         checkpoints.install_signal_handlers()
@@ -89,7 +94,8 @@ def main() -> None:
                 train_and_write(settings, args, device, results, checkpoints, origin)
         except Diverged as error:
             lease.ensure_held()
-            results.remember_failure(str(error))
+            Failure(settings.as_dict(), data_sha256, own_code, str(error)).write(files.failure)
+            files.progress.unlink(missing_ok=True)
             raise
         except Stopped as stopped:
             print(f"{stopped}; the same command resumes from there", file=sys.stderr, flush=True)

@@ -63,7 +63,7 @@ def make_results(study) -> None:
         RunProgress(2, 32, 2, 8, 9.5, [Epoch(1, "test", 0.5, 0.9)]).write(files.progress)
         files.lease.write_text(json.dumps(HOLDER))
         now = study.experiments[run[0]].settings(run[1]).as_dict()
-        Failure({"settings": now}, "the training loss is nan").write(files.failure)
+        Failure(now, "0", {}, "the training loss is nan").write(files.failure)
     files.record.write_text("{}")
     files.history.write_text("epoch,split,loss,accuracy\n1,test,0.5,0.9\n")
     layout.submissions.parent.mkdir(parents=True)

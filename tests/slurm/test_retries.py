@@ -6,7 +6,7 @@ import pytest
 from conftest import PATIENCE
 from slurm_project import NETWORK, PARTITIONS, SlurmProject, scenes, wait_for
 
-from lib.cluster.job_report import JobReport
+from lib.cluster.job_end import JobReport
 
 LIMITS = "epochs: 1, runtime: 20"
 # Slurm warns the training `time` after 60 seconds, of the 80 that its network sleeps.

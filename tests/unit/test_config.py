@@ -239,6 +239,7 @@ WRONG = {
     ),
     "more images than there can be": ("training: {batch_size: 1e40}", ["training.batch_size"]),
     "no time": (one("runtime: 0"), ["runtime", "0"]),
+    "more cores than a training can use": (one("cpus: 1025"), ["cpus", "1025", "1024"]),
     "all held out": (
         DATASETS + "training: {validation_size: 2000}",
         ["validation_size", "2000 of 2000"],

@@ -21,9 +21,8 @@ from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
 from lib.cluster import executor
 from lib.cluster.bad_nodes import BadNodes
-from lib.cluster.causes import cause_of_status
 from lib.cluster.executor import StudyExecutor
-from lib.cluster.job_report import JobReport
+from lib.cluster.job_end import JobReport, cause_of_status
 from lib.cluster.polling import Polling
 from lib.cluster.queue_watch import QueueWatch
 from lib.cluster.sbatch import Growth
@@ -110,7 +109,7 @@ def jobs(tmp_path, *ids):
             wildcards=Wildcards(fromdict={"experiment": each, "seed": "1"}), input=[], output=[],
         )  # fmt: skip
         aux = {"slurm_logfile": slurm_log, executor.REPORT: tmp_path / f"{each}.json"}
-        aux |= {executor.REQUEST: job.resources, executor.SLURM_JOB: SlurmJob([job])}
+        aux |= {executor.SLURM_JOB: SlurmJob([job])}
         made.append(SimpleNamespace(external_jobid=each, aux=aux, job=job))
     return made
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from lib.cluster import polling
-from lib.cluster.job_report import JobReport
+from lib.cluster.job_end import JobReport
 from lib.cluster.polling import Polling, Status
 from lib.core.files import replace_text
 

@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import os
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from scipy.stats import binomtest
 
 import report
 from lib.core.errors import UserError
+from lib.core.failure_file import Failure
 from lib.core.layout import Layout
 from lib.reporting import finished_runs, tables, uncertainty, verdict
 
@@ -317,8 +317,8 @@ def partial_study(study):
     study.remove("none", 1)
     study.remove("none", 2)
     study.remove("partial", 2)
-    failure = {"identity": {}, "message": "the training loss is nan; at epoch 1,\nstep 3"}
-    study.layout.run("partial", 2).failure.write_text(json.dumps(failure))
+    message = "the training loss is nan; at epoch 1,\nstep 3"
+    Failure({}, "", {}, message).write(study.layout.run("partial", 2).failure)
     study.log("train", "none", 1, "error: the first\nsteps\nerror: no space <left>\nwarning: x\n")
     return study
 

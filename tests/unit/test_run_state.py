@@ -47,7 +47,8 @@ def evaluate(files, **changes):
 
 def fail(files, **changes):
     """Write down that the training fails whenever it is tried."""
-    Failure({"settings": SETTINGS | changes}, "the loss is nan").write(files.failure)
+    of = {"settings": SETTINGS, "data_sha256": "d1", "code": {"model.py": "c1"}} | changes
+    Failure(**of, message="the loss is nan").write(files.failure)
 
 
 def stage_left_why(files, expected=EXPECTED, **options):
@@ -130,13 +131,30 @@ def test_weights_are_read_where_they_are_newer_or_on_demand(files):
     assert "model.safetensors is truncated" in run_state(files, EXPECTED, verify="all").why
     with pytest.raises(UserError, match=r"model\.safetensors is truncated"):
         read_trained(files, verify="all")
-    for verify in ("newer weights", "all but weights"):
+    for verify in ("newer", "all but weights"):
         assert read_trained(files, verify=verify)["data_sha256"] == "d1"
     os.utime(files.weights)
     os.utime(files.record, (1, 1))
     stage, left, why = stage_left_why(files)
     assert (stage, left) == ("out of date", "train")
     assert "model.safetensors is truncated" in why
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("history.csv", "train"), ("predictions.csv.gz", "evaluate"), ("accuracy.csv", "evaluate")],
+)
+def test_what_was_damaged_since_is_made_again(files, name, stage):
+    train(files)
+    evaluate(files)
+    later = time.time() + 10
+    os.utime(files.folder / name, (later, later))  # copied, but the same
+    assert run_state(files, EXPECTED).left is None
+    (files.folder / name).write_text("damaged")
+    os.utime(files.folder / name, (later, later))
+    state = run_state(files, EXPECTED)
+    assert state.left == stage
+    assert f"{name} is truncated, corrupt, or not the file" in state.why
 
 
 def test_the_folder_of_another_seed(files):
@@ -148,8 +166,14 @@ def test_what_fails_whenever_it_is_tried(files):
     fail(files)
     state = run_state(files, EXPECTED)
     assert (state.status, state.failure) == ("failed", "the loss is nan")
-    fail(files, epochs=9)  # before the config was changed
-    assert run_state(files, EXPECTED).failure == ""
+    for before in (
+        {"settings": SETTINGS | {"epochs": 9}},
+        {"data_sha256": "d0"},
+        {"code": {"model.py": "c0"}},
+    ):
+        fail(files, **before)
+        state = run_state(files, EXPECTED)
+        assert (state.status, state.failure) == ("waiting", "")
     train(files)  # of which it says nothing
     assert (run_state(files, EXPECTED).status, run_state(files, EXPECTED).failure) == (
         "trained",

@@ -12,8 +12,7 @@ from conftest import PATIENCE, ROOT
 from snakemake.iocontainers import Wildcards
 
 from lib.cluster import sbatch, slurm_job
-from lib.cluster.causes import Cause
-from lib.cluster.job_report import JobReport
+from lib.cluster.job_end import Cause, JobReport
 
 
 class FakeJob(SimpleNamespace):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def mlp(study):
 def fail(study, files, **changes):
     """Write down that the MLP fails whenever it is tried."""
     settings = study.experiments["mlp"].settings(1).as_dict() | changes
-    Failure({"settings": settings}, MESSAGE).write(files.failure)
+    Failure(settings, "0", {}, MESSAGE).write(files.failure)
 
 
 def trained(study, files, **changes):
@@ -210,6 +211,7 @@ def test_a_progress_file_of_other_types_is_no_progress(study, mlp, change):
 def test_a_history_with_a_nul_is_none(study, mlp):
     trained(study, mlp)
     mlp.history.write_bytes(b"epoch,split,loss,accuracy\n1,te\0st,0.1,0.9\n")
+    os.utime(mlp.history, (1, 1))  # not newer than the record, which would be noticed
     assert "trained" in status.table(study, [])
 
 

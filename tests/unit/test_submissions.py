@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from lib.cluster import slurm, submissions
-from lib.cluster.causes import Cause
-from lib.cluster.job_report import JobReport
+from lib.cluster.job_end import Cause, End, JobReport
 from lib.cluster.submissions import Job
 from lib.core.layout import Layout
 
@@ -92,15 +91,18 @@ def test_a_study_without_submissions_asks_slurm_nothing(tmp_path, monkeypatch):
     assert submissions.jobs(Layout(tmp_path)) == []
 
 
-def test_a_kill_for_memory_is_told_from_another_kill():
-    assert KILLED.cause is Cause.MEMORY
-    assert KILLED.what == "it was killed for using more memory than it asked for"
-    for change in ({"mem_used_mb": 500.0}, {"mem_used_mb": None}, {"mem_asked_mb": None}):
-        other = dataclasses.replace(KILLED, **change)
-        assert other.cause is Cause.UNKNOWN
-        assert "its log says why" in other.what
-    with_cgroups = dataclasses.replace(KILLED, state="OUT_OF_MEMORY", mem_used_mb=700.0)
-    assert with_cgroups.cause is Cause.MEMORY
+def test_what_slurm_says_alone(tmp_path):
+    assert KILLED.cause is Cause.UNKNOWN
+    assert "its log says why" in KILLED.what
+    for state, words in {
+        "OUT_OF_MEMORY": "it was killed for using more memory than it asked for",
+        "CANCELLED": "it was canceled (scancel, or Ctrl-C in Snakemake)",
+    }.items():
+        assert dataclasses.replace(KILLED, state=state).what == words
+    log = tmp_path / "7.log"  # Slurm cancels what has no time left
+    log.write_text("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT T DUE TO TIME LIMIT ***")
+    canceled = dataclasses.replace(KILLED, state="CANCELLED", end=End("CANCELLED", log, log))
+    assert canceled.what == "it reached its time limit"
 
 
 def test_what_a_job_has_reported_says_why_it_has_ended(tmp_path, programs):

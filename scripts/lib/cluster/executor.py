@@ -6,7 +6,7 @@ What this subclass does differently from the plugin:
   `slurm_job`.
 - Before the first job, Slurm is asked whether it would take each kind of job: see `preflight`.
 - Slurm is asked rarely, and soon after a job has reported that it has ended: see `polling`.
-- What follows the end of a job depends on why it has ended (see `job_report`, `causes`): more
+- What follows the end of a job depends on why it has ended (see `job_end`): more
   memory or more time, another node, the same again, or no second submission at all.
 - A submission waits where the queue is full, or slurmctld away; a failed one would cost a retry.
 - What would wait forever is requeued or released, or reported: see `queue_watch`.
@@ -39,10 +39,9 @@ from typing import ClassVar
 from snakemake.jobs import Job
 from snakemake_interface_common.exceptions import WorkflowError
 
-from lib.cluster import causes, driver, job_report, polling, preflight, slurm, submissions
+from lib.cluster import driver, polling, preflight, slurm, submissions
 from lib.cluster.bad_nodes import BadNodes, is_name
-from lib.cluster.causes import Cause
-from lib.cluster.job_report import JobReport
+from lib.cluster.job_end import Cause, End, JobReport, cause_of, find_end, last_words
 from lib.cluster.polling import Polling, Status
 from lib.cluster.profile import Profile
 from lib.cluster.queue_watch import QueueWatch
@@ -106,8 +105,8 @@ FAILED = (
     "BOOT_FAIL CANCELLED DEADLINE ERROR FAILED OUT_OF_MEMORY REVOKED TIMEOUT FORGOTTEN"
 ).split()
 FORGOTTEN = "FORGOTTEN"  # of a job that squeue does not know any more, and that left no results
-# Of a job: what its Slurm job asks for, which one that is, and where it reports.
-REQUEST, SLURM_JOB, REPORT = "asked", "slurm_job", "report"
+# Of a job that was submitted: its Slurm job, and where that reports.
+SLURM_JOB, REPORT = "slurm_job", "report"
 MAX_RESUBMISSIONS = 10  # submissions of a job that are not counted as retries
 MOST_NODES = 3  # nodes on which a job is tried that could not run on others
 MOST_ABSENT = 2  # answers of squeue without a job, until it is taken to have ended
@@ -180,7 +179,8 @@ class StudyExecutor(PluginExecutor):
         self.told: set[str] = set()
         self.attempts: dict[object, Attempts] = defaultdict(Attempts)
         self.evaluations: dict[str, Job] = {}  # by the names of the runs that are to be evaluated
-        # Of evaluations that the Slurm jobs of their trainings have tried: how those have ended.
+        # A Slurm job that trains a run evaluates it, too, before Snakemake asks for that. Here is
+        # how the evaluation has ended, until it does.
         self.tried: dict[Job, tuple[SubmittedJobInfo, Status, JobReport | None]] = {}
         self.ready: list = []  # jobs that are to be submitted
         self.gathering = threading.Lock()
@@ -321,8 +321,7 @@ class StudyExecutor(PluginExecutor):
         grown = ", which asks for more than before" if growth != sbatch.Growth() else ""
         what = f"Job {first.jobid} is" if len(jobs) == 1 else f"{len(jobs)} runs are"
         self.logger.info(f"{what} Slurm job {job_id}{grown} (log: {log}).")
-        aux = {"slurm_logfile": log, REPORT: log.with_suffix(".json")}
-        aux |= {REQUEST: asked, SLURM_JOB: slurm_job}
+        aux = {"slurm_logfile": log, REPORT: log.with_suffix(".json"), SLURM_JOB: slurm_job}
         for job in jobs:
             self.report_job_submission(SubmittedJobInfo(job, job_id, aux))
 
@@ -477,7 +476,7 @@ class StudyExecutor(PluginExecutor):
         if status.state == "COMPLETED" or end.status == 0:
             self.succeed(submitted, status, report)
         else:
-            self.act_on(submitted, status, causes.cause_of(end), causes.last_words(end), progress)
+            self.act_on(submitted, status, cause_of(end), last_words(end), progress)
 
     def succeed(
         self, submitted: SubmittedJobInfo, status: Status, report: JobReport | None
@@ -616,13 +615,13 @@ def has_succeeded(job: Job, report: JobReport | None) -> bool:
     return report is not None and report.status(name_of(job), job.name) == 0
 
 
-def end_of(submitted: SubmittedJobInfo, status: Status, report: JobReport | None) -> causes.End:
+def end_of(submitted: SubmittedJobInfo, status: Status, report: JobReport | None) -> End:
     """Return how a job has ended; status and report are those of the Slurm job."""
     job, slurm_log = submitted.job, submitted.aux["slurm_logfile"]
     state = "" if status.state == FORGOTTEN else status.state
     own_log = Path(str(job.log[0])) if job.log else None
     alone = len(submitted.aux[SLURM_JOB].jobs) == 1
-    return job_report.end_of(report, name_of(job), job.name, state, slurm_log, own_log, alone)
+    return find_end(report, name_of(job), job.name, state, slurm_log, own_log, alone)
 
 
 def has_ended(status: Status | None) -> bool:

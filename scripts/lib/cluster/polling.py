@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from lib.cluster import slurm, submissions
-from lib.cluster.job_report import JobReport
+from lib.cluster.job_end import JobReport
 
 GAP = 10.0  # seconds between queries because of a report, at the least
 FRESH = 60.0  # seconds for which a report is a reason to ask

@@ -7,7 +7,6 @@ job is pending, where there are any that have not ended. Two studies in one clon
 
 import csv
 import dataclasses
-import math
 import re
 import threading
 from collections.abc import Iterator
@@ -15,8 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lib.cluster import slurm
-from lib.cluster.causes import Cause, End, cause_of
-from lib.cluster.job_report import JobReport, end_of
+from lib.cluster.job_end import Cause, End, JobReport, cause_of, find_end
 from lib.core import subprocesses
 from lib.core.layout import Layout, run_name
 
@@ -89,15 +87,9 @@ class Job:
 
     @property
     def cause(self) -> Cause | None:
-        """Why it has ended without success; None if it has not, or if nothing is known of it.
-
-        Where Slurm enforces memory without cgroups (jobacct_gather with OverMemoryKill), a job that
-        used too much is FAILED, and its log or the memory that was counted tells why.
-        """
+        """Why it has ended without success; None if it has not, or if nothing is known of it."""
         if self.succeeded or self.state in ACTIVE or (self.state == UNKNOWN and self.end is None):
             return None
-        if self.state == "FAILED" and (self.mem_used_mb or 0) >= (self.mem_asked_mb or math.inf):
-            return Cause.MEMORY
         return cause_of(self.end or End(self.state, None, None))
 
     @property
@@ -119,7 +111,7 @@ class Job:
             "RUNNING": "it is running",
             UNKNOWN: "Slurm does not know it any more",
         }
-        if self.state in known and (self.state != UNKNOWN or self.cause is None):
+        if self.state in known and self.cause in (None, Cause.EXTERNAL):
             return known[self.state]
         if self.cause is Cause.UNKNOWN:
             return f"it failed{code}; its log says why"
@@ -192,7 +184,7 @@ def _look_at_ends(files: Layout, ended: list[Job]) -> None:
         if path and (report := JobReport.read(path)):  # without one, only Slurm's word is known
             state, run = "" if job.state == UNKNOWN else job.state, (job.experiment, job.seed)
             log, own_log, alone = path.with_suffix(".log"), files.log(job.rule, *run), job.runs == 1
-            job.end = end_of(report, run_name(*run), job.rule, state, log, own_log, alone)
+            job.end = find_end(report, run_name(*run), job.rule, state, log, own_log, alone)
 
 
 def jobs(files: Layout) -> list[Job]:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from contextlib import suppress
 
-from lib.cluster.causes import Cause
+from lib.cluster.job_end import Cause
 from lib.cluster.submissions import COMPLETED, UNKNOWN, Job, ask
 from lib.core import records
 from lib.core.errors import UserError

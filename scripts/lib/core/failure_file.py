@@ -9,9 +9,11 @@ from lib.core.files import read_object, write_json
 
 @dataclass(frozen=True)
 class Failure:
-    """The failure of a training that has this identity: settings, digests of data and code."""
+    """The failure of a training of these settings, of data and files of the code by digest."""
 
-    identity: dict[str, Any]
+    settings: dict[str, Any]
+    data_sha256: str
+    code: dict[str, str]
     message: str
 
     def write(self, path: Path) -> None:
@@ -21,5 +23,6 @@ class Failure:
     @classmethod
     def read(cls, path: Path) -> Self | None:
         """Return what a file says; None if there is none, or it is not readable as one."""
-        content = read_object(path, {"identity": dict, "message": str})
+        kinds = {"settings": dict, "data_sha256": str, "code": dict, "message": str}
+        content = read_object(path, kinds)
         return cls(**content) if content else None

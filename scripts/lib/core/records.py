@@ -66,17 +66,25 @@ def is_evaluation_of(evaluation: dict[str, Any], trained: dict[str, Any]) -> boo
     return evaluation.get("run_sha256") == trained[SEAL]
 
 
-def check_files(path: Path, record: dict[str, Any], but: str = "") -> None:
-    """Check the files that the record at `path` describes, all of them but one, if it is named.
+def check_files(path: Path, record: dict[str, Any], newer: bool = False, but: str = "") -> None:
+    """Check the files that a record describes.
+
+    Args:
+        path: of the record.
+        record: its content.
+        newer: whether to read only those that are newer than the record. All must be there.
+        but: the name of a file that is not looked at.
 
     Raises:
         UserError: one is missing, or is another than the record describes; the message names it.
     """
     for name, digest in record["files"].items():
+        file = path.with_name(name)
         if name == but:
             continue
-        file = path.with_name(name)
         try:
+            if newer and file.stat().st_mtime_ns <= path.stat().st_mtime_ns:
+                continue
             found = sha256(file)
         except OSError as error:
             raise UserError(f"cannot read {file}: {error.strerror}") from error

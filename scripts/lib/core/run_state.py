@@ -8,7 +8,7 @@ be of.
 import csv
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,7 @@ _STATUS = {
     ("evaluate", False): "trained", ("evaluate", True): "trained",
 }  # fmt: skip
 
-Verify = Literal["all", "all but weights", "newer weights"]
+Verify = Literal["all", "all but weights", "newer"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class RunState:
         done: the stages of the workflow that are done, whether or not the run needs them.
         why: why the first stage that is not done must be run again; empty if it never was.
         left: the first stage that the run needs and that is not done; None if nothing is left.
-        failure: why the training fails whenever it is tried with these settings; else empty.
+        failure: why the training fails whenever it is tried as it is now; else empty.
         training: how far a training has come that is not complete.
         results: the seal of the record of its training, unless it is being trained.
     """
@@ -108,7 +108,7 @@ def run_state(
     files: RunFiles,
     expected: Expected,
     stages: Sequence[str] = tuple(STAGES),
-    verify: Verify = "newer weights",
+    verify: Verify = "newer",
 ) -> RunState:
     """Return how far a run is.
 
@@ -127,14 +127,14 @@ def run_state(
         if why is None:
             done = ("train", "evaluate")
     left = next((stage for stage in stages if stage not in done), None)
-    failed = left == "train" and files.failure.is_file()
+    failure = _known_failure(files.failure, expected) if left == "train" else ""
     return RunState(
         files,
-        "training" if is_alive else "failed" if failed else _STATUS[left, bool(left and why)],
+        "training" if is_alive else "failed" if failure else _STATUS[left, bool(left and why)],
         done,
         why or "",
         left,
-        _known_failure(files.failure, expected.settings) if failed else "",
+        failure,
         training if is_alive or record is None else None,
         None if is_alive or record is None else record[records.SEAL],
     )
@@ -149,7 +149,7 @@ def _training(
         return None, "files of its training are missing" if was_there else ""
     try:
         record = read_trained(files, verify)
-    except (UserError, OSError) as error:
+    except UserError as error:
         return None, str(error)
     return record, expected.difference(record).why
 
@@ -164,6 +164,10 @@ def _evaluation(files: RunFiles, expected: Expected, trained: dict) -> str | Non
         return str(error)
     if not records.is_evaluation_of(evaluation, trained):
         return "it was trained since"
+    try:
+        records.check_files(files.evaluation, evaluation, newer=True)
+    except UserError as error:
+        return str(error)
     return Difference([], False, code_digests.changed(evaluation["code"], expected.digest_of)).why
 
 
@@ -173,30 +177,23 @@ def read_trained(files: RunFiles, verify: Verify) -> dict:
     Args:
         files: of the run.
         verify: which of the files that it describes are read, and their digests compared; with
-            `newer weights`, all of them where the weights are newer than the record, else none.
+            `newer`, those that are newer than the record.
 
     Raises:
         UserError: the run is not trained, or one of its files is not what was written, or the
             folder is that of another seed; the message names the file.
-        OSError: with `newer weights`, there are none.
     """
     record = records.read(files.record)
     records.check_seed(files, record)
-    if verify == "all but weights":
-        records.check_files(files.record, record, but=files.weights.name)
-    elif verify == "all" or files.weights.stat().st_mtime_ns > files.record.stat().st_mtime_ns:
-        records.check_files(files.record, record)
+    but = files.weights.name if verify == "all but weights" else ""
+    records.check_files(files.record, record, newer=verify == "newer", but=but)
     return record
 
 
-def _known_failure(path: Path, settings: Settings | None) -> str:
-    """Return why a training fails whenever it is tried with these settings, if it is known to."""
+def _known_failure(path: Path, expected: Expected) -> str:
+    """Return why this very training fails whenever it is tried, if it is known to."""
     failure = Failure.read(path)
-    failed = failure.identity.get("settings") if failure else None
-    now = settings.as_dict() if settings else {}
-    if not isinstance(failed, dict) or failed.keys() != now.keys():
-        return ""
-    return "" if difference(failed, now) else failure.message
+    return failure.message if failure and expected.difference(asdict(failure)).why is None else ""
 
 
 def _is_alive(lease: Path) -> bool:

@@ -174,10 +174,12 @@ def why_missing(layout: Layout, experiment: str, seed: int, error: UserError | N
     files = layout.run(experiment, seed)
     stages, otherwise = ("train", "evaluate"), "out of date, and not made again yet"
     if error is not None:
-        state = run_state(files, Expected())
-        never = {"train": "not trained", "evaluate": "not evaluated"}.get(state.left)
-        again = state.why or never is None
-        stages, otherwise = ((), str(error)) if again else ((state.left,), never)
+        stages, otherwise = (), str(error)
+        # Each stage writes its record last. Without it, nothing is damaged.
+        never = {"train": (files.record, "trained"), "evaluate": (files.evaluation, "evaluated")}
+        left = run_state(files, Expected()).left
+        if left and not never[left][0].exists():
+            stages, otherwise = (left,), f"not {never[left][1]}"
     failure = Failure.read(files.failure) if "train" in stages else None
     logs = (_last_error(layout.log(stage, experiment, seed)) for stage in stages)
     return failure.message if failure else next(filter(None, logs), otherwise)

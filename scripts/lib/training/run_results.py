@@ -1,11 +1,9 @@
-"""What a training leaves in its run's folder: its results, or why it always fails."""
+"""What a training leaves in its run's folder."""
 
 import pandas as pd
 import torch
 
 from lib.core import records
-from lib.core.errors import UserError
-from lib.core.failure_file import Failure
 from lib.core.files import atomic_path, write_csv
 from lib.core.layout import RunFiles
 from lib.core.settings import canonical
@@ -21,26 +19,6 @@ class RunResults:
     def __init__(self, files: RunFiles, identity: dict):
         self.files = files
         self.identity = identity | {"settings": canonical(identity["settings"])}
-
-    def raise_if_known_failure(self) -> None:
-        """Fail at once if this very training has failed in a way that no retry can cure.
-
-        Raises:
-            UserError: it has; the message is that of the first time.
-        """
-        path = self.files.failure
-        known = Failure.read(path)
-        if known and known.identity == self.identity:
-            raise UserError(
-                f"{known.message} (known from {path}; it is tried again once the config, the "
-                "data, or the code has changed)"
-            )
-        path.unlink(missing_ok=True)
-
-    def remember_failure(self, message: str) -> None:
-        """Write down that this training fails whenever it is tried."""
-        Failure(self.identity, message).write(self.files.failure)
-        self.files.progress.unlink(missing_ok=True)
 
     def write(
         self,
