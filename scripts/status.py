@@ -179,6 +179,8 @@ def cure(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> 
     cause = jobs[-1].cause if jobs else None
     if cause is Cause.MEMORY:
         return f"Raise {key}.mem_mb in the config, then"
+    if cause is Cause.TIME and jobs[-1].rule == "evaluate":
+        return "Raise set-resources: evaluate: runtime in the profile, then"
     if cause is Cause.TIME:
         return f"Raise {key}.runtime in the config, then"
     if cause is Cause.EXTERNAL or (cause and jobs[-1].state == "BOOT_FAIL"):

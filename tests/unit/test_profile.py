@@ -71,3 +71,6 @@ def test_the_key_of_a_value_outside_of_config_yaml(folder):
     profile = Profile.read(folder)
     assert profile.origin(JOB, ["mem_mb", "cpus"]) == "config: experiments.cnn.mem_mb and cpus"
     assert profile.origin(JOB, ["slurm_partition"]) == str(folder / "partitions.yaml")
+    evaluation = SimpleNamespace(**vars(JOB) | {"name": "evaluate"})  # whose time is the rule's
+    key = f"{profile.file}: set-resources: evaluate: runtime"
+    assert profile.origin(evaluation, ["runtime"]) == key

@@ -117,6 +117,7 @@ def test_what_a_job_has_reported_says_why_it_has_ended(tmp_path, programs):
         path = files.slurm_logs / "rule_train" / f"{job_id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(dataclasses.asdict(report)))
+        path.with_suffix(".log").touch()
     row = "FAILED|1:0|cpu|n1|2026-01-01T00:00:00|2026-01-01T00:00:10|60|30|2|2|2000M|00:50||None"
     programs(sacct=f"echo '7|{row}'; echo '8|{row}'", squeue="")
     found = submissions.jobs(files)
@@ -132,9 +133,22 @@ def test_a_training_whose_evaluation_failed_in_the_same_job_has_succeeded(tmp_pa
     ends = {"train": {"status": 0, "cause": None}, "evaluate": {"status": 1, "cause": "UNKNOWN"}}
     report = JobReport("7", 0, "cpu1", "", "", {"cnn/seed1": ends})
     (files.slurm_logs / "7.json").write_text(json.dumps(dataclasses.asdict(report)))
+    (files.slurm_logs / "7.log").touch()
     programs(sacct="", squeue="")
     (found,) = submissions.jobs(files)
     assert (found.what, found.cause) == ("it succeeded", None)
+
+
+@pytest.mark.parametrize(("state", "cause"), [("FAILED", Cause.NODE), ("", None)])
+def test_a_job_that_has_failed_without_a_report_could_not_begin(tmp_path, programs, state, cause):
+    """As the executor says. Of one that is forgotten, nothing is known."""
+    files = Layout(tmp_path)
+    job = SimpleNamespace(name="train", wildcards={"experiment": "cnn", "seed": "1"})
+    submissions.record(files, "7", "a-run", job)
+    (files.slurm_logs / "7.log").write_text("couldn't chdir to the folder")
+    row = f"7|{state}|1:0|cpu|n1|2026-01-01T00:00:00|2026-01-01T00:00:10|60|30|2|2|2000M|00:50||"
+    programs(sacct=f"echo '{row if state else ''}'", squeue="")
+    assert [job.cause for job in submissions.jobs(files)] == [cause]
 
 
 def test_efficiency_and_wait():

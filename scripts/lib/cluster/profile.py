@@ -14,7 +14,8 @@ from pathlib import Path
 from lib.core import strict_yaml
 
 NAMES = ("config.v9+.yaml", "config.v8+.yaml", "config.yaml")  # as Snakemake prefers them
-IN_CONFIG = ("runtime", "mem_mb", "cpus")  # of an experiment
+# What an experiment says of its jobs.
+IN_CONFIG = {"train": ("runtime", "mem_mb", "cpus"), "evaluate": ("mem_mb", "cpus")}
 OPTIONS = ("qos", "reservation")  # of the plugin, for all jobs
 
 
@@ -87,8 +88,10 @@ class Profile:
                 return f"{self.file}: slurm-{name}"
             if name in of_rule:
                 return f"{self.file}: set-resources: {job.name}: {name}"
-            if name in IN_CONFIG and experiment:
+            if name in IN_CONFIG.get(job.name, ()):
                 own.append(name)
+            elif job.name == "evaluate" and name == "runtime":
+                return f"{self.file}: set-resources: evaluate: runtime"
             elif name in of_all or job.resources.get(name):
                 return f"{self.file}: default-resources: {name}"
         if own:

@@ -177,13 +177,14 @@ def ask(files: Layout) -> Answer:
 
 def _look_at_ends(files: Layout, ended: list[Job]) -> None:
     """Note what the own files of jobs say of their ends; those of successful jobs are removed."""
-    paths = files.slurm_logs.rglob("*.json") if ended else ()
-    by_id = {path.stem: path for path in paths}
+    logs = {path.stem: path for path in files.slurm_logs.rglob("*.log")} if ended else {}
     for job in ended:
-        path = by_id.get(job.job_id)
-        if path and (report := JobReport.read(path)):  # without one, only Slurm's word is known
-            state, run = "" if job.state == UNKNOWN else job.state, (job.experiment, job.seed)
-            log, own_log, alone = path.with_suffix(".log"), files.log(job.rule, *run), job.runs == 1
+        log, run = logs.get(job.job_id), (job.experiment, job.seed)
+        report = JobReport.read(log.with_suffix(".json")) if log else None
+        # Without its log, only Slurm's word is known; with it and no report, it may have succeeded.
+        if report or (log and job.state != UNKNOWN):
+            state, own_log = "" if job.state == UNKNOWN else job.state, files.log(job.rule, *run)
+            alone = job.runs == 1
             job.end = find_end(report, run_name(*run), job.rule, state, log, own_log, alone)
 
 
