@@ -14,8 +14,10 @@ import pytest
 from conftest import BIN, PATIENCE, SMALL_STUDY, fresh_project
 
 from lib.core import records
+from lib.core.failure_file import Failure
 from lib.core.layout import Layout
 from lib.core.progress_file import Epoch, RunProgress
+from lib.core.settings import Settings
 
 CONFIG = ("--configfile", "tests/data/config.yaml")
 SNAKEMAKE = (BIN / "snakemake", "--profile", "profiles/local", *CONFIG)
@@ -92,10 +94,11 @@ def test_a_run_that_was_trained_but_not_evaluated_again_is_not_done(piped, tmp_p
 def test_a_run_that_always_fails_ends_the_watching(project):
     files = Layout(project.results).run("mlp", 1)
     files.folder.mkdir(parents=True)
-    files.failure.write_text("{}")
     (project.folder / "one.yaml").write_text(
         "results_dir: results/small\nexperiments: {mlp: {model: {name: MLP}}}\n"
     )
+    settings = Settings.of({"model": {"name": "MLP"}, "seed": 1}).as_dict()
+    Failure(settings, "", {}, "the loss is nan").write(files.failure)
     shown = project.script("watch", "--configfile", "one.yaml").stdout
     assert shown == "0 of 1 runs are done, 0 are training, 1 have failed\n"
 
@@ -108,8 +111,10 @@ def test_a_large_study_is_counted_the_same_at_every_look(piped, tmp_path):
     for seed in range(1, 61):
         files = Layout(project.results).run("made00", seed)
         if seed % 2:
+            record = json.loads(files.record.read_text())
             files.record.unlink()
-            files.failure.write_text("{}")
+            failed = Failure(record["settings"], record["data_sha256"], {}, "the loss is nan")
+            failed.write(files.failure)
     (Layout(project.results).run("made00", 60).evaluation).unlink()
     (project.folder / "many.yaml").write_text(
         (project.folder / "tests/data/config.yaml").read_text().split("experiments:")[0]
