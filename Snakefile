@@ -22,7 +22,7 @@ if Path(workflow.current_basedir).resolve() != Path.cwd().resolve():
 # The folder is on the path only while its packages `lib` and `models` are found: no module of the
 # project can be taken for one of the user's, nor the other way round.
 sys.path.insert(0, str(Path(workflow.current_basedir, "scripts").resolve()))
-from lib.cluster import executor, summary
+from lib.cluster import executor, locks, summary
 from lib.core import command_line
 from lib.core.errors import UserError
 from lib.forks import start as forks
@@ -69,6 +69,7 @@ rule all:
 
 
 onstart:
+    locks.mark(STUDY.layout)
     # On Slurm, each job that works on many runs has a fork server of its own.
     if STUDY.runs_per_job > 1 and workflow.local_exec:
         forks.use_until_exit()

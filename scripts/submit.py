@@ -43,7 +43,7 @@ def main() -> None:
         raise UserError(
             f"the study has a driver already, Slurm job {job}: {doing}; to end it: make cancel"
         )
-    driver.clear_after_killed_driver(files, snakemake)
+    driver.clear_after_killed_driver(files)
     if snakemake_command.ask_slurm(args.profile, args.configfile):
         raise UserError("nothing was submitted")
     prepare(files.prepared(study.dataset), args.configfile)

@@ -151,8 +151,8 @@ class SlurmProject(Project):
         files = ("model.safetensors", "predictions.csv.gz")
         return [(self.run_folder(experiment) / file).read_bytes() for file in files]
 
-    def lease(self, experiment: str):
-        return self.run_folder(experiment) / "lease.json"
+    def lease(self, experiment: str, seed: int = 1) -> Path:
+        return RunFiles(self.run_folder(experiment, seed)).lease
 
     def checkpoint(self, experiment: str, seed: int = 1) -> Path:
         return RunFiles(self.run_folder(experiment, seed)).checkpoint

@@ -25,7 +25,9 @@ from lib.study.config import read_study
 from lib.study.run_states import RunStates
 
 JOB = "7,train,mlp,1,2026-01-31T00:00:00,a-run\n"
-HOLDER = {"id": "x", "host": "h", "process": 1, "process_start": 1.0, "slurm_job": None}
+HOLDER = {
+    "host": "h", "namespace": "n", "process": 1, "process_start": 1.0, "slurm_job": None,
+}  # fmt: skip
 RUN_FILES = ("progress.json", "lease.json", "failure.json", "run.json", "evaluation.json")
 DAMAGED = (
     *(f"runs/{run}/seed1/{name}" for run in ("mlp", "cnn") for name in (*RUN_FILES, "history.csv")),

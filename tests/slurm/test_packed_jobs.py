@@ -7,13 +7,16 @@ import csv
 import json
 import os
 import signal
+from contextlib import suppress
 
+import psutil
 import pytest
 from conftest import PATIENCE
 from slurm_project import NETWORK, scenes, wait_for
 
 pytestmark = pytest.mark.usefixtures("accounting")
 SEEDS = (1, 2, 3)
+KILLS = 4
 LIMITS = "mem_mb: 700, runtime: 20"
 SHORT = f"short: {{{NETWORK}, {LIMITS}, epochs: 12}}"
 PACKED = {"seeds": list(SEEDS), "runs_per_job": 9, "cpus_per_job": 3}
@@ -52,6 +55,40 @@ def one_killed(project):
     finish(project, process)
 
 
+def main_killed(project):
+    """The process that works on all runs is killed, again and again. There are no retries."""
+    project.configure(SHORT, **PACKED | {"cpus_per_job": 2})
+    process = project.start("--retries", "0")
+    saved = {}
+    for _ in range(KILLS):
+        wait_for(lambda before=saved: since(project, before), "a checkpoint of this job")
+        (job,) = project.pack_ids()
+        for each in psutil.process_iter(["cwd", "cmdline"]):
+            words = each.info["cmdline"] or []
+            if each.info["cwd"] == str(project.folder) and "scripts/job.py" in words:
+                each.kill()
+        wait_for(lambda killed=job: killed not in project.pack_ids(), "the end of the job")
+        saved = checkpoints(project)
+    finish(project, process)
+
+
+def checkpoints(project) -> dict[int, int]:
+    """Return when each run that has one has saved its checkpoint."""
+    paths = {seed: project.checkpoint("short", seed) for seed in SEEDS}
+    found = {}
+    for seed, path in paths.items():
+        with suppress(FileNotFoundError):
+            found[seed] = path.stat().st_mtime_ns
+    return found
+
+
+def since(project, saved: dict[int, int]) -> bool:
+    """Return whether all runs that are being trained have saved a checkpoint since."""
+    now = checkpoints(project)
+    training = [seed for seed in SEEDS if project.lease("short", seed).exists()]
+    return bool(training) and all(now.get(seed) not in (None, saved.get(seed)) for seed in training)
+
+
 def put_back(project):
     """Others want the node, and Slurm starts the job again, with one run that is done."""
     quick = f"quick: {{{NETWORK}, {LIMITS}, epochs: 2}}"
@@ -70,7 +107,7 @@ def put_back(project):
 
 
 def too_little_memory(project):
-    project.configure(SHORT.replace("mem_mb: 700", "mem_mb: 50"), **PACKED)
+    project.configure(SHORT.replace("mem_mb: 700", "mem_mb: 1"), **PACKED)
     finish(project, project.start())
 
 
@@ -140,6 +177,14 @@ def test_of_a_run_that_is_killed_the_others_go_on_and_only_it_is_tried_again(sta
     assert outcomes(project) == outcomes(stage(uninterrupted)[0])
     assert submitted(project) == [["3", "FAILED"], ["1", "COMPLETED"]]
     assert [project.record("short", seed)["resumes"] for seed in SEEDS] == [0, 1, 0]
+
+
+@pytest.mark.extended
+@scenes(main_killed, uninterrupted)
+def test_a_job_whose_main_process_is_killed_uses_up_no_retry(stage):
+    project, _ = stage(main_killed)
+    assert outcomes(project) == outcomes(stage(uninterrupted)[0])
+    assert [state for _, state in submitted(project)] == ["FAILED"] * KILLS + ["COMPLETED"]
 
 
 @pytest.mark.extended

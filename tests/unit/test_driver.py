@@ -1,14 +1,12 @@
-"""What the driver asks Slurm for, and when it takes Snakemake's locks for a killed driver's."""
+"""What the driver asks Slurm for, and what is done where one was killed."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from test_locks import write_holder
 
 from lib.cluster import driver
 from lib.cluster.profile import Profile
-from lib.cluster.snakemake_command import QUIETLY
 from lib.core.layout import Layout
 
 NAMED = "slurm-partition-config: partitions.yaml\n"
@@ -67,70 +65,18 @@ def test_what_it_is_doing(programs):
     assert driver.find(files) == ("", "")
 
 
-SNAKEMAKE = [sys.executable, "-m", "snakemake", "--cores", "1", *QUIETLY]
-SNAKEFILE = """
-rule report:
-    output: "results/a/report.csv"
-    shell: "touch {output}"
-"""
-
-
-@pytest.fixture
-def study(tmp_path, monkeypatch, programs) -> Layout:
-    """A study that somebody has locked."""
+@pytest.mark.parametrize("driven", [True, False])
+def test_the_jobs_that_a_killed_driver_has_left_are_canceled(
+    tmp_path, monkeypatch, programs, capfd, driven
+):
+    """But not those of a killed Snakemake that was no driver: they train on."""
     monkeypatch.chdir(tmp_path)
     programs(squeue="", scancel="")
-    Path("Snakefile").write_text(SNAKEFILE)
-    driver.LOCKS.mkdir(parents=True)
-    (driver.LOCKS / "0.output.lock").write_text("results/a/report.csv\n")
-    return Layout(Path("results/a"))
-
-
-def snakemake(*options: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*SNAKEMAKE, *options], check=False, capture_output=True, text=True)
-
-
-def locked() -> list[str]:
-    return sorted(path.name for path in driver.LOCKS.glob("*"))
-
-
-def test_the_locks_of_a_killed_driver_are_removed_and_its_jobs_canceled(study, monkeypatch, capfd):
-    canceled = []
+    files, canceled = Layout(Path("results")), []
     monkeypatch.setattr(driver, "cancel_jobs", canceled.append)
-    monkeypatch.setenv(driver.JOB, "7")
-    driver.mark_locks(study)
-    assert locked() == ["0.output.lock", driver.job_name(study)]
-    driver.clear_after_killed_driver(study, SNAKEMAKE)
-    assert not locked()
-    assert canceled == [study]
-    assert "The driver 7 was killed" in capfd.readouterr().out
-
-
-def test_the_locks_of_anybody_else_stay(study, capfd):
-    driver.mark_locks(study)  # the variable of a driver is not set
-    driver.clear_after_killed_driver(study, SNAKEMAKE)
-    assert locked() == ["0.output.lock"]
-    assert not capfd.readouterr().out
-    refused = snakemake()
-    assert refused.returncode == 1
-    assert "--unlock" in refused.stderr
-    assert locked() == ["0.output.lock"]
-
-
-def test_the_driver_of_another_study_was_killed(study, monkeypatch):
-    monkeypatch.setenv(driver.JOB, "7")
-    driver.mark_locks(Layout(Path("results/b")))
-    driver.clear_after_killed_driver(study, SNAKEMAKE)
-    assert "0.output.lock" in locked()
-
-
-@pytest.mark.parametrize("how", [("--unlock",), ()], ids=["by hand", "at its end"])
-def test_who_unlocks_removes_the_marker_too(study, monkeypatch, how):
-    """Otherwise the locks of who runs the study next would be taken for a killed driver's."""
-    monkeypatch.setenv(driver.JOB, "7")
-    (driver.LOCKS / "0.output.lock").unlink()
-    driver.mark_locks(study)
-    assert snakemake(*how).returncode == 0
-    assert not locked()
-    driver.mark_locks(study)  # the folder is gone
-    assert not locked()
+    driver.log_folder(files).mkdir(parents=True)
+    (driver.log_folder(files) / f"{7 if driven else 8}.log").touch()
+    write_holder(files, host="elsewhere", slurm_job="7")
+    driver.clear_after_killed_driver(files)
+    assert canceled == ([files] if driven else [])
+    assert ("The driver 7 was killed" in capfd.readouterr().out) == driven

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import re
 import threading
 import time
@@ -19,7 +20,7 @@ from snakemake.jobs import Job
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-from lib.cluster import executor
+from lib.cluster import executor, sbatch, slurm
 from lib.cluster.bad_nodes import BadNodes
 from lib.cluster.executor import StudyExecutor
 from lib.cluster.job_end import JobReport, cause_of_status
@@ -28,6 +29,7 @@ from lib.cluster.queue_watch import QueueWatch
 from lib.cluster.sbatch import Growth
 from lib.cluster.slurm_job import SlurmJob, name_of
 from lib.core.errors import UserError
+from lib.core.layout import Layout
 
 
 def test_the_names_are_those_of_the_installed_versions():
@@ -75,7 +77,8 @@ def fake_executor(programs, tmp_path, sacct, **settings):
     made.without_report = {}
     made.logger, made.query, made.failed_queries = logging.getLogger("test"), ["sacct"], 0
     made.bad_nodes, made.absent, made.told = BadNodes(), Counter(), set()
-    made.study, made.tried = SimpleNamespace(runs_per_job=1), {}
+    layout = Layout(tmp_path / "results")
+    made.study, made.tried = SimpleNamespace(runs_per_job=1, layout=layout), {}
     made.ready, made.gathering = [], threading.Lock()
     made.dag, made.evaluations = None, {}
     made.queue = QueueWatch("a-run", made.bad_nodes, made.logger)
@@ -300,6 +303,52 @@ def test_of_many_runs_in_a_job_each_has_an_end_of_its_own(programs, tmp_path):
     assert [job.job.attempt for job in active] == [1, 3, 1]  # with 2 restarts, the last
 
 
+def begun(submitted, *names):
+    """Let a Slurm job report that the runs of some experiments have begun, and none has ended."""
+    report(*submitted)
+    path = submitted[0].aux[executor.REPORT]
+    runs = {f"{name}/seed1": {} for name in names}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"runs": runs}))
+
+
+def test_what_had_not_begun_when_its_job_was_killed_uses_up_no_retry(programs, tmp_path):
+    fake = fake_executor(programs, tmp_path, answer(_7="FAILED"))
+    active = pack(tmp_path, fake, "first", "second")
+    begun(active, "first")
+    for _ in range(12):
+        check(fake.made, active)
+    assert fake.again == ["second"] * 12
+    assert set(fake.reported) == {"first"}
+
+
+def test_what_has_saved_a_checkpoint_since_uses_up_no_retry(programs, tmp_path):
+    fake = fake_executor(programs, tmp_path, answer(_7="FAILED"))
+    (run,) = pack(tmp_path, fake, "run")
+    begun([run], "run")
+    checkpoint = fake.made.study.layout.run("run", 1).checkpoint
+    checkpoint.parent.mkdir(parents=True)
+    for number in range(1, 13):
+        fake.made.attempts[run.job].saved = fake.made.saved(run.job)  # as at its submission
+        checkpoint.touch()
+        os.utime(checkpoint, (number, number))
+        check(fake.made, [run])
+    assert fake.again == ["run"] * 12
+    assert not fake.reported
+    fake.made.attempts[run.job].saved = fake.made.saved(run.job)
+    check(fake.made, [run])
+    assert set(fake.reported) == {"run"}
+
+
+def test_where_nothing_ever_begins_the_retries_are_used_up(programs, tmp_path):
+    fake = fake_executor(programs, tmp_path, answer(_7="FAILED"))
+    (run,) = pack(tmp_path, fake, "run")
+    begun([run])
+    for _ in range(executor.MAX_RESUBMISSIONS + 1):
+        check(fake.made, [run])
+    assert fake.again == ["run"] * executor.MAX_RESUBMISSIONS
+    assert set(fake.reported) == {"run"}
+
+
 def test_a_report_goes_when_the_log_beside_it_does(tmp_path):
     made = StudyExecutor.__new__(StudyExecutor)
     made.slurm_logdir = tmp_path
@@ -430,15 +479,17 @@ FULL = "sbatch: error: AssocMaxSubmitJobLimit"
 AWAY = "sbatch: error: Batch job submission failed: Unable to contact slurm controller"
 
 
-@pytest.mark.parametrize("said", [FULL, AWAY])
+@pytest.mark.parametrize("said", [FULL, *slurm.PASSING])
 def test_a_submission_waits(programs, tmp_path, caplog, monkeypatch, said):
     fake = fake_executor(programs, tmp_path, "")
     gone = tmp_path / "gone"
+    (tmp_path / "said").write_text(said)
     (tmp_path / "bin" / "sbatch").write_text(
-        f"#!/bin/sh\n[ -e {gone} ] && echo 7 && exit\ntouch {gone}; echo '{said}' >&2; exit 1\n"
+        f"#!/bin/sh\n[ -e {gone} ] && echo 7 && exit\n"
+        f"touch {gone}; cat {tmp_path / 'said'} >&2; exit 1\n"
     )
     monkeypatch.setattr(executor, "SUBMISSION_INTERVAL", 0.01)
-    monkeypatch.setattr(executor, "AWAY_INTERVAL", 0.01)
+    monkeypatch.setattr(slurm, "INTERVAL", 0.01)
     assert fake.made.submit("sbatch", "true") == "7\n"
     assert len(caplog.records) == 1
 
@@ -446,8 +497,8 @@ def test_a_submission_waits(programs, tmp_path, caplog, monkeypatch, said):
 def test_a_submission_waits_for_slurmctld_no_longer_than_its_limit(programs, tmp_path, monkeypatch):
     fake = fake_executor(programs, tmp_path, "")
     (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/sh\necho '{AWAY}' >&2; exit 1\n")
-    monkeypatch.setattr(executor, "SUBMISSION_PATIENCE", 0.05)
-    monkeypatch.setattr(executor, "AWAY_INTERVAL", 0.02)
+    monkeypatch.setattr(slurm, "PATIENCE", 0.05)
+    monkeypatch.setattr(slurm, "INTERVAL", 0.02)
     with pytest.raises(UserError, match="Unable to contact slurm controller"):
         fake.made.submit("sbatch", "true")
 
@@ -458,6 +509,19 @@ def test_a_refusal_is_no_reason_to_wait(programs, tmp_path):
     (tmp_path / "bin" / "sbatch").write_text(f"#!/bin/sh\necho '{refusal}' >&2; exit 1\n")
     with pytest.raises(UserError, match="Invalid qos specification"):
         fake.made.submit("sbatch", "true")
+
+
+def test_what_the_environment_asks_for_is_not_asked_for(programs, tmp_path, monkeypatch):
+    """But the account, which sites say so: where the profile names none, it is charged."""
+    for name in ("SBATCH_GRES", "SBATCH_TIMELIMIT", "SBATCH_QOS"):
+        monkeypatch.setenv(name, "foo")
+    monkeypatch.setenv("SLURM_ACCOUNT", "ours")
+    fake = fake_executor(programs, tmp_path, "")
+    (tmp_path / "bin" / "sbatch").write_text("#!/bin/sh\nenv | grep ^SBATCH_\n")
+    assert fake.made.submit("sbatch", "true") == "SBATCH_ACCOUNT=ours\n"
+    monkeypatch.setenv("SBATCH_ACCOUNT", "theirs")
+    assert fake.made.submit("sbatch", "true") == "SBATCH_ACCOUNT=theirs\n"
+    assert sbatch.ignored_variables() == ["SBATCH_GRES", "SBATCH_QOS", "SBATCH_TIMELIMIT"]
 
 
 def test_after_ctrl_c_no_submission_waits_and_none_is_made(programs, tmp_path):

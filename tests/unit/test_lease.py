@@ -3,17 +3,22 @@
 import json
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 import time
+from dataclasses import asdict, replace
 
 import pytest
 from conftest import ROOT
 
 from lib.core.errors import UserError
+from lib.core.holder import Holder
 from lib.training import lease as leases
 from lib.training.lease import Lease
+
+HOLDER = {
+    "host": "h", "namespace": "n", "process": 1, "process_start": 1.0, "slurm_job": None,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -101,22 +106,19 @@ def test_an_empty_lease_is_that_of_an_unknown_process(tmp_path, monkeypatch, cap
 
 def test_a_takeover_restores_the_lease_of_a_third_process(tmp_path):
     """It was faster: it has taken the dead one's lease before us."""
-    dead = {"id": "dead"}
-    faster = {"id": "faster", "host": "elsewhere", "process": 1, "slurm_job": None}
-    faster |= {"process_start": 1.0}
+    faster = HOLDER | {"host": "elsewhere"}
     (tmp_path / "lease.json").write_text(json.dumps(faster))
-    Lease(tmp_path)._take_from(dead)
+    Lease(tmp_path)._take_from(Holder(**HOLDER))
     assert json.loads((tmp_path / "lease.json").read_text()) == faster
     assert [path.name for path in tmp_path.iterdir()] == ["lease.json"]
 
 
-HOLDER = {"id": "x", "host": "h", "process": 1, "process_start": 1.0, "slurm_job": None}
 NOT_A_HOLDER = {
     "list": b"[]",
     "number": b"3",
     "binary": b"\xff\xfe\x00",
     "deep": b"[" * 100_000,
-    "no keys": b'{"id": "x"}',
+    "no keys": b'{"host": "x"}',
     "text": json.dumps(HOLDER | {"process": "1"}).encode(),
     "huge": json.dumps(HOLDER | {"process_start": 10**400}).encode(),
 }
@@ -133,7 +135,7 @@ def test_a_lease_that_is_none_is_that_of_an_unknown_process(tmp_path, monkeypatc
 
 def test_a_process_number_that_no_process_has(tmp_path, monkeypatch, capsys):
     for number in (-1, 2**40):
-        holder = HOLDER | {"host": socket.gethostname(), "process": number}
+        holder = asdict(replace(Holder.current(), process=number))
         (tmp_path / "lease.json").write_text(json.dumps(holder))
         monkeypatch.setattr(leases, "DEAD_HERE_AFTER", 0.2)
         with Lease(tmp_path):

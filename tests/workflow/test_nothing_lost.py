@@ -2,13 +2,18 @@
 
 import os
 import shutil
+import signal
+import subprocess
 import time
 
 import pytest
-from conftest import cases, fresh_project, untouched
+from conftest import BIN, PATIENCE, SMALL_STUDY, cases, fresh_project, untouched
+
+from lib.core.layout import RunFiles
 
 MLP = {"train mlp 1", "evaluate mlp 1"}
 CNN = {"train cnn 1", "evaluate cnn 1"}
+LONG = "experiments: {mlp: {model: {name: MLP}, epochs: 5000}}"
 OUTPUTS = ("model.safetensors", "history.csv", "run.json")
 
 
@@ -21,6 +26,31 @@ def damage(path):
     """Truncate a file, later than it was written."""
     path.write_bytes(path.read_bytes()[:-100])
     os.utime(path, (time.time(), time.time() + 2))
+
+
+def test_a_killed_snakemake_does_not_keep_others_out(tmp_path):
+    """One that lives does, and is named. Nothing is trained twice at once."""
+    project = fresh_project(tmp_path / "project", data=True)
+    (project.folder / "long.yaml").write_text(f"{SMALL_STUDY}{LONG}")
+    command = [BIN / "snakemake", "--profile", "profiles/local", "--configfile", "long.yaml"]
+    first = subprocess.Popen(command, cwd=project.folder, start_new_session=True)
+    checkpoint = RunFiles(project.run_folder("mlp")).checkpoint
+    deadline = time.monotonic() + PATIENCE
+    while not checkpoint.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    refused = project.run(*command, check=False)
+    assert refused.returncode == 1
+    assert f"error: this study is being run by process {first.pid} on " in refused.stdout
+    assert "Traceback" not in refused.stdout
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    project.edit("long.yaml", "epochs: 5000", "epochs: 1")
+    planned = project.run(*command, "-n").stdout
+    assert "is dead" not in planned  # a dry run changes nothing
+    done = project.run(*command).stdout
+    assert f"is dead (process {first.pid} on " in done
+    assert project.record("mlp")["settings"]["epochs"] == 1
 
 
 def test_a_failed_training_leaves_the_run_before_it(finished):

@@ -53,6 +53,24 @@ PREPARED_RECORD = FILES.prepared_record(STUDY.dataset).as_posix()
 CONTENT = json.dumps(catalog.content_of(STUDY.dataset_entry), sort_keys=True)
 
 
+def unlocked(wildcards):
+    """Return no input. On the way, remove the locks of a dead Snakemake, or end.
+
+    All that is made needs the download. So this is called when Snakemake is about to lock its
+    files, if it will.
+    """
+    execution = workflow.execution_settings
+    if workflow.is_main_process and execution and execution.lock and not workflow.dryrun:
+        program = os.path.relpath(Path(sys.executable).with_name("snakemake"))
+        try:
+            line = locks.clear(FILES, shlex.join([program, *sys.argv[1:], "--unlock"]))
+        except UserError as error:
+            sys.exit(f"error: {error}")
+        if line:
+            logger.info(line)
+    return []
+
+
 def outputs_of(stage, runs):
     """Return the files that a stage writes, for some runs."""
     return [path for run in runs for path in FILES.outputs(stage, *run)]

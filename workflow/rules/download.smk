@@ -3,6 +3,7 @@
 
 rule download:
     input:
+        unlocked,
         rerun_if(OUTDATED.download),
     output:
         # The raw files themselves are not outputs: Snakemake deletes outputs, and data_dir may be

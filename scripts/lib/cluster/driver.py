@@ -4,25 +4,19 @@ There is one driver per study. Slurm knows it by its name, which follows from `r
 before its time is up, the driver stops Snakemake as Ctrl-C does, which cancels the jobs, and goes
 back into the queue. The jobs are submitted again and resume from their checkpoints.
 
-A driver that was killed leaves its jobs, and Snakemake's locks. What is to be cleared is decided by
-a marker, a file among those locks. The Snakemake of a driver writes it when it has locked its files
-(see `mark_locks`), and whoever unlocks removes it too, since Snakemake removes the whole folder of
-locks: when it ends in order, and with `--unlock`. So if there is a marker and no driver in the
-queue, then the study's locks are those of a killed driver, and nobody has run the study since.
-Where there is none, nothing is removed, and Snakemake says who has locked what.
+A driver that was killed leaves its jobs, and Snakemake's locks (see `locks`). While those are
+there, nobody else has run the study since.
 """
 
-import hashlib
 import os
 import shlex
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from lib.cluster import slurm, submissions
+from lib.cluster import locks, sbatch, slurm, submissions
 from lib.cluster.profile import Profile
 from lib.core import subprocesses
 from lib.core.errors import UserError
@@ -31,13 +25,11 @@ from lib.core.layout import Layout
 MEM_MB = 1024
 WARNING = 120  # seconds before the time limit at which Slurm signals the driver
 PATIENCE = 120.0  # seconds in which canceled jobs must leave the queue
-LOCKS = Path(".snakemake", "locks")
-JOB = "STUDY_DRIVER"  # the variable that tells Snakemake whose it is: the job of a driver
 
 
 def job_name(files: Layout) -> str:
     """Return the name of a study's driver in Slurm: one for each `results_dir`."""
-    return f"driver-{hashlib.sha256(os.fsencode(files.results.resolve())).hexdigest()[:12]}"
+    return f"driver-{locks.study_id(files)}"
 
 
 def find(files: Layout) -> tuple[str, str]:
@@ -95,7 +87,8 @@ def submit(files: Layout, command: Sequence[str], options: Sequence[str]) -> str
     words = ["sbatch", "--parsable", f"--job-name={job_name(files)}", "--dependency=singleton"]
     words += ["--requeue", "--open-mode=append", "--export=ALL", f"--signal=B:USR1@{WARNING}"]
     words += [f"--output={log_folder(files)}/%j.log", *options]
-    done = subprocesses.run([*words, f"--wrap=exec {shlex.join(command)}"])
+    words.append(f"--wrap=exec {shlex.join(command)}")
+    done = slurm.patiently(lambda: subprocesses.run(words, env=sbatch.environment()))
     return done.checked().strip().split(";")[0]
 
 
@@ -106,8 +99,8 @@ def drive(files: Layout, snakemake: Sequence[str]) -> int:
     cancel, scancel) it ends in order.
     """
     job, received = os.environ["SLURM_JOB_ID"], []
-    clear_after_killed_driver(files, snakemake)  # of that name, none but this one runs now
-    process = subprocess.Popen(snakemake, env=environment(os.environ) | {JOB: job})
+    clear_after_killed_driver(files)  # of that name, none but this one runs now
+    process = subprocess.Popen(snakemake, env=environment(os.environ) | {locks.DRIVER: job})
 
     def stop(number: int, _) -> None:
         received.append(number)
@@ -129,25 +122,20 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in variables.items()
-        if not name.startswith("SLURM_") or name == "SLURM_CONF"
+        if not name.startswith("SLURM_") or name in ("SLURM_CONF", "SLURM_ACCOUNT")
     }
 
 
-def mark_locks(files: Layout) -> None:
-    """Write the marker if this Snakemake, which has just locked its files, is a driver's."""
-    if job := os.environ.get(JOB):
-        with suppress(FileNotFoundError):  # somebody has unlocked the folder already
-            (LOCKS / job_name(files)).write_text(job)
+def clear_after_killed_driver(files: Layout) -> None:
+    """Cancel the jobs that a killed driver has left. Call it while no driver runs.
 
-
-def clear_after_killed_driver(files: Layout, snakemake: Sequence[str]) -> None:
-    """Cancel the jobs that a killed driver has left, and unlock. Call it while no driver runs."""
-    marker = LOCKS / job_name(files)
-    if marker.exists():
-        job = marker.read_text()
+    Snakemake itself then removes the locks.
+    """
+    holder = locks.holder(files)
+    job = holder.slurm_job if holder else None
+    if job and (log_folder(files) / f"{job}.log").exists() and locks.is_dead(holder):
         print(f"The driver {job} was killed: its jobs are canceled, and resume", flush=True)
         cancel_jobs(files)
-        subprocess.run([*snakemake, "--unlock"], check=False)
 
 
 def cancel_driver(files: Layout) -> str:
@@ -155,10 +143,10 @@ def cancel_driver(files: Layout) -> str:
     (job, _), named = find(files), f"--name={job_name(files)}"
     if not job:
         return ""
-    slurm.run(["scancel", "--state=PENDING", named]).checked()
+    slurm.run(["scancel", "--state=PENDING", named], PATIENCE).checked()
     slurm.run(["scancel", "--state=RUNNING", "--batch", "--signal=TERM", named])
     if _left(lambda: find(files)[0], PATIENCE / 2):
-        slurm.run(["scancel", named]).checked()
+        slurm.run(["scancel", named], PATIENCE).checked()
         if left := _left(lambda: find(files)[0], PATIENCE):
             raise UserError(f"the driver is still in the queue: Slurm job {left}")
     return job
@@ -168,7 +156,7 @@ def cancel_jobs(files: Layout) -> list[str]:
     """Cancel the study's jobs that are in the queue, and wait until they are gone; return them."""
     found = submissions.in_queue(files)
     if found:
-        slurm.run(["scancel", *found]).checked()
+        slurm.run(["scancel", *found], PATIENCE).checked()
         if left := _left(lambda: submissions.in_queue(files), PATIENCE):
             raise UserError(f"jobs are still in the queue: {' '.join(left)}")
     return found

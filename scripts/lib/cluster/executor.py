@@ -12,7 +12,7 @@ What this subclass does differently from the plugin:
 - What would wait forever is requeued or released, or reported: see `queue_watch`.
 - Ctrl-C cancels all jobs of the run by their name, also those that are being asked about.
 - What was there before a job that fails stays there.
-- The locks of a driver are marked as such: see `driver`.
+- Who holds the locks is noted: see `locks`.
 - Slurm's own logs are below `results_dir`, and so is the list of the jobs that were submitted.
 
 Below, a `job` is one of Snakemake's: a training or an evaluation. A `slurm_job` (SlurmJob) is what
@@ -39,7 +39,7 @@ from typing import ClassVar
 from snakemake.jobs import Job
 from snakemake_interface_common.exceptions import WorkflowError
 
-from lib.cluster import driver, polling, preflight, slurm, submissions
+from lib.cluster import locks, polling, preflight, slurm, submissions
 from lib.cluster.bad_nodes import BadNodes, is_name
 from lib.cluster.job_end import Cause, End, JobReport, cause_of, find_end, last_words
 from lib.cluster.polling import Polling, Status
@@ -111,10 +111,9 @@ MAX_RESUBMISSIONS = 10  # submissions of a job that are not counted as retries
 MOST_NODES = 3  # nodes on which a job is tried that could not run on others
 MOST_ABSENT = 2  # answers of squeue without a job, until it is taken to have ended
 
-SUBMISSION_PATIENCE = 300.0  # seconds that submissions wait for slurmctld
 SUBMISSION_INTERVAL = 30.0  # seconds between tries while the queue is full
 GATHER = 2.0  # seconds without another job that is ready, until a pack is submitted
-AWAY_INTERVAL = 5.0  # seconds between tries while slurmctld is away
+CANCEL_PATIENCE = 30.0  # seconds in which Ctrl-C tries to cancel the jobs
 
 
 def register(study: Study, workflow) -> None:
@@ -142,6 +141,7 @@ class Attempts:
     growth: sbatch.Growth = dataclasses.field(default_factory=sbatch.Growth)
     resubmissions: int = 0
     nodes: int = 0
+    saved: int | None = None  # when it had saved its checkpoint, when it was last submitted
 
 
 class StudyExecutor(PluginExecutor):
@@ -159,8 +159,10 @@ class StudyExecutor(PluginExecutor):
         Raises:
             SystemExit: it would not; the message names the keys to change.
         """
-        driver.mark_locks(self.study.layout)
+        locks.mark(self.study.layout)
         settings = self.workflow.executor_settings
+        if ignored := ", ".join(sbatch.ignored_variables()):
+            self.logger.warning(f"ignored, as the profile says what jobs ask for: {ignored}")
         if self.study.check in (True, "only"):
             self.stop_for(slurm.problems())
         super().__post_init__(test_mode)
@@ -296,6 +298,8 @@ class StudyExecutor(PluginExecutor):
     def send(self, slurm_job: SlurmJob) -> None:
         """Submit a Slurm job; wait while Slurm takes none. After Ctrl-C, submit none."""
         jobs = slurm_job.jobs
+        for job in jobs:
+            self.attempts[job].saved = self.saved(job)
         first, growth = jobs[0], self.attempts[jobs[0]].growth
         rule, wildcards = sbatch.rule_and_wildcards(first)
         folder = self.slurm_logdir / (Path(rule, wildcards) if len(jobs) == 1 else "packs")
@@ -342,26 +346,20 @@ class StudyExecutor(PluginExecutor):
         Raises:
             UserError: Slurm refuses it, or slurmctld has not answered for too long.
         """
-        away_since = None
         while not self.canceled.is_set():
             self.room.clear()
-            done = sbatch.submit(line, script)
+            done = slurm.patiently(
+                lambda: sbatch.submit(line, script), tell=self.tell, canceled=self.canceled
+            )
             if done.ok:
                 return done.stdout
+            if self.canceled.is_set():
+                break
             said = sbatch.reason(done.message)
-            if sbatch.QUEUE_IS_FULL.search(done.message):
-                self.tell(f"the queue takes no more jobs now ({said}): waiting for room")
-                self.room.wait(SUBMISSION_INTERVAL)
-                continue
-            away_since = away_since or time.monotonic()
-            waited = time.monotonic() - away_since
-            if not sbatch.CONTROLLER_IS_AWAY.search(done.message) or waited > SUBMISSION_PATIENCE:
+            if not sbatch.QUEUE_IS_FULL.search(done.message):
                 raise UserError(f"sbatch failed: {said}\n    {line}")
-            self.tell(
-                f"slurmctld does not answer ({said}): submissions wait for it, up to "
-                f"{SUBMISSION_PATIENCE:.0f} s"
-            )
-            self.canceled.wait(AWAY_INTERVAL)
+            self.tell(f"the queue takes no more jobs now ({said}): waiting for room")
+            self.room.wait(SUBMISSION_INTERVAL)
         return ""
 
     def tell(self, warning: str) -> None:
@@ -476,7 +474,33 @@ class StudyExecutor(PluginExecutor):
         if status.state == "COMPLETED" or end.status == 0:
             self.succeed(submitted, status, report)
         else:
-            self.act_on(submitted, status, cause_of(end), last_words(end), progress)
+            cause, why = cause_of(end), last_words(end)
+            blame = cause is not Cause.UNKNOWN or self.is_to_blame(submitted, report)
+            self.act_on(submitted, status, cause, why, progress, blame)
+
+    def is_to_blame(self, submitted: SubmittedJobInfo, report: JobReport | None) -> bool:
+        """Return whether a run may have failed of itself.
+
+        It has not if it had not begun, or has saved a checkpoint since it was submitted: what has
+        ended it has ended the whole Slurm job, or comes from outside. Such ends are limited only
+        where several follow each other in which nothing has begun.
+        """
+        job = submitted.job
+        begun = report is not None and name_of(job) in report.runs
+        saved, attempts = self.saved(job), self.attempts[job]
+        progressed = saved not in (None, attempts.saved)
+        if progressed or (report and report.runs and not begun):
+            attempts.resubmissions = 0
+        return begun and not progressed
+
+    def saved(self, job: Job) -> int | None:
+        """Return when a training has last saved its checkpoint; None if it has none."""
+        if job.name != "train":
+            return None
+        checkpoint = self.study.layout.run(job.wildcards.experiment, job.wildcards.seed).checkpoint
+        with suppress(OSError):
+            return checkpoint.stat().st_mtime_ns
+        return None
 
     def succeed(
         self, submitted: SubmittedJobInfo, status: Status, report: JobReport | None
@@ -504,6 +528,7 @@ class StudyExecutor(PluginExecutor):
         cause: Cause,
         why: str,
         progress: bool = False,
+        to_blame: bool = True,
     ) -> None:
         """Do what follows the end of a job: try it again in one way or another, or do not.
 
@@ -514,6 +539,7 @@ class StudyExecutor(PluginExecutor):
             why: the last words of the job.
             progress: whether other runs of the same Slurm job are done: then it had too little
                 time for all, and not for one.
+            to_blame: whether it may have failed of itself.
         """
         attempts = self.attempts[submitted.job]
         what = f"Slurm job {submitted.external_jobid} has ended ({status.state}): {cause.value}."
@@ -523,7 +549,9 @@ class StudyExecutor(PluginExecutor):
             return
         if cause in (Cause.MEMORY, Cause.TIME):
             attempts.growth = attempts.growth.more("memory" if cause is Cause.MEMORY else "time")
-        elif cause is Cause.EXTERNAL and attempts.resubmissions < MAX_RESUBMISSIONS:
+        elif (
+            cause is Cause.EXTERNAL or not to_blame
+        ) and attempts.resubmissions < MAX_RESUBMISSIONS:
             attempts.resubmissions += 1
             self.submit_again(submitted, f"{what} It is submitted again.")
             return
@@ -631,7 +659,7 @@ def has_ended(status: Status | None) -> bool:
 
 def cancel(run_id: str, logger) -> None:
     """Cancel all jobs of a run."""
-    done = subprocesses.run(["scancel", f"--name={run_id}"])
+    done = slurm.run(["scancel", f"--name={run_id}"], CANCEL_PATIENCE)
     if not done.ok:
         command = " ".join(done.command)
         logger.error(f"cannot cancel the jobs; once Slurm answers, type: {command}\n{done.message}")

@@ -107,7 +107,7 @@ def choose(wish: str, run_id: str, logger) -> list[str]:
         return squeue(run_id)
     problem = "it is not on the PATH"
     if shutil.which("sacct"):
-        done = slurm.run(sacct(run_id))
+        done = slurm.run(sacct(run_id), slurm.PATIENCE)
         if done.ok:
             return sacct(run_id)
         problem = done.message.splitlines()[-1]

@@ -94,7 +94,7 @@ def would_be_accepted(line: str) -> bool:
 
 def refusal(line: str) -> str:
     """Return why Slurm would refuse a job now; nothing where it would not."""
-    done = sbatch.submit(line, "true", test=True)
+    done = slurm.patiently(lambda: sbatch.submit(line, "true", test=True))
     return "" if done.ok else sbatch.reason(done.message)
 
 

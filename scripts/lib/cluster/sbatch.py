@@ -7,6 +7,7 @@ no account or partition that nobody has named.
 
 import dataclasses
 import logging
+import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -24,13 +25,14 @@ from lib.core.errors import UserError
 # A job that was killed for lack of it asks for so many times its memory or time at the most.
 MOST_GROWTH = 3
 
-# What sbatch says where the same line will be accepted later: too many jobs are in the queue, or
-# the controller is away. https://slurm.schedmd.com/resource_limits.html has the limits' names.
-QUEUE_IS_FULL = re.compile(r"(Max|Grp)Submit\w*Limit|temporarily unable to accept")
-CONTROLLER_IS_AWAY = re.compile(
-    r"Unable to contact slurm controller|Socket timed out|Zero Bytes were transmitted|"
-    r"controller in standby|Connection (refused|reset)|Unexpected message received"
+# What sbatch says where too many jobs are in the queue: the same line will be accepted later.
+# https://slurm.schedmd.com/resource_limits.html has the limits' names.
+QUEUE_IS_FULL = re.compile(
+    r"(Max|Grp)Submit\w*Limit|temporarily unable to accept|MaxJobCount limit reached|"
+    r"Unable to create job record"
 )
+# How sites say whom to charge. sbatch itself reads only the first.
+ACCOUNT = ("SBATCH_ACCOUNT", "SLURM_ACCOUNT")
 
 # The short options that the plugin uses.
 LONG_NAMES = {
@@ -204,7 +206,22 @@ def submit(line: str, script: str, test: bool = False) -> subprocesses.Finished:
     The line is for a shell: `slurm_extra` in the profile may use variables.
     """
     command = ["bash", "-c", f"{line} --test-only" if test else line]
-    return subprocesses.run(command, stdin=f"#!/bin/sh\n{script}\n")
+    return subprocesses.run(command, stdin=f"#!/bin/sh\n{script}\n", env=environment())
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for sbatch: what jobs ask for is the profile's business.
+
+    But an account that the environment names is charged where the profile names none.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in ignored_variables()}
+    account = next(filter(None, map(os.environ.get, ACCOUNT)), None)
+    return kept | ({ACCOUNT[0]: account} if account else {})
+
+
+def ignored_variables() -> list[str]:
+    """Return the variables of the environment that would change what a job asks for."""
+    return sorted(name for name in os.environ if name.startswith("SBATCH_") and name not in ACCOUNT)
 
 
 def options(line: str) -> list[tuple[str, str | None]]:

@@ -11,28 +11,23 @@ link, which some refuse. So for a moment it may be empty: its holder is then unk
 
 import json
 import os
-import socket
 import threading
 import time
 import uuid
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
-import psutil
-
 from lib.core.errors import TemporaryError, UserError
-from lib.core.files import read_object
+from lib.core.holder import Holder
 from lib.core.layout import RunFiles
 
 HEARTBEAT = 5.0  # seconds
 # A file server may show a modification time a minute late.
 DEAD_AFTER = 120.0
-# On this machine one sees whether the process is alive; but it may be in another container.
+# On this machine one sees whether the process is alive.
 DEAD_HERE_AFTER = 15.0
-
-HOLDER = {
-    "id": str, "host": str, "process": int, "process_start": int | float, "slurm_job": str | None,
-}  # fmt: skip
+UNKNOWN = "another process"
 
 
 class Lease:
@@ -41,14 +36,7 @@ class Lease:
     def __init__(self, folder: Path):
         """Make an object that knows the folder's lease; it is taken on entry."""
         self.path = RunFiles(folder).lease
-        process = psutil.Process()
-        self.holder = {
-            "id": uuid.uuid4().hex,
-            "host": socket.gethostname(),
-            "process": process.pid,
-            "process_start": process.create_time(),
-            "slurm_job": os.environ.get("SLURM_JOB_ID"),
-        }
+        self.holder = Holder.current()
         self.had_to_wait = False
         self._ended = threading.Event()
 
@@ -80,8 +68,8 @@ class Lease:
         holder = self._read()
         if holder != self.holder:
             raise TemporaryError(
-                f"{_name(holder)} has taken over {self.path.parent}, because this process did not "
-                "renew its lease in time. It stops without writing"
+                f"{holder or UNKNOWN} has taken over {self.path.parent}, because this process did "
+                "not renew its lease in time. It stops without writing"
             )
 
     def _create(self) -> bool:
@@ -94,9 +82,9 @@ class Lease:
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
 
-    def _read(self) -> dict | None:
+    def _read(self) -> Holder | None:
         """Return the holder; None if it is unknown, or there is none."""
-        return read_object(self.path, HOLDER)
+        return Holder.read(self.path)
 
     def _beat(self) -> None:
         while not self._ended.wait(HEARTBEAT):
@@ -115,12 +103,14 @@ class Lease:
                 changed, since = self._changed(), time.monotonic()
             silent = time.monotonic() - since
             if silent > DEAD_AFTER or (silent > DEAD_HERE_AFTER and _gone(holder)):
-                print(f"{_name(holder)} is dead: taking over {self.path.parent}", flush=True)
+                print(f"{holder or UNKNOWN} is dead: taking over {self.path.parent}", flush=True)
                 self._take_from(holder)
                 return
             if not told and not _gone(holder):
                 told = self.had_to_wait = True
-                print(f"{_name(holder)} is training into {self.path.parent}; waiting", flush=True)
+                print(
+                    f"{holder or UNKNOWN} is training into {self.path.parent}; waiting", flush=True
+                )
             time.sleep(0.5)
 
     def _changed(self) -> float | None:
@@ -128,12 +118,12 @@ class Lease:
             return self.path.stat().st_mtime
         return None
 
-    def _take_from(self, holder: dict | None) -> None:
+    def _take_from(self, holder: Holder | None) -> None:
         """Remove the lease of a dead holder, but not that of another process that was faster."""
         aside = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
         try:
             self.path.rename(aside)
-            taken = read_object(aside, HOLDER)
+            taken = Holder.read(aside)
             if taken and taken != holder:
                 _write_new(self.path, taken)
             aside.unlink()
@@ -143,7 +133,7 @@ class Lease:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
 
 
-def _write_new(path: Path, holder: dict) -> bool:
+def _write_new(path: Path, holder: Holder) -> bool:
     """Write a lease, unless there is one; return whether it was written."""
     try:
         file = path.open("x", encoding="utf-8")
@@ -151,32 +141,12 @@ def _write_new(path: Path, holder: dict) -> bool:
         return False
     try:
         with file:
-            json.dump(holder, file)
+            json.dump(asdict(holder), file)
     except OSError:  # the disk is full: an empty file would be the lease of an unknown process
         path.unlink(missing_ok=True)
         raise
     return True
 
 
-def _gone(holder: dict | None) -> bool:
-    """Return whether the holder was a process of this machine that has ended."""
-    if not holder or holder["host"] != socket.gethostname():
-        return False
-    if not 0 < holder["process"] < 2**31:
-        return True  # no process has such a number
-    try:
-        process = psutil.Process(holder["process"])
-        if process.status() != psutil.STATUS_ZOMBIE:
-            return abs(process.create_time() - holder["process_start"]) > 1
-    except psutil.AccessDenied:
-        return False
-    except psutil.NoSuchProcess:
-        pass
-    return True
-
-
-def _name(holder: dict | None) -> str:
-    if not holder:
-        return "another process"
-    job = f", Slurm job {holder['slurm_job']}" if holder["slurm_job"] else ""
-    return f"process {holder['process']} on {holder['host']}{job}"
+def _gone(holder: Holder | None) -> bool:
+    return holder is not None and holder.has_ended()
