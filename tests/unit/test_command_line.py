@@ -10,6 +10,13 @@ from conftest import ROOT
 
 from lib.core import command_line
 
+THREADS = """
+import os, sys
+sys.path.insert(0, "scripts")
+from lib.core import command_line
+import numpy
+print(len(os.listdir("/proc/self/task")), os.environ["OMP_NUM_THREADS"])
+"""
 START = "import os, sys; sys.path.insert(0, 'scripts'); from lib.core import command_line\n"
 WITHOUT_UTF8 = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
@@ -118,3 +125,12 @@ def test_a_command_refuses_it(arguments):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2
     assert "is not a number greater than 0" in done.stderr
+
+
+@pytest.mark.parametrize(("asked", "threads"), [({}, "1"), ({"OMP_NUM_THREADS": "2"}, "2")])
+def test_a_command_starts_no_thread_for_each_core(asked, threads):
+    """Where nothing else is asked for. A login node of many cores may refuse them."""
+    unset = {key: value for key, value in os.environ.items() if "_NUM_THREADS" not in key}
+    command = [sys.executable, "-c", THREADS]
+    done = subprocess.run(command, cwd=ROOT, env=unset | asked, capture_output=True, text=True)
+    assert done.stdout.split() == ["1", threads], done.stderr

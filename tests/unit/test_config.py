@@ -239,6 +239,10 @@ WRONG = {
     ),
     "more images than there can be": ("training: {batch_size: 1e40}", ["training.batch_size"]),
     "no time": (one("runtime: 0"), ["runtime", "0"]),
+    "a folder whose name is a number": (
+        "results_dir: 2024_11",
+        ["results_dir: 202411 is not of type string; write it in quotes"],
+    ),
     "more cores than a training can use": (one("cpus: 1025"), ["cpus", "1025", "1024"]),
     "all held out": (
         DATASETS + "training: {validation_size: 2000}",
@@ -283,6 +287,8 @@ def test_files_of_other_editors(tmp_path, content):
 def test_odd_values_on_the_command_line(complaint):
     assert "--config: seeds.0: 2020-01-01" in complaint("", {"seeds": ["2020-01-01"]})
     assert "--config training, line 1: not valid" in complaint("", {"training": "{epochs: "})
+    said = "--config results_dir: Snakemake reads a number here, 202411: begin the path with ./"
+    assert said in complaint("", {"results_dir": 202411})
 
 
 OWN = "experiments: {a: {model: {name: Net}, loss: cross_entropy}}"

@@ -1,5 +1,7 @@
 """Where the data comes from, and what happens when it does not come."""
 
+import errno
+import fcntl
 import gzip
 import json
 import os
@@ -17,6 +19,7 @@ from conftest import PATIENCE, ROOT, in_process, untouched
 
 import download as script
 from lib.core import strict_yaml
+from lib.data import raw_files
 
 DATA = ROOT / "tests" / "data"
 DATASETS = DATA / "datasets.yaml"
@@ -174,6 +177,18 @@ def test_a_partial_file_of_a_killed_run_is_removed(tmp_path):
     os.utime(raw(tmp_path) / name, (0, 0))
     download(tmp_path, DATA)
     assert_complete(tmp_path)
+
+
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, error):
+    """Such as NFS without its lock daemon."""
+
+    def refuse(*_):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with raw_files.lock(tmp_path / "data"):
+        assert (tmp_path / "data").is_dir()
 
 
 def test_two_runs_share_a_folder(tmp_path):

@@ -11,6 +11,11 @@ from typing import NoReturn
 
 from lib.core.errors import UserError
 
+# The libraries would start a thread for each core of the machine, which login nodes of many cores
+# refuse. A job of Snakemake's has what it has asked for.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
 LARGEST = 2**63 - 1  # of a 64-bit integer, as in the schema of the config
 LONGEST = 1e9  # seconds or minutes: beyond it, the operating system's clocks overflow
 

@@ -194,5 +194,7 @@ def explain(error: ValidationError) -> list[str]:
         found = "null" if error.instance is None else repr(error.instance)
         kinds = error.validator_value
         expected = kinds if isinstance(kinds, str) else " or ".join(kinds)
-        return [f"{key}: {found} is not of type {expected}"]
+        read_otherwise = expected == "string" and isinstance(error.instance, int | float)
+        hint = "; write it in quotes" if read_otherwise else ""
+        return [f"{key}: {found} is not of type {expected}{hint}"]
     return [f"{key}: {error.message}"]

@@ -3,12 +3,13 @@
 A file is accepted only if its digest is the one in the catalog. Intact files are never changed.
 """
 
+import errno
 import gzip
 import hashlib
 import shutil
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ from lib.data import catalog
 from lib.data.sources import SourceError, log, reading
 
 BLOCK = 1 << 16
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def intact_files(folder: Path, entry: dict) -> dict[str, dict]:
@@ -195,6 +197,12 @@ def lock(folder: Path) -> Iterator[None]:
         except Timeout:
             log(f"another run is downloading into {folder}; waiting for it")
             held.acquire()
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            # A file exists completely or not at all: at the worst, two runs download the same.
+            log(f"the file system of {folder} has no locks: going on without")
+            held = nullcontext()
     except OSError as error:
         raise UserError(
             f"{folder} does not hold the data and cannot be written: {error.strerror or error}. "

@@ -53,6 +53,11 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     for file in files:
         update(config, require_mapping(strict_yaml.load(file), str(file)))
     options = {key: reread(key, value) for key, value in command_line.items()}
+    for key, value in options.items():
+        if is_path(key) and isinstance(value, int | float):
+            raise UserError(
+                f"--config {key}: Snakemake reads a number here, {value}: begin the path with ./"
+            )
     strict_yaml.check_plain(options, "--config")
     update(config, options)
     where = ", ".join(map(str, files)) + (" and --config" if command_line else "")
@@ -100,6 +105,11 @@ def require_mapping(content: Any, where: str) -> dict:
     if content is not None and not isinstance(content, dict):
         raise UserError(f"{where}: a config is a mapping of keys to values, not {content!r}")
     return content or {}
+
+
+def is_path(key: str) -> bool:
+    """Return whether the value of a key of the config is a path."""
+    return config_schema()["properties"].get(key, {}).get("$ref") == "#/$defs/path"
 
 
 def reread(key: str, value: Any) -> Any:
