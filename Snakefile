@@ -69,7 +69,8 @@ rule all:
 
 
 onstart:
-    locks.mark(STUDY.layout)
+    if workflow.execution_settings.lock:
+        locks.mark(STUDY.layout)
     # On Slurm, each job that works on many runs has a fork server of its own.
     if STUDY.runs_per_job > 1 and workflow.local_exec:
         forks.use_until_exit()

@@ -22,7 +22,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +42,7 @@ from lib.forks.start import ForkServer
 FOR_SRUN = re.compile(
     "(SLURM|SRUN|SBATCH)_(?!(JOB_ID|JOBID|CLUSTER_NAME|CONF|SUBMIT_DIR|SUBMIT_HOST)$)"
 )
+LOOK_UP = 1.0  # seconds after which a signal is seen, at the latest
 # Snakemake sets these for every shell command.
 THREADS = [f"{name}_NUM_THREADS" for name in "OMP GOTO OPENBLAS MKL VECLIB NUMEXPR".split()]
 
@@ -181,7 +182,11 @@ class Workers:
     def work(self, runs: list[Run]) -> list[int]:
         """Work on the runs; return their exit statuses."""
         with ThreadPoolExecutor(self.args.at_once) as threads:
-            statuses = list(threads.map(self.work_on, runs))
+            futures = [threads.submit(self.work_on, run) for run in runs]
+            # A signal that comes just before this thread begins to wait does not wake it.
+            while wait(futures, timeout=LOOK_UP).not_done:
+                pass
+        statuses = [future.result() for future in futures]
         for number, status in enumerate(statuses):
             if status == TemporaryError.status and len(runs) > 1:
                 statuses[number] = self.work_on(runs[number], again=True)
@@ -206,6 +211,9 @@ class Workers:
             except OSError as error:
                 status = TemporaryError.status
                 say(f"{run.name}: {error}", sys.stderr)
+            if status is None:  # it has not begun: of its end, nothing is known
+                status = STOPPED
+                break
             self.reporter.ended(run.name, stage.name, status)
             if status:
                 break
@@ -224,8 +232,8 @@ class Workers:
             self.ended += 1
             say(f"[{self.ended} of {self.number_of_runs}] {run.name}: {what}")
 
-    def run_stage(self, run: Run, stage: Stage) -> int:
-        """Run the command of a stage; return its exit status, and 143 if it is too late for it."""
+    def run_stage(self, run: Run, stage: Stage) -> int | None:
+        """Run the command of a stage; return its exit status, or None if it is too late for it."""
         missing = stage.missing_inputs(self.args.latency_wait)
         if missing:
             wait = f"after {self.args.latency_wait:g} s (latency-wait in the profile)"
@@ -234,7 +242,7 @@ class Workers:
             return NodeError.status
         with self.lock:
             if self.stopped.is_set():
-                return STOPPED
+                return None
             self.reporter.began(run.name, stage.name)
             stage.make_room()
             process = subprocess.Popen(

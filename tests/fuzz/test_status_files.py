@@ -26,7 +26,8 @@ from lib.study.run_states import RunStates
 
 JOB = "7,train,mlp,1,2026-01-31T00:00:00,a-run\n"
 HOLDER = {
-    "host": "h", "namespace": "n", "process": 1, "process_start": 1.0, "slurm_job": None,
+    "host": "h", "namespace": "n", "user": 0, "process": 1, "process_start": 1.0,
+    "slurm_job": None,
 }  # fmt: skip
 RUN_FILES = ("progress.json", "lease.json", "failure.json", "run.json", "evaluation.json")
 DAMAGED = (

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from test_locks import write_holder
+from test_locks import CONFIG, write_holder
 
 from lib.cluster import driver
 from lib.cluster.profile import Profile
@@ -71,12 +71,12 @@ def test_the_jobs_that_a_killed_driver_has_left_are_canceled(
 ):
     """But not those of a killed Snakemake that was no driver: they train on."""
     monkeypatch.chdir(tmp_path)
-    programs(squeue="", scancel="")
+    programs(squeue="", scontrol=CONFIG)
     files, canceled = Layout(Path("results")), []
     monkeypatch.setattr(driver, "cancel_jobs", canceled.append)
     driver.log_folder(files).mkdir(parents=True)
     (driver.log_folder(files) / f"{7 if driven else 8}.log").touch()
-    write_holder(files, host="elsewhere", slurm_job="7")
+    write_holder(files, host="elsewhere", slurm_job="7 of one")
     driver.clear_after_killed_driver(files)
     assert canceled == ([files] if driven else [])
     assert ("The driver 7 was killed" in capfd.readouterr().out) == driven

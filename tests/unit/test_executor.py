@@ -352,10 +352,13 @@ def test_where_nothing_ever_begins_the_retries_are_used_up(programs, tmp_path):
 def test_a_report_goes_when_the_log_beside_it_does(tmp_path):
     made = StudyExecutor.__new__(StudyExecutor)
     made.slurm_logdir = tmp_path
-    for name in ("new.log", "new.json", "old.json"):
-        (tmp_path / name).touch()
+    report = json.dumps(asdict(JobReport("7", 0, "cpu1", "")))
+    for name in ("8.log", "8.json", "7.json", "7of.json", "run.json"):
+        (tmp_path / name).write_text(report if name[0] in "78" else "{}")
+    (tmp_path / "9.json").write_text("{}")  # somebody else's
     made.remove_old_reports()
-    assert {path.name for path in tmp_path.iterdir()} == {"new.log", "new.json"}
+    left = {"8.log", "8.json", "7of.json", "run.json", "9.json"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 @pytest.mark.parametrize(("done", "growth"), [(True, Growth()), (False, Growth(time=2))])

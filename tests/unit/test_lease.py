@@ -17,7 +17,8 @@ from lib.training import lease as leases
 from lib.training.lease import Lease
 
 HOLDER = {
-    "host": "h", "namespace": "n", "process": 1, "process_start": 1.0, "slurm_job": None,
+    "host": "h", "namespace": "n", "user": 0, "process": 1, "process_start": 1.0,
+    "slurm_job": None,
 }  # fmt: skip
 
 

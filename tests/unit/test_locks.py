@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ rule report:
     shell: "touch {output}"
 """
 NOBODY = {"process": 2**40}  # a number that no process has
+CONFIG = "echo 'ClusterName             = one'"
 OTHER = Layout(Path("results/b"))
 
 
@@ -36,11 +38,16 @@ def write_holder(files: Layout, **changes) -> None:
 def study(tmp_path, monkeypatch, programs) -> Layout:
     """A study that somebody has locked."""
     monkeypatch.chdir(tmp_path)
-    programs(squeue="")
+    programs(squeue="", scontrol=CONFIG)
     Path("Snakefile").write_text(SNAKEFILE)
     locks.LOCKS.mkdir(parents=True)
     (locks.LOCKS / "0.output.lock").write_text("results/a/report.csv\n")
     return Layout(Path("results/a"))
+
+
+@pytest.fixture(autouse=True)
+def no_time_is_spent(monkeypatch):
+    monkeypatch.setattr(locks, "MOMENT", 0.2)
 
 
 def snakemake(*options: str) -> subprocess.CompletedProcess:
@@ -80,13 +87,19 @@ def test_where_it_cannot_be_known_the_command_is_named(study, changes):
     ],
 )
 def test_of_a_job_on_another_machine_slurm_knows(study, programs, answer, is_dead):
-    programs(squeue=answer)
-    write_holder(study, host="elsewhere", slurm_job="7")
+    programs(squeue=answer, scontrol=CONFIG)
+    write_holder(study, host="elsewhere", slurm_job="7 of one")
     assert locks.is_dead(locks.holder(study)) == is_dead
 
 
+@pytest.mark.parametrize("changes", [{"slurm_job": "7 of two"}, {"user": 12345}])
+def test_of_another_cluster_or_user_slurm_may_know_nothing(study, changes):
+    write_holder(study, **{"host": "elsewhere", "slurm_job": "7 of one"} | changes)
+    assert not locks.is_dead(locks.holder(study))
+
+
 def test_the_earlier_start_of_this_very_job_is_dead(study, monkeypatch):
-    write_holder(study, host="elsewhere", slurm_job="7")
+    write_holder(study, host="elsewhere", slurm_job="7 of one")
     monkeypatch.setenv(locks.DRIVER, "7")
     assert locks.is_dead(locks.holder(study))
 
@@ -95,9 +108,27 @@ def test_the_locks_of_another_study_that_is_being_run_stay(study):
     locks.mark(OTHER)
     assert locks.clear(study, "unlock") == ""  # if they have files in common, Snakemake says so
     write_holder(study, **NOBODY)
-    with pytest.raises(UserError, match="unlock"):
+    with pytest.raises(UserError, match=f"once the other studies .* have ended: .*{os.getpid()}"):
         locks.clear(study, "unlock")
     assert (locks.LOCKS / "0.output.lock").exists()
+
+
+def test_who_has_just_locked_its_files_is_waited_for(study, monkeypatch):
+    monkeypatch.setattr(locks, "MOMENT", 60)
+    threading.Timer(0.3, locks.mark, [study]).start()
+    with pytest.raises(UserError, match="is being run by"):
+        locks.clear(study, "unlock")
+
+
+def test_a_process_that_the_system_hides_lives(study, monkeypatch):
+    """As where /proc is mounted with hidepid, of another user."""
+
+    def refuse(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", refuse)
+    write_holder(study, process=2**22 - 1)
+    assert not locks.holder(study).has_ended()
 
 
 @pytest.mark.parametrize("how", [("--unlock",), ()], ids=["by hand", "at its end"])

@@ -386,7 +386,7 @@ def test_a_second_writer_waits_for_the_first(small_data, tmp_path):
 def test_a_frozen_writer_stops_when_another_has_taken_over(small_data, tmp_path, monkeypatch):
     process = start(small_data, tmp_path)
     lease = tmp_path / "lease.json"
-    lease.write_text(json.dumps(json.loads(lease.read_text()) | {"id": "another"}))
+    lease.write_text(json.dumps(json.loads(lease.read_text()) | {"process": 1}))
     _, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == os.EX_TEMPFAIL
     assert "has taken over" in errors

@@ -289,6 +289,22 @@ def test_a_file_system_that_fails_for_one_run_stops_no_other(folder):
     assert "seed1" in done.stderr
 
 
+def test_of_what_had_not_begun_when_the_job_was_asked_to_end_nothing_is_reported(folder):
+    """The executor then does not count it as a retry of that run."""
+    jobs = [train_job(number) for number in (1, 2)]
+    for job in jobs:
+        job.shellcmd = "kill -TERM $PPID; sleep 60"
+    script = script_of(made(jobs, cpus_per_job=1)[0], folder)
+    done = subprocess.run(
+        ["sh"], cwd=folder, env=os.environ | NODE, input=script,
+        capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 143
+    report = JobReport.read(folder / "logs/slurm/7.json")
+    assert report.runs.keys() == {"mlp/seed1"}
+    assert report.status("mlp/seed1", "train") == 143
+
+
 @pytest.mark.parametrize("missing", ["python", "folder"])
 def test_a_node_without_the_environment_or_the_project_is_named(folder, missing):
     here = str(folder) if missing == "folder" else slurm_job.sys.executable

@@ -103,6 +103,11 @@ def test_what_slurm_says_alone(tmp_path):
     log.write_text("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT T DUE TO TIME LIMIT ***")
     canceled = dataclasses.replace(KILLED, state="CANCELLED", end=End("CANCELLED", log, log))
     assert canceled.what == "it reached its time limit"
+    log.write_text("slurmstepd: error: *** JOB 7 ON n1 CANCELLED AT T DUE TO PREEMPTION ***")
+    forgotten = dataclasses.replace(
+        KILLED, state=submissions.UNKNOWN, end=End("", log, log, status=143)
+    )
+    assert forgotten.what == "it was preempted or canceled, or its node failed"
 
 
 def test_what_a_job_has_reported_says_why_it_has_ended(tmp_path, programs):

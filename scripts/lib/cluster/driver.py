@@ -23,6 +23,7 @@ from lib.core.errors import UserError
 from lib.core.layout import Layout
 
 MEM_MB = 1024
+KEPT = ("SLURM_CONF", "SLURM_ACCOUNT", "SLURM_CLUSTER_NAME")  # of the environment of its job
 WARNING = 120  # seconds before the time limit at which Slurm signals the driver
 PATIENCE = 120.0  # seconds in which canceled jobs must leave the queue
 
@@ -122,7 +123,7 @@ def environment(variables: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in variables.items()
-        if not name.startswith("SLURM_") or name in ("SLURM_CONF", "SLURM_ACCOUNT")
+        if not name.startswith("SLURM_") or name in KEPT
     }
 
 
@@ -132,7 +133,7 @@ def clear_after_killed_driver(files: Layout) -> None:
     Snakemake itself then removes the locks.
     """
     holder = locks.holder(files)
-    job = holder.slurm_job if holder else None
+    job = locks.driver_job(holder)
     if job and (log_folder(files) / f"{job}.log").exists() and locks.is_dead(holder):
         print(f"The driver {job} was killed: its jobs are canceled, and resume", flush=True)
         cancel_jobs(files)

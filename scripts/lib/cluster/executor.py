@@ -94,7 +94,7 @@ SETTINGS += ["status_attempts", "status_command"]
 
 # Of Snakemake's jobs, and of its settings.
 JOB = (*JOB_ATTRIBUTES, "attempt", "restart_times", "is_local")
-EXECUTION_SETTINGS = ("keep_incomplete", "latency_wait")
+EXECUTION_SETTINGS = ("keep_incomplete", "latency_wait", "lock")
 
 # What the plugin and Snakemake set before the first job is submitted.
 ATTRIBUTES = (
@@ -159,7 +159,8 @@ class StudyExecutor(PluginExecutor):
         Raises:
             SystemExit: it would not; the message names the keys to change.
         """
-        locks.mark(self.study.layout)
+        if self.workflow.execution_settings.lock:
+            locks.mark(self.study.layout)
         settings = self.workflow.executor_settings
         if ignored := ", ".join(sbatch.ignored_variables()):
             self.logger.warning(f"ignored, as the profile says what jobs ask for: {ignored}")
@@ -624,10 +625,11 @@ class StudyExecutor(PluginExecutor):
 
     def remove_old_reports(self) -> None:
         """Remove the reports beside logs that the plugin has removed, which grow old."""
-        for report in self.slurm_logdir.rglob("*.json"):
-            if not report.with_suffix(".log").exists():
+        for path in self.slurm_logdir.rglob("*.json"):
+            is_one = path.stem.isdecimal() and JobReport.read(path)
+            if is_one and not path.with_suffix(".log").exists():
                 with suppress(OSError):
-                    report.unlink()
+                    path.unlink()
 
 
 def by_slurm_job(active: Iterable[SubmittedJobInfo]) -> dict[str, list[SubmittedJobInfo]]:

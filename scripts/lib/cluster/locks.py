@@ -9,6 +9,7 @@ the locks, one for each study (`results_dir`). Snakemake removes it with them, a
 import hashlib
 import json
 import os
+import time
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from lib.core.layout import Layout
 
 LOCKS = Path(".snakemake", "locks")
 DRIVER = "STUDY_DRIVER"  # the variable that tells Snakemake the job of the driver that it is in
+MOMENT = 5.0  # seconds between the locks and what is noted, at the most
 
 
 def study_id(files: Layout) -> str:
@@ -29,7 +31,8 @@ def study_id(files: Layout) -> str:
 
 def mark(files: Layout) -> None:
     """Note that this process, which has just locked its files, holds the locks of a study."""
-    current = replace(Holder.current(), slurm_job=_own_job())
+    job, cluster = os.environ.get(DRIVER), os.environ.get("SLURM_CLUSTER_NAME")
+    current = replace(Holder.current(), slurm_job=f"{job} of {cluster}" if job else None)
     with suppress(FileNotFoundError):  # somebody has unlocked the folder already
         _marker(files).write_text(json.dumps(asdict(current)))
 
@@ -37,6 +40,11 @@ def mark(files: Layout) -> None:
 def holder(files: Layout) -> Holder | None:
     """Return who holds, or held, the locks of a study; None where nobody is known to."""
     return Holder.read(_marker(files))
+
+
+def driver_job(holder: Holder | None) -> str:
+    """Return the job of the driver that a holder is in; empty where it is in none."""
+    return ((holder and holder.slurm_job) or "").partition(" of ")[0]
 
 
 def clear(files: Layout, unlock: str) -> str:
@@ -49,18 +57,26 @@ def clear(files: Layout, unlock: str) -> str:
     Raises:
         UserError: the study is being run, or may be.
     """
-    if not any(LOCKS.glob("*.lock")):
+    while locked := list(LOCKS.glob("*.lock")):
+        holders = _holders()
+        if not holders or not all(each and is_dead(each) for each in holders.values()):
+            break
+        if _remove(locked, list(holders)):
+            names = ", ".join(map(str, holders.values()))
+            return f"The Snakemake that had locked this folder is dead ({names}): it is unlocked"
+    if not locked:
         return ""
-    own, holders = holder(files), [Holder.read(path) for path in LOCKS.glob(_marker_name("*"))]
-    if holders and all(each and is_dead(each) for each in holders):
-        for path in LOCKS.iterdir():  # the folder itself is Snakemake's, which is about to use it
-            path.unlink()
-        names = ", ".join(map(str, holders))
-        return f"The Snakemake that had locked this folder is dead ({names}): it is unlocked"
+    own = holders.get(_marker(files))
+    others = ", ".join(str(each) for each in holders.values() if each and not is_dead(each))
     if own and own.is_here() and not own.has_ended():
         raise UserError(
             f"this study is being run by {own}. Wait for its end, or end it, for example with "
             f"Ctrl-C where it was started, or kill {own.process}"
+        )
+    if own and is_dead(own):
+        raise UserError(
+            "the Snakemake of this study is dead. Its locks are removed once the other studies in "
+            f"this folder have ended: {others}"
         )
     if holders and own is None:
         return ""  # another study's: Snakemake sees whether they have files in common
@@ -73,23 +89,39 @@ def clear(files: Layout, unlock: str) -> str:
 def is_dead(holder: Holder) -> bool:
     """Return whether it is sure that a process does not run any more.
 
-    Of a Slurm job on another machine, Slurm knows. If it is this very job, Slurm has started it
+    Of a driver on another machine, its cluster knows. If it is this very job, Slurm has started it
     again.
     """
     if holder.is_here():
         return holder.has_ended()
-    job = holder.slurm_job
-    if not job:
+    job, _, cluster = (holder.slurm_job or "").partition(" of ")
+    if not job or holder.user != os.getuid() or cluster != slurm.cluster_name():
         return False
-    if job == _own_job():
+    if job == os.environ.get(DRIVER):
         return True
-    query = ["squeue", "--all", "--noheader", "--format=%T", f"--jobs={job}"]
-    done = slurm.run(query)
+    done = slurm.run(["squeue", "--all", "--noheader", "--format=%T", f"--jobs={job}"])
     return not done.stdout.strip() if done.ok else "Invalid job id" in done.message
 
 
-def _own_job() -> str | None:
-    return os.environ.get(DRIVER) or os.environ.get("SLURM_JOB_ID")
+def _holders() -> dict[Path, Holder | None]:
+    """Return who is noted; who has just locked its files is, a moment later."""
+    end = time.monotonic() + MOMENT
+    while not (found := list(LOCKS.glob(_marker_name("*")))) and time.monotonic() < end:
+        time.sleep(0.1)
+        if not any(LOCKS.glob("*.lock")):
+            break
+    return {path: Holder.read(path) for path in found}
+
+
+def _remove(locked: list[Path], markers: list[Path]) -> bool:
+    """Remove locks and what is noted with them; return False if another process was faster."""
+    try:
+        markers[0].unlink()
+    except FileNotFoundError:
+        return False
+    for path in (*locked, *markers):  # the folder itself is Snakemake's, which is about to use it
+        path.unlink(missing_ok=True)
+    return True
 
 
 def _marker(files: Layout) -> Path:

@@ -89,12 +89,12 @@ def lines_of(
 
 def would_be_accepted(line: str) -> bool:
     """Return whether Slurm would accept a job, on whatever node and whenever."""
-    return not NO_NODE_NOW.search(refusal(line))
+    return not NO_NODE_NOW.search(refusal(line, patience=0))
 
 
-def refusal(line: str) -> str:
+def refusal(line: str, patience: float | None = None) -> str:
     """Return why Slurm would refuse a job now; nothing where it would not."""
-    done = slurm.patiently(lambda: sbatch.submit(line, "true", test=True))
+    done = slurm.patiently(lambda: sbatch.submit(line, "true", test=True), patience)
     return "" if done.ok else sbatch.reason(done.message)
 
 

@@ -124,6 +124,13 @@ def environment() -> dict[str, str]:
     return kept | FIXED
 
 
+def cluster_name() -> str:
+    """Return the name of the cluster that Slurm's commands are about; empty where none answers."""
+    done = run(["scontrol", "show", "config"])
+    found = re.search(r"^ClusterName\s*=\s*(\S+)", done.stdout, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def problems() -> list[str]:
     """Return why Slurm cannot be asked at all; nothing where it can."""
     if not shutil.which("sbatch"):

@@ -111,7 +111,8 @@ class Job:
             "RUNNING": "it is running",
             UNKNOWN: "Slurm does not know it any more",
         }
-        if self.state in known and self.cause in (None, Cause.EXTERNAL):
+        slurm_knows = self.cause is Cause.EXTERNAL and self.state != UNKNOWN
+        if self.state in known and (self.cause is None or slurm_knows):
             return known[self.state]
         if self.cause is Cause.UNKNOWN:
             return f"it failed{code}; its log says why"

@@ -5,6 +5,7 @@ Only of a process of this machine, and of this container, can that be known for 
 
 import os
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -14,9 +15,10 @@ import psutil
 from lib.core.files import read_object
 
 KINDS = {
-    "host": str, "namespace": str, "process": int, "process_start": int | float,
+    "host": str, "namespace": str, "user": int, "process": int, "process_start": int | float,
     "slurm_job": str | None,
 }  # fmt: skip
+MACHINE_ID = Path("/etc/machine-id")  # see its manual page; two machines may have one host name
 # Between two looks at the start of one process: it is counted from the machine's start, by a clock
 # that may have been set since.
 TOLERANCE = 60.0  # seconds
@@ -27,8 +29,9 @@ class Holder:
     """A process.
 
     Attributes:
-        host: its machine.
-        namespace: in which its number is valid: that of its container, if it is in one.
+        host: the name of its machine.
+        namespace: in which its number is valid: its machine, and its container, if it is in one.
+        user: whose it is, by number.
         process: its number.
         process_start: when it was started, in seconds since 1970.
         slurm_job: the id of its job, if it is one of Slurm's.
@@ -36,6 +39,7 @@ class Holder:
 
     host: str
     namespace: str
+    user: int
     process: int
     process_start: float
     slurm_job: str | None
@@ -45,7 +49,8 @@ class Holder:
         """Return this process."""
         process = psutil.Process()
         job = os.environ.get("SLURM_JOB_ID")
-        return cls(socket.gethostname(), _namespace(), process.pid, process.create_time(), job)
+        place = (socket.gethostname(), _namespace(), os.getuid())
+        return cls(*place, process.pid, process.create_time(), job)
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
@@ -64,12 +69,13 @@ class Holder:
         if not 0 < self.process < 2**31:
             return True  # no process has such a number
         try:
+            os.kill(self.process, 0)  # psutil does not see what the system hides (hidepid)
             process = psutil.Process(self.process)
             if process.status() != psutil.STATUS_ZOMBIE:
                 return abs(process.create_time() - self.process_start) > TOLERANCE
-        except psutil.AccessDenied:
+        except (PermissionError, psutil.AccessDenied):
             return False
-        except psutil.NoSuchProcess:
+        except (ProcessLookupError, psutil.NoSuchProcess):
             pass
         return True
 
@@ -81,7 +87,9 @@ class Holder:
 
 def _namespace() -> str:
     """Return the namespace of this process's number; empty where the system has none."""
-    try:
-        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - its text is no path
-    except OSError:
-        return ""
+    found = []
+    with suppress(OSError):
+        found.append(MACHINE_ID.read_text(encoding="ascii").strip())
+    with suppress(OSError):
+        found.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115 - its text is no path
+    return " ".join(found)
