@@ -99,7 +99,7 @@ def visit(browser, reports):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("shape", cases(SHAPES, "two", "search"))
+@pytest.mark.parametrize("shape", cases(SHAPES, "two"))
 def test_axe_finds_no_violation(visit, shape, scheme):
     page = visit(shape, scheme=scheme).window
     for details in page.query_selector_all("details"):
