@@ -14,10 +14,10 @@ import torch
 from lib.cluster import profile, slurm
 from lib.cluster.snakemake_command import ask_slurm
 from lib.core.errors import UserError
+from lib.running import process
+from lib.running.dry_step import dry_step
 from lib.study.config import add_argument, read_study
 from lib.study.study import Study
-from lib.training import process
-from lib.training.dry_step import dry_step
 
 
 def main() -> None:

@@ -24,12 +24,10 @@ from lib.core.layout import RunFiles
 from lib.core.run_state import Expected, read_trained
 from lib.core.settings import Settings
 from lib.data import prepared, prepared_record
-from lib.training import metrics, process
-from lib.training.accuracy import accuracy_table, write_evaluation
-from lib.training.predictions import prediction_table
-from lib.training.recipe import loss_function
-from lib.training.state import seed_everything
-from lib.training.weights import load_weights
+from lib.running import process
+from lib.running.run_results import write_evaluation
+from lib.training import network
+from lib.training.accuracy import accuracy_table
 
 
 def main() -> None:
@@ -55,21 +53,13 @@ def main() -> None:
     settings = Settings.of(record["settings"])
     name = settings.model["name"]
     models.find(name)  # imported now, so that the code's digest includes it
-    code = code_digests.files_behind(models.file_of(name))
+    code = code_digests.computing_files(models.file_of(name))
     code_sha256, own_code = code_digests.combined_digest(code), code_digests.file_digests(code)
     digest, _ = prepared_record.verified_digest(args.data)
     check_origin(files, record, Expected(expected_settings, digest))
     origin = {"slurm": provenance.slurm_job(), **provenance.git_state()}  # as in train.py, now
-    # As in the training: what a constructor draws and keeps for itself is then the same.
-    seed_everything(settings.seed)
     dataset = prepared.load(args.data)
-    test = dataset.test_split()
-    model = models.build(settings.model, dataset.image_size, len(dataset.classes))
-    load_weights(model, files.weights)
-
-    loss = loss_function(settings.loss, len(dataset.classes))
-    test_loss, output = metrics.evaluate(model, test, loss, settings.evaluation_batch_size)
-    predictions = prediction_table(output, test.labels, models.output_of(settings.model))
+    test_loss, predictions = network.evaluate(settings, dataset, files.weights)
     table = accuracy_table(predictions, dataset.classes)
     overall = table.iloc[-1]
     print(

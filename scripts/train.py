@@ -39,16 +39,15 @@ from lib.core.layout import RunFiles
 from lib.core.run_state import Expected, run_state
 from lib.core.settings import Settings
 from lib.data import prepared, prepared_record
+from lib.running import process
+from lib.running.dry_step import dry_step
+from lib.running.lease import Lease
+from lib.running.progress import Progress
+from lib.running.run_results import RunResults
 from lib.training import device as devices
-from lib.training import loop, metrics, process
+from lib.training import network
 from lib.training.checkpoint import Checkpoints, Stopped
-from lib.training.dry_step import dry_step
-from lib.training.lease import Lease
-from lib.training.predictions import prediction_table
-from lib.training.progress import Diverged, Progress
-from lib.training.recipe import loss_function
-from lib.training.run_results import RunResults
-from lib.training.state import Training, seed_everything
+from lib.training.state import Diverged
 
 COMPLETE = (
     "trained with these settings, this data and this code. To train it again all the same, remove "
@@ -64,7 +63,7 @@ def main() -> None:
     device = devices.choose(settings.device)
     name = settings.model["name"]
     models.find(name)  # imported now, so that the code's digest includes it
-    code = code_digests.files_behind(models.file_of(name))
+    code = code_digests.computing_files(models.file_of(name))
     data_sha256, dataset = prepared_record.verified_digest(args.data)
     identity = {
         "settings": settings.as_dict(),
@@ -114,50 +113,34 @@ def train_and_write(
     start, clock = provenance.now(), time.perf_counter()
     torch.set_num_threads(args.threads)
 
-    # The order matters: the lesson seeds, reads the data, then makes the model. Every random
-    # number comes from torch's global generator, in the lesson's order, so its bits are ours.
-    seed_everything(settings.seed)
     dataset = prepared.load(args.data)
-    training_set, validation = dataset.train_and_validation(settings.validation_size)
-    held_out = validation or dataset.test_split()
+    training_set, held_out = network.splits(dataset, settings)
     classes, image_size = dataset.classes, dataset.image_size
     facts = {"classes": classes, "image_size": image_size, "mean": dataset.mean, "std": dataset.std}
     test_sizes = (len(held_out), len(dataset.test_labels))
     dry_step(settings, image_size, len(classes), len(training_set), test_sizes, device)
     del dataset  # the raw images are not needed any more
-    model = models.build(settings.model, image_size, len(classes))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{settings.model['name']}: {parameters:,} parameters, on {device}", flush=True)
-
-    held_out, loss = held_out.to(device), loss_function(settings.loss, len(classes))
     progress = Progress(
         settings, len(training_set), len(held_out), args.log_interval, results.files.progress
     )
-    model, training_set, diverged = model.to(device), training_set.to(device), None
-    try:
-        trained = loop.train(model, training_set, held_out, loss, settings, checkpoints, progress)
-    except Diverged as error:
-        if not args.keep_diverged:
-            raise
-        print(f"{error} (--keep-diverged: its results are written)")
-        trained, diverged = Training(model, None, None), str(error)
-
-    predictions = None
-    if validation and not diverged:  # a search compares them
-        _, output = metrics.evaluate(model, held_out, loss, settings.evaluation_batch_size)
-        kind = models.output_of(settings.model)
-        predictions = prediction_table(output, held_out.labels.cpu(), kind)
-    train_seconds = sum(row["train_seconds"] for row in trained.history)
+    trained = network.train(
+        settings, training_set, held_out, len(classes), device, checkpoints, progress,
+        args.keep_diverged,
+    )  # fmt: skip
+    if trained.diverged:
+        print(f"{trained.diverged} (--keep-diverged: its results are written)")
+    training = trained.training
+    train_seconds = sum(row["train_seconds"] for row in training.history)
     record = {
         **results.identity,
         "settings": settings.as_dict(),
-        "parameters": parameters,
+        "parameters": trained.parameters,
         "data": str(args.data),
         **origin,
         **facts,
         "train_size": len(training_set),
-        "validation_size": len(validation or ()),
-        **devices.describe(settings.device, device, trained.cuda_graph),
+        "validation_size": settings.validation_size,
+        **devices.describe(settings.device, device, training.cuda_graph),
         "threads": torch.get_num_threads(),
         "host": socket.gethostname(),
         "slurm": provenance.slurm_job(),
@@ -167,14 +150,14 @@ def train_and_write(
         "end": provenance.now(),
         "seconds": round(time.perf_counter() - clock, 3),
         "train_seconds": train_seconds,
-        "images_per_second": len(training_set) * len(trained.history) / (train_seconds or 1),
+        "images_per_second": len(training_set) * len(training.history) / (train_seconds or 1),
         "peak_memory_mb": provenance.peak_memory_mb(),
-        "resumes": trained.resumes,
-        "diverged": diverged,
+        "resumes": training.resumes,
+        "diverged": trained.diverged,
     }
     checkpoints.ensure_held()
     code_digests.ensure_unchanged(origin["code"], "training")
-    results.write(model, trained.history, record, predictions)
+    results.write(training.model, training.history, record, trained.predictions)
 
 
 def read_arguments() -> tuple[Settings, argparse.Namespace]:

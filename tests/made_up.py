@@ -14,7 +14,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from lib.core import records
-from lib.training.accuracy import accuracy_table, write_evaluation
+from lib.running.run_results import write_evaluation
+from lib.training.accuracy import accuracy_table
 
 
 def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:

@@ -168,7 +168,7 @@ STEP_TRICKS = ("layout", "allocator", "in-place")
 START = """
 import sys
 sys.path.insert(0, "scripts")
-from lib.training import process
+from lib.running import process
 {begin}
 import torch
 optimizer = torch.optim.Adadelta([torch.ones(1, requires_grad=True)])

@@ -13,7 +13,7 @@ from pathlib import Path
 from conftest import ROOT, run_job
 from measure import DATA_DIR, PREPARED, history_of, in_process, measured, rows_of
 
-from lib.training.process import PLAIN
+from lib.core.plain import PLAIN
 
 SEEDS = 8
 WANTED = {"mlp": (20, 5), "cnn": (10, 3)}  # times faster: with the DataLoader, without it

@@ -25,9 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 import models  # noqa: E402
 from lib.data import prepared  # noqa: E402
+from lib.running import process  # noqa: E402
 from lib.training import device as devices  # noqa: E402
 from lib.training import graph as graphs  # noqa: E402
-from lib.training import process  # noqa: E402
 from lib.training.loop import train_step as train_step_of  # noqa: E402
 from lib.training.state import Training  # noqa: E402
 

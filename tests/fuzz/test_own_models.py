@@ -16,13 +16,13 @@ import models
 from lib.core.errors import UserError
 from lib.core.settings import Settings
 from lib.data.prepared import Split
+from lib.running.dry_step import dry_step
+from lib.running.progress import Progress
 from lib.training import loop
 from lib.training.checkpoint import Checkpoints, Stopped
-from lib.training.dry_step import dry_step
 from lib.training.metrics import evaluate
-from lib.training.progress import Diverged, Progress
 from lib.training.recipe import loss_function
-from lib.training.state import seed_everything
+from lib.training.state import Diverged, seed_everything
 from lib.training.weights import load_weights, pack, save_weights
 
 IMAGES, CLASSES, SIZE = 20, 3, (4, 4)

@@ -23,7 +23,7 @@ from conftest import ROOT, run_job
 from own_models import net
 from safetensors.torch import load_file
 
-from lib.training.process import PLAIN
+from lib.core.plain import PLAIN
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 

@@ -9,7 +9,7 @@ from own_models import net, own_model
 
 from lib.core.errors import UserError
 from lib.core.settings import Settings
-from lib.training.dry_step import dry_step
+from lib.running.dry_step import dry_step
 from lib.training.state import random_state, seed_everything
 
 SETTINGS = Settings({"name": "Net"}, loss="cross_entropy")

@@ -13,8 +13,8 @@ from conftest import ROOT
 
 from lib.core.errors import UserError
 from lib.core.holder import Holder
-from lib.training import lease as leases
-from lib.training.lease import Lease
+from lib.running import lease as leases
+from lib.running.lease import Lease
 
 HOLDER = {
     "host": "h", "namespace": "n", "user": 0, "process": 1, "process_start": 1.0,
@@ -78,7 +78,7 @@ DIE_WITH_IT = """
 import os, sys
 sys.path.insert(0, "scripts")
 from pathlib import Path
-from lib.training.lease import Lease
+from lib.running.lease import Lease
 Lease(Path(sys.argv[1])).__enter__()
 os._exit(0)
 """

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-from lib.training import process
+from lib.running import process
 
 TRAIN = """
 import sys
@@ -15,7 +15,7 @@ import sys
 sys.path.insert(0, "scripts")
 import torch
 
-from lib.training import process
+from lib.running import process
 
 process.prepare()
 weight = torch.ones(3, requires_grad=True)

@@ -240,8 +240,8 @@ def test_the_columns_of_slurm(finished):
         ("evaluation.json", {"git_dirty": True}, "run with uncommitted changes"),
         (
             "run.json",
-            {"code": {"lib/core/command_line.py": "0"}},
-            "run with different code (lib/core/command_line.py)",
+            {"code": {"lib/training/loop.py": "0"}},
+            "run with different code (lib/training/loop.py)",
         ),
     ],
 )

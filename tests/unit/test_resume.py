@@ -24,9 +24,9 @@ from lib.core.layout import RunFiles
 from lib.core.settings import OPTIMIZERS, SCHEDULERS, Settings
 from lib.data import prepared
 from lib.data.prepared import Split
+from lib.running.progress import Progress
 from lib.training import graph, loop
 from lib.training.checkpoint import Checkpoints, Stopped, deserialize, serialize
-from lib.training.progress import Progress
 from lib.training.recipe import loss_function, make_optimizer, make_scheduler
 from lib.training.state import Training, seed_everything
 

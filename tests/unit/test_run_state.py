@@ -14,7 +14,8 @@ from lib.core.run_state import Expected, read_trained, run_state
 from lib.core.settings import Settings
 
 SETTINGS = Settings({"name": "MLP"}).as_dict()
-EXPECTED = Expected(Settings({"name": "MLP"}), "d1", {"model.py": "c1", "evaluate.py": "c2"}.get)
+CODE = {"model.py": "c1", "lib/training/accuracy.py": "c2"}
+EXPECTED = Expected(Settings({"name": "MLP"}), "d1", lambda name, digest: CODE.get(name) == digest)
 HISTORY = "epoch,split,loss,accuracy\n1,test,0.5,0.8\n2,test,0.4,0.9\n"
 GONE = "files of its {} are missing"
 
@@ -40,7 +41,7 @@ def evaluate(files, **changes):
     files.accuracy.touch()
     content = {
         "run_sha256": records.read(files.record)[records.SEAL],
-        "code": {"evaluate.py": "c2"},
+        "code": {"lib/training/accuracy.py": "c2"},
     }
     records.write(files.evaluation, content | changes, [files.predictions, files.accuracy])
 
@@ -93,13 +94,13 @@ def test_what_is_of_something_else_is_out_of_date(files, changes, why):
 
 def test_settings_and_data_of_which_nobody_expects_anything(files):
     train(files, settings=SETTINGS | {"epochs": 9}, data_sha256="d0")
-    assert run_state(files, Expected(digest_of=EXPECTED.digest_of)).done == ("train",)
+    assert run_state(files, Expected(is_same=EXPECTED.is_same)).done == ("train",)
 
 
 def test_an_evaluation_is_of_its_code_and_its_training(files):
     train(files)
-    evaluate(files, code={"evaluate.py": "c0"})
-    assert stage_left_why(files) == ("trained", "evaluate", "other code (evaluate.py)")
+    evaluate(files, code={"lib/training/accuracy.py": "c0"})
+    assert stage_left_why(files) == ("trained", "evaluate", "other code (lib/training/accuracy.py)")
     evaluate(files, run_sha256="s0")
     assert stage_left_why(files) == ("trained", "evaluate", "it was trained since")
     files.evaluation.write_text("{}")

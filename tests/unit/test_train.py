@@ -24,11 +24,12 @@ from lib.core import checked_settings, command_line
 from lib.core.errors import UserError
 from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, Settings, loss_output_mismatch, words
 from lib.data.prepared import Split
-from lib.training import loop, metrics, recipe, run_results
+from lib.running import run_results
+from lib.running.lease import Lease
+from lib.running.progress import Progress
+from lib.training import loop, metrics, recipe
 from lib.training.checkpoint import Checkpoints
-from lib.training.lease import Lease
-from lib.training.progress import Diverged, Progress
-from lib.training.state import seed_everything
+from lib.training.state import Diverged, seed_everything
 
 
 def run(small_data, output, *options, check=True, **keywords):
@@ -219,7 +220,7 @@ def test_parameter_counts_are_the_lessons():
         assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
-FITTING = [(loss, output) for loss, wants in LOSSES.items() for output in wants.outputs]
+FITTING = [(loss, output) for loss, outputs in LOSSES.items() for output in outputs]
 
 
 @pytest.mark.parametrize(

@@ -235,12 +235,13 @@ def test_a_gpu_sharing_service_that_does_not_work_is_not_used(tmp_path, starts, 
 def test_code_that_is_edited_meanwhile_is_the_code_that_runs(small_data, tmp_path):
     """And the code that the record names."""
     project = fresh_project(tmp_path / "project")
-    edited = project.folder / "scripts/lib/training/progress.py"
+    edited = project.folder / "scripts/lib/running/progress.py"
     assert "Train Epoch" in edited.read_text()
+    loop = project.folder / "scripts/lib/training/loop.py"
     train = f"python scripts/train.py --set model.name=MLP epochs=1 --data {small_data} --output"
     runs = {
         "before": f"{train} {tmp_path}/before > {tmp_path}/before.log",
-        "edit": f"sed -i 's/Train Epoch/Training Epoch/' {edited}",
+        "edit": f"sed -i 's/Train Epoch/Training Epoch/' {edited}; echo 'EDITED = 1' >> {loop}",
         "after": f"{train} {tmp_path}/after > {tmp_path}/after.log",
     }
     done = run_job(runs, cwd=project.folder)
@@ -249,5 +250,5 @@ def test_code_that_is_edited_meanwhile_is_the_code_that_runs(small_data, tmp_pat
     assert "Training Epoch" in (tmp_path / "after.log").read_text()
     one, other = (json.loads((tmp_path / r / "run.json").read_text()) for r in ("before", "after"))
     assert [name for name in one["code"] if one["code"][name] != other["code"][name]] == [
-        "lib/training/progress.py"
+        "lib/training/loop.py"
     ]

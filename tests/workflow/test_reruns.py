@@ -8,6 +8,7 @@ from lib.core.code_digests import files_of
 STAGES = ("download", "prepare", "train", "evaluate", "report")
 MLP = {"train mlp 1", "evaluate mlp 1"}
 CNN = {"train cnn 1", "evaluate cnn 1"}
+EVALUATIONS = {"evaluate mlp 1", "evaluate cnn 1"}
 
 
 def test_nothing_after_a_complete_run(finished):
@@ -25,7 +26,7 @@ CODE_OF = {
     "report.py": {"report"},
     "evaluate.py": {"evaluate"},
     "train.py": {"train"},
-    "lib/training/loop.py": {"train"},
+    "lib/training/loop.py": {"train", "evaluate"},
     "lib/training/recipe.py": {"train", "evaluate"},
     "lib/reporting/page.py": {"report"},
     "lib/training/accuracy.py": {"evaluate"},
@@ -39,6 +40,9 @@ EDITS = {
     "a model": ("scripts/models/cnn.py", CNN | {"report"}),
     "the page's template": ("workflow/report/page.html.j2", {"report"}),
     "the submission to Slurm": ("scripts/lib/cluster/executor.py", set()),
+    "the lease on a run": ("scripts/lib/running/lease.py", set()),
+    "the command line of the training": ("scripts/train.py", set()),
+    "the counting": ("scripts/lib/training/accuracy.py", EVALUATIONS | {"report"}),
 }
 
 
@@ -52,8 +56,17 @@ def test_whose_code_a_file_is(file):
 @pytest.mark.parametrize(("file", "jobs"), EDITS.values(), ids=EDITS.keys())
 def test_after_editing(finished, file, jobs):
     with (finished.folder / file).open("a") as script:
-        script.write("# edited\n")
+        script.write("EDITED = True\n")
     assert finished.planned() == jobs
+
+
+def test_what_means_the_same_runs_nothing_again(finished):
+    with (finished.folder / "scripts/models/mlp.py").open("a") as model:
+        model.write("# edited\n")
+    finished.edit("scripts/lib/running/lease.py", "The right to write", "The permit to write")
+    finished.edit("scripts/lib/training/loop.py", "shuffle: bool", "shuffle: int")
+    finished.edit("scripts/report.py", '"""Write the tables', '"""Write all tables')
+    assert finished.planned() == set()
 
 
 def test_after_changing_an_experiment(finished):
@@ -88,7 +101,7 @@ def test_after_another_digest(finished):
 def test_two_changes_at_once(finished):
     """A job that runs again for one reason does not hide the other's."""
     with (finished.folder / "scripts/models/mlp.py").open("a") as script:
-        script.write("# edited\n")
+        script.write("EDITED = True\n")
     finished.edit("tests/data/config.yaml", "{name: CNN},", "{name: CNN}, epochs: 3,")
     assert finished.planned() == MLP | CNN | {"report"}
 
@@ -197,5 +210,5 @@ def test_an_edited_helper_of_a_model_retrains_that_model(finished, imports):
     finished.edit("scripts/models/mlp.py", place, place + statement)
     finished.snakemake("results/small/report.csv")
     with (finished.folder / "scripts/models/helper.py").open("a") as helper:
-        helper.write("# edited\n")
+        helper.write("EDITED = True\n")
     assert finished.planned() == MLP | {"report"}

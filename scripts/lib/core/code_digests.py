@@ -1,4 +1,4 @@
-"""Which of the project's own files a command consists of, and their digests.
+"""Which of the project's own files a command consists of, and the digests of what they mean.
 
 Two views of the same thing. `files_of` follows the import statements of a script without running
 it: that is what a rule depends on. `imported_files` asks a running process what it has imported:
@@ -6,16 +6,20 @@ that is what its record says. A test holds the one against the other.
 """
 
 import ast
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
+from lib.core import meaning
 from lib.core.errors import UserError
 from lib.core.files import sha256
 
 SCRIPTS = Path(__file__).absolute().parents[2]
+COMPUTING = ("models/", "lib/training/", "lib/data/prepared.py")
+COMMANDS = ("train.py", "evaluate.py")  # which put it together
 
 
 def imported_files() -> list[Path]:
@@ -27,12 +31,23 @@ def imported_files() -> list[Path]:
     return sorted(Path(path) for path in paths if path.startswith(ours))
 
 
-def files_behind(*scripts: Path) -> list[Path]:
-    """Return the files that this process has imported, and those that the scripts may import yet.
+def computing_files(model: Path) -> list[Path]:
+    """Return the files that compute the numbers of this process, sorted.
 
-    A model may import a helper only when it is called.
+    They are among those that it has imported, and those that the model may import yet: it may
+    import a helper only when it is called.
     """
-    return sorted({*imported_files(), *files_of(*scripts)})
+    found = {*imported_files(), *files_of(model)}
+    return sorted(path for path in found if computes(path.relative_to(SCRIPTS).as_posix()))
+
+
+def computes(name: str) -> bool:
+    """Return whether a file of the code, by its path below `scripts/`, can change a number.
+
+    Of the project's own, those of the models, of the training, and of the data that it sees; and
+    whatever else a model imports.
+    """
+    return name.startswith(COMPUTING) or not name.startswith(("lib/", *COMMANDS))
 
 
 def files_of(*scripts: Path) -> list[Path]:
@@ -55,23 +70,37 @@ def files_of(*scripts: Path) -> list[Path]:
 
 
 def file_digests(paths: Iterable[Path]) -> dict[str, str]:
-    """Return the SHA-256 of each file, by its path below `scripts/`."""
-    return {path.relative_to(SCRIPTS).as_posix(): sha256(path) for path in paths}
+    """Return the digest of what each file means, by its path below `scripts/`.
+
+    Raises:
+        UserError: a file cannot be read or parsed; the message names it.
+    """
+    return {path.relative_to(SCRIPTS).as_posix(): file_digest(path) for path in paths}
 
 
-def digest_now(name: str) -> str | None:
-    """Return the SHA-256 of a file by its path below `scripts/`; None if it cannot be read."""
+def file_digest(path: Path) -> str:
+    """Return the digest of what a file of Python means (see `meaning`), or of another's bytes."""
+    return _meaning(_read(path), path) if path.suffix == ".py" else sha256(path)
+
+
+def is_same(name: str, digest: str) -> bool:
+    """Return whether a file means what it meant when `file_digests` has looked at it.
+
+    Args:
+        name: its path below `scripts/`.
+        digest: what was found then, or by an earlier version: of its bytes.
+    """
+    path = SCRIPTS / name
     try:
-        return sha256(SCRIPTS / name)
-    except OSError:
-        return None
+        content = _read(path)
+        return digest in (hashlib.sha256(content).hexdigest(), _meaning(content, path))
+    except UserError:
+        return False
 
 
-def changed(
-    recorded: dict[str, str], digest: Callable[[str], str | None] = digest_now
-) -> list[str]:
-    """Return which files are not, or no longer, as `file_digests` has found them."""
-    return [name for name, expected in recorded.items() if digest(name) != expected]
+def changed(recorded: dict[str, str], is_same: Callable[[str, str], bool] = is_same) -> list[str]:
+    """Return which files do not mean, or no longer, what `file_digests` has found."""
+    return [name for name, digest in recorded.items() if not is_same(name, digest)]
 
 
 def ensure_unchanged(recorded: dict[str, str], doing: str) -> None:
@@ -90,21 +119,42 @@ def ensure_unchanged(recorded: dict[str, str], doing: str) -> None:
 
 
 def combined_digest(paths: Iterable[Path]) -> str:
-    """Return one SHA-256 of all the files."""
-    return sha256(*paths)
+    """Return one digest of what all the files mean.
+
+    Raises:
+        UserError: a file cannot be read or parsed; the message names it.
+    """
+    return hashlib.sha256("\n".join(map(file_digest, paths)).encode()).hexdigest()
 
 
-@cache
 def parse(path: Path) -> ast.Module:
     """Return the syntax tree of a Python file.
 
     Raises:
         UserError: it cannot be read or parsed; the message names it and the line.
     """
+    return _tree(_read(path), path)
+
+
+def _read(path: Path) -> bytes:
     try:
-        return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+@cache
+def _meaning(content: bytes, path: Path) -> str:
+    try:
+        return meaning.digest(_tree(content, path))
+    except RecursionError as error:
+        raise UserError(f"{path} is not a Python file: {error}") from error
+
+
+@cache
+def _tree(content: bytes, path: Path) -> ast.Module:
+    try:
+        return ast.parse(content.decode(), filename=str(path))
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, line {line}: the file is not UTF-8 text") from error

@@ -55,20 +55,28 @@ class Expected:
     Attributes:
         settings: those of its training; None if any will do.
         data_sha256: the digest of the prepared data; None if any will do.
-        digest_of: returns the digest of a file of the code, by its path below scripts/.
+        is_same: returns whether a file of the code means what a digest says.
     """
 
     settings: Settings | None = None
     data_sha256: str | None = None
-    digest_of: Callable[[str], str | None] = code_digests.digest_now
+    is_same: Callable[[str, str], bool] = code_digests.is_same
 
     def difference(self, record: dict) -> Difference:
         """Compare the record of a training."""
         return Difference(
             difference(record["settings"], self.settings.as_dict()) if self.settings else [],
             self.data_sha256 not in (None, record["data_sha256"]),
-            code_digests.changed(record["code"], self.digest_of),
+            self.changed_code(record),
         )
+
+    def changed_code(self, record: dict) -> list[str]:
+        """Return the files of the code of a record that mean something else now.
+
+        Earlier versions have also recorded files that compute nothing.
+        """
+        code = {name: each for name, each in record["code"].items() if code_digests.computes(name)}
+        return code_digests.changed(code, self.is_same)
 
 
 @dataclass(frozen=True)
@@ -168,7 +176,7 @@ def _evaluation(files: RunFiles, expected: Expected, trained: dict) -> str | Non
         records.check_files(files.evaluation, evaluation, newer=True)
     except UserError as error:
         return str(error)
-    return Difference([], False, code_digests.changed(evaluation["code"], expected.digest_of)).why
+    return Difference([], False, expected.changed_code(evaluation)).why
 
 
 def read_trained(files: RunFiles, verify: Verify) -> dict:

@@ -19,22 +19,15 @@ from lib.core.signatures import with_defaults
 COMPONENTS = ("model", "optimizer", "scheduler")
 
 
-@dataclass(frozen=True)
-class Loss:
-    """What a function of `torch.nn.functional` expects."""
-
-    outputs: tuple[str, ...]  # the model outputs that it fits
-    one_hot: bool  # targets as one-hot rows rather than class numbers
-
-
+# Functions of `torch.nn.functional`, and the model outputs that each fits.
 LOSSES = {
-    "nll_loss": Loss(("log_softmax",), one_hot=False),
+    "nll_loss": ("log_softmax",),
     # log-softmax of a log-softmax is itself, so both outputs give the same loss
-    "cross_entropy": Loss(("logits", "log_softmax"), one_hot=False),
-    "binary_cross_entropy_with_logits": Loss(("logits",), one_hot=True),
-    "binary_cross_entropy": Loss(("softmax",), one_hot=True),
+    "cross_entropy": ("logits", "log_softmax"),
+    "binary_cross_entropy_with_logits": ("logits",),
+    "binary_cross_entropy": ("softmax",),
     # its default reads the output as the logarithm of the rate
-    "poisson_nll_loss": Loss(("log_softmax", "logits"), one_hot=True),
+    "poisson_nll_loss": ("log_softmax", "logits"),
 }
 
 # Those of torch.optim that take dense weights of any shape and no closure.
@@ -60,7 +53,7 @@ def component(properties: dict[str, dict]) -> dict[str, Any]:
     """Return the JSON schema of a class of torch and its arguments, of which some are described.
 
     These are types and ranges. Which arguments there are is read from the sources of torch. What
-    depends on other arguments is found by the dry step, lib/training/dry_step.py.
+    depends on other arguments is found by the dry step, lib/running/dry_step.py.
     """
     return {
         "type": "object",
@@ -218,10 +211,10 @@ def help_text() -> str:
 
 def loss_output_mismatch(loss: str, output: str) -> str | None:
     """Return why a loss does not fit a model's output, or None where it fits."""
-    fitting = LOSSES[loss].outputs
+    fitting = LOSSES[loss]
     if output in fitting:
         return None
-    others = [name for name, other in LOSSES.items() if output in other.outputs]
+    others = [name for name, other in LOSSES.items() if output in other]
     return (
         f"loss {loss} does not fit the model's output {output}: it needs {' or '.join(fitting)}; "
         f"{output} goes with {' or '.join(others)}"

@@ -38,14 +38,14 @@ class RunStates:
         if not prepared_record.is_of(data, study.dataset_entry):
             self.data_problem = f"{data} was made of another entry of {study.datasets_file}"
             self.data_sha256 = ""  # all results are of other data
-        self.digest_of = cache(code_digests.digest_now)
+        self.is_same = cache(code_digests.is_same)
 
     def of(self, experiment: str, seed: int) -> RunState:
         """Return the state of a run."""
         settings = self.study.experiments[experiment].settings(seed)
         return run_state(
             self.study.layout.run(experiment, seed),
-            Expected(settings, self.data_sha256, self.digest_of),
+            Expected(settings, self.data_sha256, self.is_same),
             self.study.stages(experiment),
         )
 

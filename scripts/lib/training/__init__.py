@@ -1,1 +1,1 @@
-"""The training loop and what it rests on: recipe, device, checkpoint, lease, metrics."""
+"""What computes the numbers of a run: the loop, recipe, device, checkpoint, metrics."""

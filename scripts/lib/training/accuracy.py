@@ -1,13 +1,6 @@
 """What an evaluation finds: the accuracy table, which counts the predictions."""
 
-from pathlib import Path
-
 import pandas as pd
-
-from lib.core import records
-from lib.core.files import atomic_path
-from lib.core.layout import RunFiles
-from lib.training.predictions import write_predictions
 
 
 def accuracy_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
@@ -45,14 +38,3 @@ def accuracy_table(predictions: pd.DataFrame, classes: list[str]) -> pd.DataFram
         }
     )
     return pd.concat([table, everything], ignore_index=True)
-
-
-def write_evaluation(
-    folder: Path, predictions: pd.DataFrame, table: pd.DataFrame, record: dict
-) -> None:
-    """Write the three files of an evaluation."""
-    files = RunFiles(folder)
-    write_predictions(files.predictions, predictions)
-    with atomic_path(files.accuracy) as temporary:
-        table.to_csv(temporary, index=False)
-    records.write(files.evaluation, record, [files.predictions, files.accuracy])

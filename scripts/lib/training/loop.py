@@ -17,19 +17,19 @@ import math
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
 from lib.core.errors import errors_named
+from lib.core.plain import is_plain
 from lib.core.settings import Settings
 from lib.data.prepared import Split
 from lib.training import graph as graphs
-from lib.training import process
 from lib.training.checkpoint import Checkpoints
 from lib.training.metrics import NotFinite, count_correct, evaluate
-from lib.training.progress import Diverged, Progress
 from lib.training.recipe import make_optimizer, make_scheduler
-from lib.training.state import Training
+from lib.training.state import Diverged, Training
 
 
 def train(
@@ -39,7 +39,7 @@ def train(
     loss: Callable[..., torch.Tensor],
     settings: Settings,
     checkpoints: Checkpoints,
-    progress: Progress,
+    progress: Any,
 ) -> Training:
     """Train `model` in place, from its checkpoint if there is one.
 
@@ -50,7 +50,7 @@ def train(
         loss: as `recipe.loss_function` makes it.
         settings: of this training.
         checkpoints: where the state is saved.
-        progress: reports each step and epoch.
+        progress: is told of each step and epoch (`lib.running.progress.Progress`).
 
     Raises:
         Diverged: a loss is not finite; the message says at which epoch and step.
@@ -60,7 +60,7 @@ def train(
     training = Training(model, optimizer, make_scheduler(settings.scheduler, optimizer))
     step = partial(train_step, training, loss, settings.precision == "bf16")
     graph = None
-    if graphs.allowed(model, optimizer) and not process.is_plain():
+    if graphs.allowed(model, optimizer) and not is_plain():
         graph = graphs.StepGraph(step, training_set, settings.batch_size)
     saved = checkpoints.load()
     if saved:
@@ -98,7 +98,7 @@ def train_epoch(
     graph: graphs.StepGraph | None,
     settings: Settings,
     checkpoints: Checkpoints,
-    progress: Progress,
+    progress: Any,
 ) -> float:
     """Train one epoch, or what is left of it; return the mean training loss over its images."""
     images, labels = training_set.images, training_set.labels

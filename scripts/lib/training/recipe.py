@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from lib.core.errors import UserError
-from lib.core.settings import LOSSES
+
+# Losses whose targets are one-hot rows rather than class numbers.
+ONE_HOT = ("binary_cross_entropy_with_logits", "binary_cross_entropy", "poisson_nll_loss")
 
 
 def loss_function(name: str, num_classes: int) -> Callable[..., torch.Tensor]:
@@ -21,7 +23,7 @@ def loss_function(name: str, num_classes: int) -> Callable[..., torch.Tensor]:
     images to the scale of the mean; its `num_classes` is that number.
     """
     function = getattr(F, name)
-    one_hot = LOSSES[name].one_hot
+    one_hot = name in ONE_HOT
 
     def loss(output, labels, reduction="mean"):
         target = F.one_hot(labels, num_classes).to(output.dtype) if one_hot else labels

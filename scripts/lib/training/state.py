@@ -11,8 +11,16 @@ import torch
 from lib.core.errors import UserError
 from lib.training.weights import load_state
 
+LOWER_RATE = "training has diverged; a smaller learning rate (optimizer: lr) usually helps"
 # The part of the state that is numbers, lists and one tensor, rather than torch's own objects.
 SCALARS = ("history", "epoch", "step", "order_seed", "losses", "seconds", "resumes")
+
+
+class Diverged(UserError):
+    """A loss is not finite, and would not be if one tried again."""
+
+    def __init__(self, what: str, advice: str = LOWER_RATE):
+        super().__init__(f"{what}: {advice}")
 
 
 @dataclass
@@ -53,6 +61,14 @@ class Training:
         # If the epoch's last step was saved, torch takes the scheduler's next one for a mistake.
         warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
         self.resumes += 1
+
+    def check_losses(self) -> None:
+        """Raise `Diverged`, naming the first step of the epoch whose loss is not finite."""
+        wrong = torch.nonzero(~torch.isfinite(self.losses[: self.step])).flatten()
+        if len(wrong):
+            step = int(wrong[0])
+            what = f"the training loss is {self.losses[step].item()} at epoch {self.epoch}"
+            raise Diverged(f"{what}, step {step + 1}")
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

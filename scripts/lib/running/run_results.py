@@ -1,4 +1,6 @@
-"""What a training leaves in its run's folder."""
+"""What a training and an evaluation leave in their run's folder."""
+
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -45,3 +47,14 @@ class RunResults:
         records.write(self.files.record, record, written)
         if validation is None:  # those of an earlier training
             self.files.validation.unlink(missing_ok=True)
+
+
+def write_evaluation(
+    folder: Path, predictions: pd.DataFrame, table: pd.DataFrame, record: dict
+) -> None:
+    """Write the three files of an evaluation."""
+    files = RunFiles(folder)
+    write_predictions(files.predictions, predictions)
+    with atomic_path(files.accuracy) as temporary:
+        table.to_csv(temporary, index=False)
+    records.write(files.evaluation, record, [files.predictions, files.accuracy])

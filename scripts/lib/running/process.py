@@ -16,17 +16,12 @@ import types
 from contextlib import suppress
 from typing import NoReturn
 
-PLAIN = "SLURM_CLASSIFIERS_PLAIN_PROCESS"
+from lib.core.plain import PLAIN, is_plain
 
 # Parameters of mallopt(3).
 M_TRIM_THRESHOLD = -1
 M_MMAP_THRESHOLD = -3
 ONE_GIB = 1 << 30
-
-
-def is_plain() -> bool:
-    """Return whether the environment asks for a plain process."""
-    return bool(os.environ.get(PLAIN))
 
 
 def prepare() -> None:
@@ -98,6 +93,6 @@ class CompilerOnDemand(types.ModuleType):
             return getattr(importlib.import_module(self.__name__), name)
         except ModuleNotFoundError as error:
             raise ImportError(
-                f"this torch has no {self.__name__}; lib/training/process.py was written for "
+                f"this torch has no {self.__name__}; lib/running/process.py was written for "
                 f"torch 2.14. Set {PLAIN}=1 to do without it"
             ) from error

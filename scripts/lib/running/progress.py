@@ -8,26 +8,14 @@ import sys
 import time
 from pathlib import Path
 
-import torch
 from tqdm import tqdm
 
-from lib.core.errors import UserError
 from lib.core.files import sweep
 from lib.core.progress_file import Epoch, RunProgress
 from lib.core.settings import Settings
 from lib.training.state import Training
 
 SECONDS_BETWEEN_WRITES = 5.0
-
-
-LOWER_RATE = "training has diverged; a smaller learning rate (optimizer: lr) usually helps"
-
-
-class Diverged(UserError):
-    """A loss is not finite, and would not be if one tried again."""
-
-    def __init__(self, what: str, advice: str = LOWER_RATE):
-        super().__init__(f"{what}: {advice}")
 
 
 class Progress:
@@ -56,9 +44,13 @@ class Progress:
         self.settings, self.images, self.held_out = settings, images, held_out
         self.log_interval, self.file = log_interval, file
         self.bar: tqdm | None = None
-        self.started = self.written = time.monotonic()
+        self.began = self.written = time.monotonic()
         if file:
             sweep(file)
+
+    def started(self, parameters: int, device: object) -> None:
+        """Say what is trained: how many parameters, and where."""
+        print(f"{self.settings.model['name']}: {parameters:,} parameters, on {device}", flush=True)
 
     def resumed(self, training: Training) -> None:
         """Say from where an earlier training goes on."""
@@ -66,7 +58,7 @@ class Progress:
 
     def epoch_started(self, training: Training) -> None:
         """Start the bar of an epoch, or of what is left of it."""
-        self.started = time.monotonic() - training.seconds
+        self.began = time.monotonic() - training.seconds
         self.bar = tqdm(
             total=self.images,
             initial=training.step * self.settings.batch_size,
@@ -86,7 +78,7 @@ class Progress:
         if last:
             self.bar.close()
         if last or step % self.log_interval == 0:
-            check_finite(training)
+            training.check_losses()
         if step % self.log_interval == 0:
             self.bar.write(
                 f"Train Epoch: {training.epoch} [{seen}/{self.images} "
@@ -94,7 +86,7 @@ class Progress:
             )
             sys.stdout.flush()
         if time.monotonic() - self.written > SECONDS_BETWEEN_WRITES:
-            self.write(training, time.monotonic() - self.started)
+            self.write(training, time.monotonic() - self.began)
 
     def epoch_done(self, training: Training) -> None:
         """Tell of the epoch that was just measured, the last of the history."""
@@ -123,12 +115,3 @@ class Progress:
                     for row in training.history
                 ],
             ).write(self.file)
-
-
-def check_finite(training: Training) -> None:
-    """Raise `Diverged`, naming the first step of the epoch whose loss is not finite."""
-    wrong = torch.nonzero(~torch.isfinite(training.losses[: training.step])).flatten()
-    if len(wrong):
-        step = int(wrong[0])
-        value = training.losses[step].item()
-        raise Diverged(f"the training loss is {value} at epoch {training.epoch}, step {step + 1}")

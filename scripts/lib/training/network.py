@@ -1,0 +1,110 @@
+"""From settings and data to a trained network, and from its weights to predictions.
+
+The order of all that draws random numbers is here: the lesson seeds, then makes the model. Every
+random number comes from torch's global generator, in the lesson's order, so its bits are ours.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+import models
+from lib.core.settings import Settings
+from lib.data.prepared import Dataset, Split
+from lib.training import loop, metrics
+from lib.training.checkpoint import Checkpoints
+from lib.training.predictions import prediction_table
+from lib.training.recipe import loss_function
+from lib.training.state import Diverged, Training, seed_everything
+from lib.training.weights import load_weights
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network that was trained.
+
+    Attributes:
+        training: its last state.
+        parameters: how many it has.
+        predictions: for the validation images; None where there are none, or it has diverged.
+        diverged: why it has diverged, where that is no error; else None.
+    """
+
+    training: Training
+    parameters: int
+    predictions: pd.DataFrame | None
+    diverged: str | None
+
+
+def splits(dataset: Dataset, settings: Settings) -> tuple[Split, Split]:
+    """Return what is trained on, and what is measured after each epoch: validation or test."""
+    training_set, validation = dataset.train_and_validation(settings.validation_size)
+    return training_set, validation or dataset.test_split()
+
+
+def train(
+    settings: Settings,
+    training_set: Split,
+    held_out: Split,
+    num_classes: int,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    progress: Any,
+    keep_diverged: bool = False,
+) -> Trained:
+    """Train a network.
+
+    Args:
+        settings: of the training.
+        training_set: what it learns from.
+        held_out: what it is measured on after each epoch.
+        num_classes: the number of classes.
+        device: where it is trained.
+        checkpoints: where the state is saved.
+        progress: is told of each step and epoch (`lib.running.progress.Progress`).
+        keep_diverged: whether to return a network that has diverged.
+
+    Raises:
+        Diverged: a loss is not finite.
+        Stopped: a signal asked for it; the checkpoint is saved.
+    """
+    seed_everything(settings.seed)
+    image_size = tuple(training_set.images.shape[2:])
+    model = models.build(settings.model, image_size, num_classes)
+    parameters, diverged = sum(parameter.numel() for parameter in model.parameters()), None
+    progress.started(parameters, device)
+    held_out, loss = held_out.to(device), loss_function(settings.loss, num_classes)
+    model, training_set = model.to(device), training_set.to(device)
+    try:
+        training = loop.train(model, training_set, held_out, loss, settings, checkpoints, progress)
+    except Diverged as error:
+        if not keep_diverged:
+            raise
+        training, diverged = Training(model, None, None), str(error)
+    predictions = None
+    if held_out.name == "validation" and not diverged:  # a search compares them
+        _, output = metrics.evaluate(model, held_out, loss, settings.evaluation_batch_size)
+        kind = models.output_of(settings.model)
+        predictions = prediction_table(output, held_out.labels.cpu(), kind)
+    return Trained(training, parameters, predictions, diverged)
+
+
+def evaluate(settings: Settings, dataset: Dataset, weights: Path) -> tuple[float, pd.DataFrame]:
+    """Return the mean loss of a trained network on the test set, and its predictions.
+
+    Args:
+        settings: of its training.
+        dataset: that it was trained on.
+        weights: the file of its weights.
+    """
+    # As in the training: what a constructor draws and keeps for itself is then the same.
+    seed_everything(settings.seed)
+    test, num_classes = dataset.test_split(), len(dataset.classes)
+    model = models.build(settings.model, dataset.image_size, num_classes)
+    load_weights(model, weights)
+    loss = loss_function(settings.loss, num_classes)
+    mean_loss, output = metrics.evaluate(model, test, loss, settings.evaluation_batch_size)
+    return mean_loss, prediction_table(output, test.labels, models.output_of(settings.model))
