@@ -103,7 +103,7 @@ def test_slurm_is_asked_twice_at_the_most(project, tmp_path):
     path = f"{wrappers}{os.pathsep}{os.environ['PATH']}"
     project.script("status", "--configfile", "slurm.yaml", env={**os.environ, "PATH": path})
     asked = log.read_text().splitlines()
-    assert sorted(line.split()[0] for line in asked) == ["sacct", "squeue"]
+    assert sorted(line.split()[0] for line in asked) == ["sacct", "squeue"], asked
     for line in asked:
         assert f"--name={project.run_id}" in line
     began = Layout(project.results).submissions.read_text().splitlines()[1].split(",")[4]

@@ -20,7 +20,7 @@ from snakemake.jobs import Job
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.registry import ExecutorPluginRegistry
 
-from lib.cluster import executor, sbatch, slurm
+from lib.cluster import executor, slurm
 from lib.cluster.bad_nodes import BadNodes
 from lib.cluster.executor import StudyExecutor
 from lib.cluster.job_end import JobReport, cause_of_status
@@ -524,7 +524,7 @@ def test_what_the_environment_asks_for_is_not_asked_for(programs, tmp_path, monk
     assert fake.made.submit("sbatch", "true") == "SBATCH_ACCOUNT=ours\n"
     monkeypatch.setenv("SBATCH_ACCOUNT", "theirs")
     assert fake.made.submit("sbatch", "true") == "SBATCH_ACCOUNT=theirs\n"
-    assert sbatch.ignored_variables() == ["SBATCH_GRES", "SBATCH_QOS", "SBATCH_TIMELIMIT"]
+    assert slurm.ignored_variables() == ["SBATCH_GRES", "SBATCH_QOS", "SBATCH_TIMELIMIT"]
 
 
 def test_after_ctrl_c_no_submission_waits_and_none_is_made(programs, tmp_path):

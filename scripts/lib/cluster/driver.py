@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from lib.cluster import locks, sbatch, slurm, submissions
+from lib.cluster import locks, slurm, submissions
 from lib.cluster.profile import Profile
 from lib.core import subprocesses
 from lib.core.errors import UserError
@@ -89,7 +89,7 @@ def submit(files: Layout, command: Sequence[str], options: Sequence[str]) -> str
     words += ["--requeue", "--open-mode=append", "--export=ALL", f"--signal=B:USR1@{WARNING}"]
     words += [f"--output={log_folder(files)}/%j.log", *options]
     words.append(f"--wrap=exec {shlex.join(command)}")
-    done = slurm.patiently(lambda: subprocesses.run(words, env=sbatch.environment()))
+    done = slurm.patiently(lambda: subprocesses.run(words, env=slurm.sbatch_environment()))
     return done.checked().strip().split(";")[0]
 
 

@@ -162,7 +162,7 @@ class StudyExecutor(PluginExecutor):
         if self.workflow.execution_settings.lock:
             locks.mark(self.study.layout)
         settings = self.workflow.executor_settings
-        if ignored := ", ".join(sbatch.ignored_variables()):
+        if ignored := ", ".join(slurm.ignored_variables()):
             self.logger.warning(f"ignored, as the profile says what jobs ask for: {ignored}")
         if self.study.check in (True, "only"):
             self.stop_for(slurm.problems())

@@ -7,7 +7,6 @@ no account or partition that nobody has named.
 
 import dataclasses
 import logging
-import os
 import re
 import shlex
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from snakemake_executor_plugin_slurm.submit_string import get_submit_command
 from snakemake_executor_plugin_slurm.utils import get_job_wildcards, set_gres_string
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
+from lib.cluster import slurm
 from lib.core import subprocesses
 from lib.core.errors import UserError
 
@@ -31,8 +31,6 @@ QUEUE_IS_FULL = re.compile(
     r"(Max|Grp)Submit\w*Limit|temporarily unable to accept|MaxJobCount limit reached|"
     r"Unable to create job record"
 )
-# How sites say whom to charge. sbatch itself reads only the first.
-ACCOUNT = ("SBATCH_ACCOUNT", "SLURM_ACCOUNT")
 
 # The short options that the plugin uses.
 LONG_NAMES = {
@@ -206,22 +204,7 @@ def submit(line: str, script: str, test: bool = False) -> subprocesses.Finished:
     The line is for a shell: `slurm_extra` in the profile may use variables.
     """
     command = ["bash", "-c", f"{line} --test-only" if test else line]
-    return subprocesses.run(command, stdin=f"#!/bin/sh\n{script}\n", env=environment())
-
-
-def environment() -> dict[str, str]:
-    """Return the environment for sbatch: what jobs ask for is the profile's business.
-
-    But an account that the environment names is charged where the profile names none.
-    """
-    kept = {name: value for name, value in os.environ.items() if name not in ignored_variables()}
-    account = next(filter(None, map(os.environ.get, ACCOUNT)), None)
-    return kept | ({ACCOUNT[0]: account} if account else {})
-
-
-def ignored_variables() -> list[str]:
-    """Return the variables of the environment that would change what a job asks for."""
-    return sorted(name for name in os.environ if name.startswith("SBATCH_") and name not in ACCOUNT)
+    return subprocesses.run(command, stdin=f"#!/bin/sh\n{script}\n", env=slurm.sbatch_environment())
 
 
 def options(line: str) -> list[tuple[str, str | None]]:

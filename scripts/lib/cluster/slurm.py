@@ -73,6 +73,8 @@ Interrupted system call
 """.strip().splitlines()
 _PASSING = re.compile("|".join(map(re.escape, PASSING)))
 PATIENCE = 300.0  # seconds
+# How sites say whom to charge. sbatch itself reads only the first.
+ACCOUNT = ("SBATCH_ACCOUNT", "SLURM_ACCOUNT")
 INTERVAL = 5.0  # seconds between tries
 
 
@@ -122,6 +124,21 @@ def environment() -> dict[str, str]:
     """Return the environment of this process without defaults of Slurm's commands."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(DEFAULTS)}
     return kept | FIXED
+
+
+def sbatch_environment() -> dict[str, str]:
+    """Return the environment for sbatch: what jobs ask for is the profile's business.
+
+    But an account that the environment names is charged where the profile names none.
+    """
+    kept = {name: value for name, value in os.environ.items() if name not in ignored_variables()}
+    account = next(filter(None, map(os.environ.get, ACCOUNT)), None)
+    return kept | ({ACCOUNT[0]: account} if account else {})
+
+
+def ignored_variables() -> list[str]:
+    """Return the variables of the environment that would change what a job asks for."""
+    return sorted(name for name in os.environ if name.startswith("SBATCH_") and name not in ACCOUNT)
 
 
 def cluster_name() -> str:
