@@ -236,9 +236,10 @@ class Workers:
         """Run the command of a stage; return its exit status, or None if it is too late for it."""
         missing = stage.missing_inputs(self.args.latency_wait)
         if missing:
-            wait = f"after {self.args.latency_wait:g} s (latency-wait in the profile)"
-            say(f"{run.name}: {missing[0]} is not there {wait}", sys.stderr)
-            stage.note(f"error: {missing[0]} is not there {wait}")
+            said = f"{missing[0]} is not there after {self.args.latency_wait:g} s"
+            said += " (latency-wait in the profile)"
+            say(f"{run.name}: {said}", sys.stderr)
+            stage.note(f"error: {said}")
             return NodeError.status
         with self.lock:
             if self.stopped.is_set():

@@ -119,7 +119,8 @@ def train_and_write(
     facts = {"classes": classes, "image_size": image_size, "mean": dataset.mean, "std": dataset.std}
     test_sizes = (len(held_out), len(dataset.test_labels))
     dry_step(settings, image_size, len(classes), len(training_set), test_sizes, device)
-    del dataset  # the raw images are not needed any more
+    del dataset  # the raw images are not needed any more, nor is what was copied to a GPU
+    training_set, held_out = training_set.to(device), held_out.to(device)
     progress = Progress(
         settings, len(training_set), len(held_out), args.log_interval, results.files.progress
     )

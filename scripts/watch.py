@@ -36,7 +36,7 @@ MOST_BARS = 12
 PERMILLE = 1000  # a bar's length
 # In a study of more than FEW_RUNS, the runs that are done are looked at again every so many looks.
 FEW_RUNS, SETTLED_LOOKS = 50, 10
-SETTLED = ("done", "failed")  # the stages in which a run waits for nothing
+SETTLED = ("done", "failed")  # the statuses in which a run waits for nothing
 # What Snakemake prints where something goes wrong, and where that ends.
 ERROR = re.compile(
     r"(Error in |\w*(Error|Exception)\b|Traceback|Trying to restart|(?i:error|warning):|Nothing to)"

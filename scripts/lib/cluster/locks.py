@@ -59,7 +59,8 @@ def clear(files: Layout, unlock: str) -> str:
     """
     while locked := list(LOCKS.glob("*.lock")):
         holders = _holders()
-        if not holders or not all(each and is_dead(each) for each in holders.values()):
+        living = {path: each for path, each in holders.items() if not (each and is_dead(each))}
+        if living or not holders:
             break
         if _remove(locked, list(holders)):
             names = ", ".join(map(str, holders.values()))
@@ -67,13 +68,13 @@ def clear(files: Layout, unlock: str) -> str:
     if not locked:
         return ""
     own = holders.get(_marker(files))
-    others = ", ".join(str(each) for each in holders.values() if each and not is_dead(each))
     if own and own.is_here() and not own.has_ended():
         raise UserError(
             f"this study is being run by {own}. Wait for its end, or end it, for example with "
             f"Ctrl-C where it was started, or kill {own.process}"
         )
-    if own and is_dead(own):
+    if own and own not in living.values():
+        others = ", ".join(str(each or "one of which nothing is known") for each in living.values())
         raise UserError(
             "the Snakemake of this study is dead. Its locks are removed once the other studies in "
             f"this folder have ended: {others}"
@@ -95,12 +96,19 @@ def is_dead(holder: Holder) -> bool:
     if holder.is_here():
         return holder.has_ended()
     job, _, cluster = (holder.slurm_job or "").partition(" of ")
-    if not job or holder.user != os.getuid() or cluster != slurm.cluster_name():
+    if not job or holder.user != os.getuid() or cluster != _cluster():
         return False
     if job == os.environ.get(DRIVER):
         return True
     done = slurm.run(["squeue", "--all", "--noheader", "--format=%T", f"--jobs={job}"])
     return not done.stdout.strip() if done.ok else "Invalid job id" in done.message
+
+
+def _cluster() -> str:
+    """Return the name of the cluster that Slurm's commands are about; empty where none answers."""
+    with suppress(UserError, KeyError):
+        return slurm.config()["ClusterName"]
+    return ""
 
 
 def _holders() -> dict[Path, Holder | None]:

@@ -47,9 +47,7 @@ class Site:
     @cached_property
     def config(self) -> dict[str, str]:
         """Slurm's configuration, by the names of slurm.conf."""
-        lines = slurm.run(["scontrol", "show", "config"]).checked().splitlines()
-        pairs = (line.partition("=") for line in lines)
-        return {key.strip(): value.strip() for key, _, value in pairs if value}
+        return slurm.config()
 
     @cached_property
     def partitions(self) -> list[Partition]:

@@ -73,9 +73,9 @@ Interrupted system call
 """.strip().splitlines()
 _PASSING = re.compile("|".join(map(re.escape, PASSING)))
 PATIENCE = 300.0  # seconds
+INTERVAL = 5.0  # seconds between tries
 # How sites say whom to charge. sbatch itself reads only the first.
 ACCOUNT = ("SBATCH_ACCOUNT", "SLURM_ACCOUNT")
-INTERVAL = 5.0  # seconds between tries
 
 
 def run(command: Sequence[str], patience: float = 0.0) -> subprocesses.Finished:
@@ -131,7 +131,8 @@ def sbatch_environment() -> dict[str, str]:
 
     But an account that the environment names is charged where the profile names none.
     """
-    kept = {name: value for name, value in os.environ.items() if name not in ignored_variables()}
+    ignored = ignored_variables()
+    kept = {name: value for name, value in os.environ.items() if name not in ignored}
     account = next(filter(None, map(os.environ.get, ACCOUNT)), None)
     return kept | ({ACCOUNT[0]: account} if account else {})
 
@@ -141,11 +142,15 @@ def ignored_variables() -> list[str]:
     return sorted(name for name in os.environ if name.startswith("SBATCH_") and name not in ACCOUNT)
 
 
-def cluster_name() -> str:
-    """Return the name of the cluster that Slurm's commands are about; empty where none answers."""
-    done = run(["scontrol", "show", "config"])
-    found = re.search(r"^ClusterName\s*=\s*(\S+)", done.stdout, re.MULTILINE)
-    return found[1] if found else ""
+def config() -> dict[str, str]:
+    """Return Slurm's configuration, by the names of slurm.conf.
+
+    Raises:
+        UserError: Slurm does not answer, or is not there.
+    """
+    lines = run(["scontrol", "show", "config"]).checked().splitlines()
+    pairs = (line.partition("=") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs if value}
 
 
 def problems() -> list[str]:

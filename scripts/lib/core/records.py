@@ -78,12 +78,13 @@ def check_files(path: Path, record: dict[str, Any], newer: bool = False, but: st
     Raises:
         UserError: one is missing, or is another than the record describes; the message names it.
     """
+    written = path.stat().st_mtime_ns if newer else 0
     for name, digest in record["files"].items():
         file = path.with_name(name)
         if name == but:
             continue
         try:
-            if newer and file.stat().st_mtime_ns <= path.stat().st_mtime_ns:
+            if newer and file.stat().st_mtime_ns <= written:
                 continue
             found = sha256(file)
         except OSError as error:

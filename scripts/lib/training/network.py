@@ -59,8 +59,8 @@ def train(
 
     Args:
         settings: of the training.
-        training_set: what it learns from.
-        held_out: what it is measured on after each epoch.
+        training_set: what it learns from, on the device.
+        held_out: what it is measured on after each epoch, on the device.
         num_classes: the number of classes.
         device: where it is trained.
         checkpoints: where the state is saved.
@@ -76,8 +76,7 @@ def train(
     model = models.build(settings.model, image_size, num_classes)
     parameters, diverged = sum(parameter.numel() for parameter in model.parameters()), None
     progress.started(parameters, device)
-    held_out, loss = held_out.to(device), loss_function(settings.loss, num_classes)
-    model, training_set = model.to(device), training_set.to(device)
+    model, loss = model.to(device), loss_function(settings.loss, num_classes)
     try:
         training = loop.train(model, training_set, held_out, loss, settings, checkpoints, progress)
     except Diverged as error:
