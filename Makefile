@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run profile submit cancel watch check sbatch status why predict cluster cluster-down test test-all test-slurm test-lowest test-newest test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run profile submit cancel watch check sbatch status why reproduce predict cluster cluster-down test test-all test-slurm test-lowest test-newest test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -50,6 +50,11 @@ status: venv  ## show the runs by experiment and seed: Slurm state, epoch, accur
 
 why: venv  ## explain one run: make why RUN=cnn/seed1
 	@$(call study,status) --why $(call quoted,$(or $(RUN),$(error name a run: make why RUN=cnn/seed1)))
+
+reproduce: venv  ## repeat runs from their records: make reproduce RUN=cnn/seed1, or RUN=all
+	@$(call study,reproduce) --run $(call quoted,$(or $(RUN),$(error name a run: make reproduce RUN=cnn/seed1))) \
+	    $(if $(SAMPLE),--sample $(call quoted,$(SAMPLE))) $(if $(EXACT),--exact) \
+	    --profile $(call quoted,$(or $(PROFILE),profiles/local))
 
 predict: venv  ## classify image files: make predict IMAGE=digit.png MODEL=results/runs/cnn/seed1
 	@$(call files,$(or $(IMAGE),$(error name a file: make predict IMAGE=digit.png))) \

@@ -22,9 +22,10 @@ if Path(workflow.current_basedir).resolve() != Path.cwd().resolve():
 # The folder is on the path only while its packages `lib` and `models` are found: no module of the
 # project can be taken for one of the user's, nor the other way round.
 sys.path.insert(0, str(Path(workflow.current_basedir, "scripts").resolve()))
-from lib.cluster import executor, locks, summary
-from lib.core import command_line
+from lib.cluster import executor, locks, submissions, summary
+from lib.core import command_line, snapshot
 from lib.core.errors import UserError
+from lib.core.subprocesses import CODE_VARIABLE, shell_prefix
 from lib.forks import start as forks
 from lib.reporting.verdict import verdict_of
 from lib.study import choice, run_states
@@ -42,6 +43,15 @@ try:
 except UserError as error:
     sys.exit(f"{error}\nThe keys are explained in config/README.md.")
 
+# What the jobs run: the code as it is now, whatever is edited meanwhile. It is written when there are
+# jobs, in `onstart`. A Snakemake that was started on a node by another one finds it in its
+# environment.
+if workflow.is_main_process:
+    if workflow.execution_settings and workflow.execution_settings.no_hooks:
+        sys.exit("--no-hooks is not supported: a hook of the Snakefile prepares the jobs' code")
+    JOBS_CODE = snapshot.CodeOfJobs()
+    os.environ[CODE_VARIABLE] = JOBS_CODE.folder.as_posix()
+shell.prefix(shell_prefix())
 executor.register(STUDY, workflow)
 
 # What is to be done is decided once, here. A rule with a benchmark or a container starts Snakemake
@@ -56,6 +66,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/choose.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/reproduce.smk"
 
 
 # Snakemake does not notice a missing file of a run while the report is there: OUTDATED does.
@@ -71,18 +82,23 @@ rule all:
 onstart:
     if workflow.execution_settings.lock:
         locks.mark(STUDY.layout)
+    if workflow.is_main_process:
+        JOBS_CODE.start(STUDY.layout, submissions.in_queue)
     # On Slurm, each job that works on many runs has a fork server of its own.
     if STUDY.runs_per_job > 1 and workflow.local_exec:
-        forks.use_until_exit()
+        forks.use_until_exit(JOBS_CODE.folder)
 
 
 onsuccess:
-    summary.write_resources(choice.with_search_results(STUDY))
-    print(verdict_of(STUDY.layout))
+    JOBS_CODE.remove()
+    if not REPRODUCING:
+        summary.write_resources(choice.with_search_results(STUDY))
+        print(verdict_of(STUDY.layout))
 
 
 onerror:
-    decided = choice.with_search_results(STUDY)
-    summary.write_resources(decided)
-    print(summary.unfinished(decided))
-    print(summary.report_what_is_done(decided, shlex.join(["snakemake", *sys.argv[1:]])))
+    if not REPRODUCING:
+        decided = choice.with_search_results(STUDY)
+        summary.write_resources(decided)
+        print(summary.unfinished(decided))
+        print(summary.report_what_is_done(decided, shlex.join(["snakemake", *sys.argv[1:]])))

@@ -55,9 +55,9 @@ def main() -> None:
     models.find(name)  # imported now, so that the code's digest includes it
     code = code_digests.computing_files(models.file_of(name))
     code_sha256, own_code = code_digests.combined_digest(code), code_digests.file_digests(code)
-    digest, _ = prepared_record.verified_digest(args.data)
-    check_origin(files, record, Expected(expected_settings, digest))
-    origin = {"slurm": provenance.slurm_job(), **provenance.git_state()}  # as in train.py, now
+    data = prepared_record.verified(args.data)
+    check_origin(files, record, Expected(expected_settings, data.names))
+    origin = {"slurm": provenance.slurm_job(), **provenance.code_state()}  # as in train.py, now
     dataset = prepared.load(args.data)
     test_loss, predictions = network.evaluate(settings, dataset, files.weights)
     table = accuracy_table(predictions, dataset.classes)
@@ -74,14 +74,14 @@ def main() -> None:
         {
             "test_loss": test_loss,
             "run_sha256": record[records.SEAL],
-            "data_sha256": digest,
+            "data_sha256": data.sha256,
             "weights_sha256": record["files"][files.weights.name],
             "threads": torch.get_num_threads(),
             "host": socket.gethostname(),
             **origin,
             "code_sha256": code_sha256,
             "code": own_code,
-            "versions": provenance.versions(),
+            "versions": provenance.versions(models.file_of(name)),
             "end": provenance.now(),
             "peak_memory_mb": provenance.peak_memory_mb(),
         },

@@ -91,7 +91,7 @@ def write_report(
         command: the command that reproduces the report, if known.
         searches: those that have chosen some of the experiments.
     """
-    report = [tables.report_row(run) for each in experiments for run in each.runs]
+    report = tables.report_rows(experiments)
     summary = [tables.summary_row(each) for each in experiments]
     comparisons = tables.comparison_rows(experiments)
     drawn = figures.draw(

@@ -64,20 +64,26 @@ def main() -> None:
     name = settings.model["name"]
     models.find(name)  # imported now, so that the code's digest includes it
     code = code_digests.computing_files(models.file_of(name))
-    data_sha256, dataset = prepared_record.verified_digest(args.data)
+    data = prepared_record.verified(args.data)
     identity = {
         "settings": settings.as_dict(),
-        "data_sha256": data_sha256,
+        "data_sha256": data.sha256,
         "code_sha256": code_digests.combined_digest(code),
     }
     # Git is asked now: the commit may be another one in the end. And while a large process starts a
     # program, Slurm may count its memory twice.
     own_code = code_digests.file_digests(code)
-    origin = {"dataset": dataset, "code": own_code, **provenance.git_state()}
+    origin = {
+        "dataset": data.dataset,
+        "code": own_code,
+        "versions": provenance.versions(models.file_of(name)),
+        **provenance.code_state(),
+    }
     files = RunFiles(args.output)
     results = RunResults(files, identity)
     with Lease(args.output) as lease:
-        state = run_state(files, Expected(settings, data_sha256), verify="all")
+        expected = Expected(settings, data.names, versions=args.strict_versions)
+        state = run_state(files, expected, verify="all")
         if "train" in state.done:
             how = "the other process has finished it" if lease.had_to_wait else COMPLETE
             print(f"{args.output} is complete: {how}")
@@ -93,7 +99,7 @@ def main() -> None:
                 train_and_write(settings, args, device, results, checkpoints, origin)
         except Diverged as error:
             lease.ensure_held()
-            Failure(settings.as_dict(), data_sha256, own_code, str(error)).write(files.failure)
+            Failure(settings.as_dict(), data.sha256, own_code, str(error)).write(files.failure)
             files.progress.unlink(missing_ok=True)
             raise
         except Stopped as stopped:
@@ -143,10 +149,12 @@ def train_and_write(
         "validation_size": settings.validation_size,
         **devices.describe(settings.device, device, training.cuda_graph),
         "threads": torch.get_num_threads(),
+        "processor": provenance.processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "variables": provenance.variables(),
         "host": socket.gethostname(),
         "slurm": provenance.slurm_job(),
-        "versions": provenance.versions(),
-        "command": sys.argv,
+        "command": ["scripts/train.py", *sys.argv[1:]],
         "start": start,
         "end": provenance.now(),
         "seconds": round(time.perf_counter() - clock, 3),
@@ -179,6 +187,12 @@ def read_arguments() -> tuple[Settings, argparse.Namespace]:
         action="store_true",
         help="write the results of a training that diverges, too, for a search, in which others "
         "are better (default: it is an error)",
+    )
+    add(
+        "--strict-versions",
+        action="store_true",
+        help="train again what another version of torch, or of another package that computes, has "
+        "trained (default: it counts)",
     )
     add(
         "--log-interval",

@@ -27,7 +27,7 @@ import pytest  # noqa: E402
 from cluster import namespaces  # noqa: E402
 
 from lib.core import command_line  # noqa: E402
-from lib.core.subprocesses import SHELL_PREFIX  # noqa: E402
+from lib.core.subprocesses import shell_prefix  # noqa: E402
 from lib.forks.start import VARIABLE, use_until_exit  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
@@ -227,6 +227,18 @@ class Project:
         assert old in text
         path.write_text(text.replace(old, new))
 
+    def edit_everything(self) -> dict[Path, str]:
+        """Change what is trained, break all else; return what was in the files that are broken."""
+        loop = "scripts/lib/training/loop.py"
+        self.edit(loop, "batch_loss.backward()", "(2 * batch_loss).backward()")
+        names = ("Snakefile", "workflow/functions.sh", "scripts/evaluate.py", "scripts/job.py")
+        broken = {}
+        for name in (*names, "scripts/models/cnn.py", "scripts/lib/core/files.py"):
+            path = self.folder / name
+            broken[path] = path.read_text()
+            path.write_text("this is no Python\n")
+        return broken
+
     def run_folder(self, experiment: str, seed: int = 1) -> Path:
         return self.results / "runs" / experiment / f"seed{seed}"
 
@@ -246,7 +258,7 @@ class Project:
 def run_job(commands: dict[str, str], *options, cwd=ROOT, **more) -> subprocess.CompletedProcess:
     """Run commands, by the names of their runs, as a Slurm job does."""
     runs = [
-        {"name": name, "stages": [stage_of(SHELL_PREFIX + command)]}
+        {"name": name, "stages": [stage_of(shell_prefix() + command)]}
         for name, command in commands.items()
     ]
     return subprocess.run(

@@ -7,13 +7,17 @@ log_to() {
     trap : TERM # A program that is asked to end saves what it has. This shell ends after it.
 }
 
-# Where there is a fork server (scripts/lib/forks), it starts the trainings and evaluations.
+# The scripts are those of the code that was there when Snakemake started. Where there is a fork server
+# (scripts/lib/forks), it starts the trainings and evaluations.
 python() {
-    case ${SLURM_CLASSIFIERS_FORKS:+$1} in
-    scripts/train.py | scripts/evaluate.py)
-        set -- "$SLURM_CLASSIFIERS_FORKS/$(basename "$1" .py).socket" "$@"
-        command python -IS scripts/lib/forks/client.py "$@"
-        ;;
-    *) command python "$@" ;;
+    case ${1-} in
+    scripts/*) set -- "$SLURM_CLASSIFIERS_CODE/$1" "${@:2}" ;;
     esac
+    case ${SLURM_CLASSIFIERS_FORKS:+${1-}} in
+    */scripts/train.py | */scripts/evaluate.py)
+        set -- "$SLURM_CLASSIFIERS_FORKS/$(basename "$1" .py).socket" "$@"
+        set -- -IS "$SLURM_CLASSIFIERS_CODE/scripts/lib/forks/client.py" "$@"
+        ;;
+    esac
+    command python "$@"
 }

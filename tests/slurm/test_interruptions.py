@@ -136,6 +136,35 @@ def failing(project, experiment):
     return project.printed(), time.monotonic() - cause
 
 
+def edited(project):
+    """Edit all code while a pack waits, requeue it, and look at what the next start would do."""
+    extra = "--signal=TERM@60 --open-mode=append"
+    project.edit("profiles/slurm/config.yaml", extra, f"{extra} --hold")
+    project.configure(SHORT, seeds=[1, 2], runs_per_job=2)
+    process = project.start()
+    (job,) = wait_for(project.pack_ids, "the pack")
+    broken = project.edit_everything()
+    project.as_root("scontrol", "release", job)
+    project.pack_trained("short", (1, 2))
+    project.as_root("scontrol", "requeue", job)
+    assert process.wait(PATIENCE) == 0, project.printed()
+    for path, text in broken.items():
+        path.write_text(text)
+    return project.slurm_run("-n").stdout
+
+
+def reproduced(project):
+    """Repeat a finished study on Slurm, after its code was edited."""
+    project.configure(SHORT.replace("epochs: 12", "epochs: 2"), seeds=[1, 2])
+    project.slurm_run()
+    project.edit(
+        "scripts/lib/training/loop.py", "batch_loss.backward()", "(-batch_loss).backward()"
+    )
+    options = ("--run", "all", "--exact", "--profile", "profiles/slurm")
+    done = project.script("reproduce", "--configfile", "slurm.yaml", *options)
+    return done.stdout, project.show("status")
+
+
 def lesson(project):
     """Train the lesson's two networks with what the lesson asks of Slurm."""
     project.configure(LESSON, training="{epochs: 2}")
@@ -185,6 +214,31 @@ def test_a_killed_snakemake_does_not_train_twice_at_once(stage, undisturbed):
     log = project.train_log("short")
     assert log.count("Train Epoch: 1 [0/2000") == 1  # the second waited, or went on
     assert not project.lease("short").exists()
+
+
+@pytest.mark.extended
+@scenes(edited)
+def test_queued_jobs_run_the_code_that_they_were_submitted_with(stage, undisturbed):
+    project, planned = stage(edited)
+    assert project.outcome("short") == undisturbed(12)
+    assert project.record("short", 2)["resumes"] == 1
+    (kept,) = (project.results / "code").iterdir()
+    assert kept.name == f"{project.record('short')['snapshot']}.tar.gz"
+    assert "train short, seed 1 again: other code (lib/training/loop.py)" in planned
+    assert not list((project.folder / ".snakemake" / "code").iterdir())
+
+
+@pytest.mark.extended
+@scenes(reproduced)
+def test_runs_are_repeated_by_slurm_jobs(stage):
+    project, (said, status) = stage(reproduced)
+    for seed in (1, 2):
+        assert f"short/seed{seed}: reproduced bit for bit" in said
+    assert "2 of 2 runs were repeated" in said
+    rows = project.accounting("State")
+    assert ["rule_reproduce_wildcards_short_1", "COMPLETED"] in rows
+    trained = project.record("short")["slurm"]["job_id"]
+    assert trained in status  # not the job that has repeated it
 
 
 @pytest.mark.extended

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "data": {"core", "data"},
     "training": {"core", "data", "training"},
     "running": {"core", "data", "training", "running"},
-    "reporting": {"core", "reporting"},
+    "reporting": {"core", "data", "reporting"},
     "study": {"core", "data", "study"},
     "forks": {"core", "forks"},
     "cluster": {"core", "data", "study", "cluster"},

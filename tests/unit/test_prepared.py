@@ -1,13 +1,17 @@
 """The validation split, and prepared files that are none."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from lib.core import records
 from lib.core.errors import UserError
-from lib.data import prepared
+from lib.core.files import sha256
+from lib.data import prepared, prepared_record
 
 
 def good_tensors():
@@ -48,6 +52,42 @@ def test_another_shape(tmp_path, name, tensor, message):
     message = f"data.safetensors is not a prepared data set: .*{message}"
     with pytest.raises(UserError, match=message):
         load(tmp_path, good_tensors() | {name: tensor})
+
+
+def identity(path, tensors, classes='["a", "b"]'):
+    save_file(tensors, path, metadata={"classes": classes})
+    return prepared_record.verified(path)
+
+
+def test_the_identity_is_of_the_content_not_of_the_file(tmp_path):
+    tensors = good_tensors()
+    one = identity(tmp_path / "one", tensors)
+    padded = {"classes": '["a", "b"]', "note": "a longer header"}
+    save_file(tensors, tmp_path / "two", metadata=padded)
+    other = prepared_record.verified(tmp_path / "two")
+    assert other.sha256 == one.sha256
+    assert other.file_sha256 != one.file_sha256
+    assert one.file_sha256 == sha256(tmp_path / "one")  # as version 0.2 names it
+    images, labels = tensors["test_images"].clone(), tensors["test_labels"]
+    images[1, 0, 0] = 1
+    for changed in (
+        {"test_images": images},
+        {"test_images": images.flip(0)},
+        {"test_labels": labels.flip(0)},
+        {"mean": torch.tensor(0.4, dtype=torch.float64)},
+        {"train_images": tensors["train_images"].reshape(6, 14, 56)},
+    ):
+        assert identity(tmp_path / "new", tensors | changed).sha256 != one.sha256
+    assert identity(tmp_path / "new", tensors, '["a", "c"]').sha256 != one.sha256
+
+
+def test_a_record_of_the_earlier_version_names_the_file(tmp_path):
+    path = tmp_path / "data.safetensors"
+    with_record = identity(path, good_tensors())
+    content = {"dataset": "x", "content": {}, "size": path.stat().st_size}
+    records.write(tmp_path / "data.prepared.json", content, [path])
+    assert prepared_record.names_in_record(path) == (with_record.file_sha256,)
+    assert prepared_record.verified(path) == replace(with_record, dataset="x")
 
 
 def test_a_truncated_file(tmp_path):

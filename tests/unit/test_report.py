@@ -255,6 +255,20 @@ def test_a_comparison_of_runs_made_differently_has_a_warning(finished, file, val
     assert words in done.stdout.replace("\n", " ")
 
 
+def test_different_versions_are_a_warning_for_every_row(finished, finished_once):
+    assert {row["warning"] for row in read(finished_once.results / "report.csv")} == {""}
+    versions = finished.record("mlp")["versions"]
+    change_record(
+        finished.run_folder("mlp"), "run.json", versions=versions | {"torch": "1.0", "python": "3"}
+    )
+    output = finished.folder / "new"
+    run("--results", finished.results, "--data", finished.data, "--output", output)
+    words = f"made with different versions of torch (1.0, {versions['torch']})"
+    assert [row["warning"] for row in read(output / "report.csv")] == [words, words]
+    assert words in read(output / "comparisons.csv")[0]["warning"]
+    assert words in (output / "report.html").read_text()
+
+
 def test_different_model_files_are_not_different_code(finished_once):
     """An MLP and a CNN share all code except the files of their models."""
     (row,) = read(finished_once.results / "comparisons.csv")

@@ -2,6 +2,8 @@
 
 import os
 import time
+from dataclasses import replace
+from importlib.metadata import version
 
 import pytest
 
@@ -15,7 +17,9 @@ from lib.core.settings import Settings
 
 SETTINGS = Settings({"name": "MLP"}).as_dict()
 CODE = {"model.py": "c1", "lib/training/accuracy.py": "c2"}
-EXPECTED = Expected(Settings({"name": "MLP"}), "d1", lambda name, digest: CODE.get(name) == digest)
+EXPECTED = Expected(
+    Settings({"name": "MLP"}), ["d1", "d2"], lambda name, digest: CODE.get(name) == digest
+)
 HISTORY = "epoch,split,loss,accuracy\n1,test,0.5,0.8\n2,test,0.4,0.9\n"
 GONE = "files of its {} are missing"
 
@@ -90,6 +94,25 @@ def test_what_is_of_something_else_is_out_of_date(files, changes, why):
     evaluate(files)
     assert stage_left_why(files) == ("out of date", "train", why)
     assert run_state(files, EXPECTED).epochs == []
+
+
+def test_the_data_by_its_other_name(files):
+    train(files, data_sha256="d2")
+    assert stage_left_why(files) == ("trained", "evaluate", "")
+
+
+def test_versions_count_where_they_are_to(files):
+    others = {"python": "3.1", "snakemake": "1", "torch": "1.0", "numpy": version("numpy")}
+    train(files, versions=others)
+    evaluate(files, versions=others)
+    assert run_state(files, EXPECTED).left is None
+    strict = replace(EXPECTED, versions=True)
+    why = f"other versions (torch 1.0, here {version('torch')})"
+    assert stage_left_why(files, strict) == ("out of date", "train", why)
+    train(files, versions={"torch": version("torch")})
+    evaluate(files, versions={"some-package": "3"})
+    why = "other versions (some-package 3, here not installed)"
+    assert stage_left_why(files, strict) == ("trained", "evaluate", why)
 
 
 def test_settings_and_data_of_which_nobody_expects_anything(files):

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import PATIENCE, Project, cases
+from conftest import BIN, PATIENCE, SMALL_CONFIG, Project, cases
 
 OUTPUTS = ("model.safetensors", "history.csv", "run.json")
 
@@ -53,6 +53,32 @@ def train_and_meanwhile(project: Project, folder, what) -> tuple[int, str]:
     what()
     rest = process.communicate(timeout=PATIENCE)[0]
     return process.returncode, rest
+
+
+def test_what_is_edited_while_a_study_runs_changes_nothing_of_it(project, with_data, finished_once):
+    """And the next start sees it."""
+    command = [BIN / "snakemake", "--profile", "profiles/local", "--cores", "1"]
+    process = subprocess.Popen(
+        [*command, "--configfile", SMALL_CONFIG],
+        cwd=project.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    lines = iter(process.stdout.readline, "")
+    said = [next(line for line in lines if "Train " in line)]
+    broken = project.edit_everything()
+    said += lines
+    assert process.wait(PATIENCE) == 0, "".join(said)
+    for experiment in ("mlp", "cnn"):
+        for file in ("model.safetensors", "predictions.csv.gz"):
+            one, other = (each.run_folder(experiment) / file for each in (project, finished_once))
+            assert one.read_bytes() == other.read_bytes()
+    snapshots = {project.record(name)["snapshot"] for name in ("mlp", "cnn")}
+    kept = [path.name.removesuffix(".tar.gz") for path in (project.results / "code").iterdir()]
+    assert snapshots == set(kept)
+    assert not list((project.folder / ".snakemake/code").iterdir())
+    assert "Snakefile" in project.snakemake("-n", check=False).stdout
+    for path, text in broken.items():
+        path.write_text(text)
+    assert {"train mlp 1", "train cnn 1"} <= project.planned()
 
 
 @pytest.mark.extended

@@ -13,7 +13,7 @@ from conftest import PATIENCE, ROOT, SMALL_STUDY, cases, fresh_project, run_job,
 
 from lib.core import records
 from lib.core.layout import Layout, RunFiles
-from lib.core.subprocesses import SHELL_PREFIX
+from lib.core.subprocesses import shell_prefix
 from lib.forks.server import ForkWorker
 from lib.forks.start import VARIABLE, ForkServer
 
@@ -40,7 +40,7 @@ def server():
 
 def shell(command, **options):
     return subprocess.Popen(
-        ["bash", "-c", SHELL_PREFIX + command], cwd=ROOT, text=True,
+        ["bash", "-c", shell_prefix() + command], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
     )  # fmt: skip
 
@@ -229,26 +229,3 @@ def test_a_gpu_sharing_service_that_does_not_work_is_not_used(tmp_path, starts, 
     assert done.stdout.startswith(said)
     assert ("NVIDIA MPS" in done.stdout) == bool(said)
     assert (calls.read_text() if calls.exists() else "") == ("-d\nquit\n" if said else "")
-
-
-@pytest.mark.extended
-def test_code_that_is_edited_meanwhile_is_the_code_that_runs(small_data, tmp_path):
-    """And the code that the record names."""
-    project = fresh_project(tmp_path / "project")
-    edited = project.folder / "scripts/lib/running/progress.py"
-    assert "Train Epoch" in edited.read_text()
-    loop = project.folder / "scripts/lib/training/loop.py"
-    train = f"python scripts/train.py --set model.name=MLP epochs=1 --data {small_data} --output"
-    runs = {
-        "before": f"{train} {tmp_path}/before > {tmp_path}/before.log",
-        "edit": f"sed -i 's/Train Epoch/Training Epoch/' {edited}; echo 'EDITED = 1' >> {loop}",
-        "after": f"{train} {tmp_path}/after > {tmp_path}/after.log",
-    }
-    done = run_job(runs, cwd=project.folder)
-    assert "3 of 3 runs are done" in done.stdout
-    assert "Train Epoch" in (tmp_path / "before.log").read_text()
-    assert "Training Epoch" in (tmp_path / "after.log").read_text()
-    one, other = (json.loads((tmp_path / r / "run.json").read_text()) for r in ("before", "after"))
-    assert [name for name in one["code"] if one["code"][name] != other["code"][name]] == [
-        "lib/training/loop.py"
-    ]

@@ -17,6 +17,7 @@ DOCUMENTS = (
     "README.md",
     "config/README.md",
     "docs/cluster.md",
+    "docs/results.md",
     "docs/search.md",
     "docs/report.md",
     "docs/statistics.md",
@@ -62,6 +63,7 @@ ONLY_CHECKED = (
     "make submit",
     "make cancel",
     "make run VENV=",
+    "make reproduce RUN=all",
     "tests/cluster/slurm.py up",
     "tests/cluster/slurm.py run",
 )

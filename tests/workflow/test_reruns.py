@@ -2,6 +2,7 @@
 
 import pytest
 from conftest import ROOT, cases, untouched
+from made_up import change_record
 
 from lib.core.code_digests import files_of
 
@@ -67,6 +68,19 @@ def test_what_means_the_same_runs_nothing_again(finished):
     finished.edit("scripts/lib/training/loop.py", "shuffle: bool", "shuffle: int")
     finished.edit("scripts/report.py", '"""Write the tables', '"""Write all tables')
     assert finished.planned() == set()
+
+
+def test_other_versions_are_said_and_count_where_they_are_to(finished):
+    assert "trained with other versions" not in finished.snakemake("-n").stdout
+    versions = finished.record("mlp")["versions"]
+    change_record(finished.run_folder("mlp"), "run.json", versions=versions | {"torch": "1.0"})
+    planned = finished.snakemake("-n").stdout
+    said = f"trained with other versions: 1 with torch 1.0, here {versions['torch']}; 1 with those"
+    assert said in planned
+    assert finished.planned() == {"evaluate mlp 1", "report"}
+    assert "train mlp 1" in finished.planned("--config", "versions=strict")
+    finished.snakemake("--config", "versions=strict")
+    assert finished.record("mlp")["versions"] == versions
 
 
 def test_after_changing_an_experiment(finished):

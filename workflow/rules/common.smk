@@ -9,13 +9,10 @@ from pathlib import Path
 
 from lib.core import code_digests
 from lib.core.layout import FIGURES, REPORT_TABLES, SEARCH_TABLE
-from lib.core.subprocesses import SHELL_PREFIX
 from lib.data import catalog
 from lib.reporting.verdict import reports_on
 from lib.study import choice, forecast
-from lib.study.run_states import RunStates
-
-shell.prefix(SHELL_PREFIX)
+from lib.study.run_states import RunStates, other_versions
 
 FILES = STUDY.layout
 
@@ -32,6 +29,8 @@ if workflow.is_main_process and (OUTDATED or OLD_REPORT or not RERUN_STAMP.exist
     RERUN_STAMP.write_text(datetime.now().isoformat())
 for line in OUTDATED.lines():
     logger.info(f"Out of date: {line}")
+if workflow.is_main_process and (VERSIONS := other_versions(OUTDATED.states.values())):
+    logger.info(f"{VERSIONS}. They count as they are: see `versions` in config/README.md")
 for line in forecast.lines(STUDY, OUTDATED.states) if workflow.is_main_process else ():
     logger.info(line)
 

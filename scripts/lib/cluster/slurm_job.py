@@ -25,7 +25,7 @@ from snakemake_executor_plugin_slurm_jobstep import (
 
 from lib.cluster import sbatch
 from lib.core.layout import run_name
-from lib.core.subprocesses import SHELL_PREFIX
+from lib.core.subprocesses import code_folder, shell_prefix
 from lib.study.study import Study
 
 # What is Snakemake's to do on the node, if a job has it; and what else is asked of a job here.
@@ -108,7 +108,8 @@ class SlurmJob:
             options += ["--share-gpu"] if first.resources.get("gpu") else []
         elif suffices(first):
             options += [f"--launch={launch_line(first)}"]
-        command = shlex.join([sys.executable, "scripts/job.py", *options])
+        script = Path(code_folder(), "scripts", "job.py")
+        command = shlex.join([sys.executable, str(script), *options])
         lines = "\n".join(json.dumps(self._run(job, executor)) for job in self.jobs)
         cd = f"cd {shlex.quote(folder)} || exit"
         return f"{cd}\nexec {command} <<'END OF RUNS'\n{lines}\nEND OF RUNS"
@@ -183,7 +184,7 @@ def command_of(job, executor) -> str:
     Snakemake's own exit status, where it has to be started, says nothing of the job's.
     """
     if suffices(job):
-        return SHELL_PREFIX + job.shellcmd
+        return shell_prefix() + job.shellcmd
     return f"{executor.format_job_exec(job)} || exit 2"
 
 

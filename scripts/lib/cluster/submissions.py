@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from lib.cluster import slurm
 from lib.cluster.job_end import Cause, End, JobReport, cause_of, find_end
 from lib.core import subprocesses
-from lib.core.layout import Layout, run_name
+from lib.core.layout import STAGES, Layout, run_name
 
 SUBMISSION = "slurm_job_id,rule,experiment,seed,submitted,slurm_job_name".split(",")
 FIELDS = (
@@ -154,7 +154,8 @@ def ask(files: Layout) -> Answer:
 
     Without accounting, Slurm soon forgets a job that has ended.
     """
-    submitted = _submissions(files)
+    every = _submissions(files)
+    submitted = {job: rows for job, rows in every.items() if rows[0]["rule"] in STAGES}
     if not submitted:
         return Answer([])
     rows = [row for some in submitted.values() for row in some]

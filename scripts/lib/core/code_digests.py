@@ -83,14 +83,15 @@ def file_digest(path: Path) -> str:
     return _meaning(_read(path), path) if path.suffix == ".py" else sha256(path)
 
 
-def is_same(name: str, digest: str) -> bool:
+def is_same(name: str, digest: str, scripts: Path = SCRIPTS) -> bool:
     """Return whether a file means what it meant when `file_digests` has looked at it.
 
     Args:
         name: its path below `scripts/`.
         digest: what was found then, or by an earlier version: of its bytes.
+        scripts: the folder `scripts/` of the code.
     """
-    path = SCRIPTS / name
+    path = scripts / name
     try:
         content = _read(path)
         return digest == hashlib.sha256(content).hexdigest() or digest == _meaning(content, path)
@@ -169,6 +170,16 @@ def _imports(path: Path) -> list[Path]:
     """Return the project's own files that one file imports directly."""
     names = (name for node in ast.walk(parse(path)) for name in _module_names(node, path))
     return sorted({file for name in names for file in _module_files(name)})
+
+
+def top_names(path: Path) -> set[str]:
+    """Return the names of the packages that a file imports, but for the project's own.
+
+    Raises:
+        UserError: it cannot be read or parsed; the message names it and the line.
+    """
+    names = (name for node in ast.walk(parse(path)) for name in _module_names(node, path))
+    return {name[0] for name in names if name and not any(_module_files(name[:1]))}
 
 
 def _module_names(node: ast.AST, path: Path) -> Iterator[tuple[str, ...]]:

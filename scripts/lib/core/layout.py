@@ -166,6 +166,28 @@ class Layout:
         """Return the record of a data set's prepared file."""
         return prepared_record(self.prepared(dataset))
 
+    def code(self, digest: str) -> Path:
+        """Return the archive of a state of the code that runs have used."""
+        return self.results / "code" / f"{digest}.tar.gz"
+
+    def environment(self, digest: str) -> Path:
+        """Return the list of the packages that were installed where runs were made."""
+        return self.results / "environments" / f"{digest}.json"
+
+    @property
+    def reproductions(self) -> Path:
+        """The folder of what is known of runs that were repeated."""
+        return self.results / "reproduction"
+
+    def reproduction(self, experiment: str, seed: int | str) -> Path:
+        """Return whether a run gave the same when it was repeated."""
+        return self.reproductions / f"{experiment}-seed{seed}.json"
+
+    @property
+    def reproduction_table(self) -> Path:
+        """The table with one row for each run that was repeated."""
+        return self.results / "reproduction.csv"
+
     def table(self, name: str) -> Path:
         """Return one of the tables of the report."""
         return self.results / name

@@ -6,13 +6,28 @@ import platform
 import re
 import resource
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 
-from lib.core import subprocesses
+from lib.core import code_digests, subprocesses
 from lib.core.code_digests import SCRIPTS
+from lib.core.files import read_object
 
 PACKAGES = ("torch", "torchvision", "snakemake", "safetensors", "numpy")
+ORIGIN = "origin.json"  # in a copy of the code: where it is from, when it was made
+STATE = {
+    "git_commit": str | None, "git_dirty": bool | None, "snapshot": str | None,
+    "environment": str | None,
+}  # fmt: skip
+# Variables of the environment that may change what torch and its libraries compute.
+VARIABLES = re.compile(
+    "(?!.+_NUM_THREADS)(ATEN_CPU_CAPABILITY|CUBLAS_WORKSPACE_CONFIG|NVIDIA_TF32_OVERRIDE|PYTHONHASHSEED|"
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|(MKL|DNNL|ONEDNN|OPENBLAS|KMP|CUDNN|TORCHINDUCTOR)_.+)"
+)
+# Of these, another version changes no number.
+COMPUTE_NOTHING = ("python", "snakemake", "safetensors")
 
 
 def now() -> str:
@@ -27,26 +42,91 @@ def peak_memory_mb() -> float:
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that make the numbers."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
+def versions(model: Path | None = None) -> dict[str, str | None]:
+    """Return the versions of Python, and of the packages that make the numbers.
+
+    Args:
+        model: the file of a model, whose own packages do so too.
+
+    Raises:
+        UserError: the file cannot be read or parsed; the message names it and the line.
+    """
+    names = dict.fromkeys((*PACKAGES, *(packages_of(model) if model else ())))
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 
-def _version(package: str) -> str | None:
+def computing(recorded: dict[str, str | None]) -> dict[str, str | None]:
+    """Return those of the versions in a record of which another may change a number."""
+    return {name: each for name, each in recorded.items() if name not in COMPUTE_NOTHING}
+
+
+def other_versions(recorded: dict[str, str | None]) -> list[str]:
+    """Return which packages that compute are installed in other versions than a record names."""
+    return [
+        f"{name} {each or 'not installed'}, here {version(name) or 'not installed'}"
+        for name, each in computing(recorded).items()
+        if each != version(name)
+    ]
+
+
+def packages_of(model: Path) -> list[str]:
+    """Return the installed packages that a model imports, sorted, by the names that pip knows.
+
+    Those are the packages in its file, and in what that imports of the project but `lib`.
+    """
+    files = code_digests.files_of(model)
+    own = (file for file in files if not file.is_relative_to(SCRIPTS / "lib"))
+    imported = {name for file in own for name in code_digests.top_names(file)}
+    others = imported - sys.stdlib_module_names - {"torch", "numpy", "torchvision"}
+    known = metadata.packages_distributions() if others else {}  # it reads a file of each package
+    return sorted({package for name in others for package in known.get(name, ())})
+
+
+def packages() -> dict[str, str]:
+    """Return the versions of all installed packages, by name, sorted."""
+    found = {each.metadata["Name"]: each.version for each in metadata.distributions()}
+    return dict(sorted(found.items()))
+
+
+def processor() -> str:
+    """Return the model of the processor, or what is known of it."""
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if match := re.search(r"^model name\s*:\s*(.+)$", text, flags=re.MULTILINE):
+            return match[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def variables() -> dict[str, str]:
+    """Return the variables of the environment that may change a number."""
+    return {name: each for name, each in sorted(os.environ.items()) if VARIABLES.fullmatch(name)}
+
+
+@functools.cache  # a study asks for each run
+def version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def git_state() -> dict:
-    """Return `git_commit`, and as `git_dirty` whether `scripts/` or `workflow/` differ from it.
+def code_state() -> dict:
+    """Return where the code of this process is from.
 
-    Both are None where the project is no git checkout, or git is not installed.
+    Returns:
+        `git_commit`, and as `git_dirty` whether `scripts/` or `workflow/` differ from it: None
+        where the project is no git checkout, or git is not installed. As `snapshot`, the digest
+        of the kept code, and as `environment`, that of the kept list of packages, see
+        `lib.core.snapshot`: None if this is the project itself.
     """
+    kept = read_object(SCRIPTS.parent / ORIGIN, STATE)
+    if kept:
+        return kept
     commit = _output("git", "rev-parse", "HEAD")
     status = _output("git", "status", "--porcelain", "--", "scripts", "workflow")
-    return {"git_commit": commit, "git_dirty": None if status is None else bool(status)}
+    dirty = None if status is None else bool(status)
+    return {"git_commit": commit, "git_dirty": dirty, "snapshot": None, "environment": None}
 
 
 @functools.cache  # asked for at the start and at the end

@@ -7,13 +7,13 @@ be of.
 
 import csv
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from lib.core import code_digests, records
+from lib.core import code_digests, provenance, records
 from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.layout import STAGES, RunFiles
@@ -33,19 +33,24 @@ Verify = Literal["all", "all but weights", "newer"]
 
 @dataclass(frozen=True)
 class Difference:
-    """In what a run is not of what it should be of: settings and files of the code by name."""
+    """In what a run is not of what it should be of: settings, files of the code, packages."""
 
     settings: list[str]
     data: bool
     code: list[str]
+    versions: list[str]
 
     @property
     def why(self) -> str | None:
         """Return the first of it in words, as `RunState.why`; None where there is none."""
         if self.settings:
             return f"other settings ({', '.join(self.settings)})"
-        shown = ", ".join([*self.code[:3], *(["..."] if len(self.code) > 3 else [])])
-        return "other data" if self.data else f"other code ({shown})" if shown else None
+        if self.data:
+            return "other data"
+        if self.code:
+            shown = ", ".join([*self.code[:3], *(["..."] if len(self.code) > 3 else [])])
+            return f"other code ({shown})"
+        return f"other versions ({', '.join(self.versions)})" if self.versions else None
 
 
 @dataclass(frozen=True)
@@ -54,20 +59,23 @@ class Expected:
 
     Attributes:
         settings: those of its training; None if any will do.
-        data_sha256: the digest of the prepared data; None if any will do.
+        data: the digests by which its data may be named; None if any will do.
         is_same: returns whether a file of the code means what a digest says.
+        versions: whether the packages that compute have to be those installed.
     """
 
     settings: Settings | None = None
-    data_sha256: str | None = None
+    data: Collection[str] | None = None
     is_same: Callable[[str, str], bool] = code_digests.is_same
+    versions: bool = False
 
     def difference(self, record: dict) -> Difference:
-        """Compare the record of a training."""
+        """Compare the record of a training, or of one that failed."""
         return Difference(
             difference(record["settings"], self.settings.as_dict()) if self.settings else [],
-            self.data_sha256 not in (None, record["data_sha256"]),
+            self.data is not None and record["data_sha256"] not in self.data,
             self.changed_code(record),
+            self.changed_versions(record),
         )
 
     def changed_code(self, record: dict) -> list[str]:
@@ -77,6 +85,13 @@ class Expected:
         """
         code = {name: each for name, each in record["code"].items() if code_digests.computes(name)}
         return code_digests.changed(code, self.is_same)
+
+    def changed_versions(self, record: dict) -> list[str]:
+        """Return the packages of a record that are installed in other versions, where they count.
+
+        What is known of a failure names no versions.
+        """
+        return provenance.other_versions(record.get("versions", {})) if self.versions else []
 
 
 @dataclass(frozen=True)
@@ -92,7 +107,7 @@ class RunState:
         left: the first stage that the run needs and that is not done; None if nothing is left.
         failure: why the training fails whenever it is tried as it is now; else empty.
         training: how far a training has come that is not complete.
-        results: the seal of the record of its training, unless it is being trained.
+        record: of its training; None if there is none, or it is being trained.
     """
 
     files: RunFiles
@@ -102,7 +117,12 @@ class RunState:
     left: str | None
     failure: str
     training: RunProgress | None
-    results: str | None
+    record: dict | None
+
+    @property
+    def results(self) -> str | None:
+        """The seal of the record."""
+        return self.record and self.record[records.SEAL]
 
     @cached_property
     def epochs(self) -> list[Epoch]:
@@ -144,7 +164,7 @@ def run_state(
         left,
         failure,
         training if is_alive or record is None else None,
-        None if is_alive or record is None else record[records.SEAL],
+        None if is_alive else record,
     )
 
 
@@ -176,7 +196,8 @@ def _evaluation(files: RunFiles, expected: Expected, trained: dict) -> str | Non
         records.check_files(files.evaluation, evaluation, newer=True)
     except UserError as error:
         return str(error)
-    return Difference([], False, expected.changed_code(evaluation)).why
+    versions = expected.changed_versions(evaluation)
+    return Difference([], False, expected.changed_code(evaluation), versions).why
 
 
 def read_trained(files: RunFiles, verify: Verify) -> dict:

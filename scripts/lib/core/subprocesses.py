@@ -1,5 +1,6 @@
 """Run another program: always with a time limit, and with its own words where it fails."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -10,14 +11,27 @@ from pathlib import Path
 from lib.core.errors import UserError
 
 TIMEOUT = 60.0  # seconds
+# The variable that names `code_folder`, which Snakemake sets: see `lib.core.snapshot`.
+CODE_VARIABLE = "SLURM_CLASSIFIERS_CODE"
 
-# What the shell commands of the rules begin with. The interpreter that runs Snakemake runs the
-# scripts, whether or not its environment is activated. `set` is Snakemake's own prefix, which this
-# one replaces: without it, a command that fails and is piped into tee would count as a success.
-SHELL_PREFIX = (
-    f'set -euo pipefail; export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; '
-    ". workflow/functions.sh; "
-)
+
+def code_folder() -> str:
+    """Return the folder in which the `scripts/` of the rules' commands are."""
+    return os.environ.get(CODE_VARIABLE, ".")
+
+
+def shell_prefix() -> str:
+    """Return what the shell commands of the rules begin with.
+
+    The interpreter that runs Snakemake runs the scripts, whether or not its environment is
+    activated. `set` is Snakemake's own prefix, which this one replaces: without it, a command that
+    fails and is piped into tee would count as a success.
+    """
+    programs, code = shlex.quote(str(Path(sys.executable).parent)), shlex.quote(code_folder())
+    return (
+        f'set -euo pipefail; export PATH={programs}:"$PATH" {CODE_VARIABLE}={code}; '
+        f". {code}/workflow/functions.sh; "
+    )
 
 
 @dataclass(frozen=True)

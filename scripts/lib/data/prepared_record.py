@@ -1,11 +1,15 @@
-"""The record of a prepared data set: its digest, and the catalog's entry of which it was made.
+"""The record of a prepared data set: its digests, and the catalog's entry of which it was made.
 
 It is a small file beside the large one, so that a start of Snakemake can tell whether the data is
 what it should be without reading it. This module imports no torch.
 """
 
+import hashlib
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from lib.core import records
 from lib.core.errors import UserError
@@ -14,18 +18,61 @@ from lib.core.layout import prepared_record
 from lib.data import catalog
 
 
+@dataclass(frozen=True)
+class Identity:
+    """Which data is in a prepared file.
+
+    Attributes:
+        sha256: the digest of its content, see `content_sha256`: by this, results name their data.
+        file_sha256: the digest of the file: by this, results of version 0.2 do.
+        dataset: the name of the data set; None if the file has no record.
+    """
+
+    sha256: str
+    file_sha256: str
+    dataset: str | None = None
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The digests by which results may name it."""
+        return self.sha256, self.file_sha256
+
+
+def content_sha256(prepared: Path) -> str:
+    """Return the SHA-256 of what a prepared file holds, in whatever way the file holds it.
+
+    That is the images and the labels of both splits, mean and standard deviation, and the names of
+    the classes, which say what the labels mean.
+
+    Raises:
+        UserError: the file cannot be read; the message names it.
+    """
+    digest = hashlib.sha256()
+    try:
+        with safe_open(prepared, framework="numpy") as file:
+            digest.update((file.metadata() or {}).get("classes", "").encode())
+            for name in sorted(file.keys()):
+                array = file.get_tensor(name)
+                digest.update(f"\n{name} {array.dtype} {list(array.shape)}\n".encode())
+                digest.update(array.tobytes())
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {prepared}: {error}") from error
+    return digest.hexdigest()
+
+
 def write(prepared: Path, dataset: str, entry: dict) -> None:
     """Write the record of a prepared file, made of a data set's entry of the catalog."""
     content = {
         "dataset": dataset,
         "content": catalog.content_of(entry),
         "size": prepared.stat().st_size,
+        "data_sha256": content_sha256(prepared),
     }
     records.write(prepared_record(prepared), content, [prepared])
 
 
-def verified_digest(prepared: Path) -> tuple[str, str | None]:
-    """Return the SHA-256 of a prepared file, and the data set's name if the file has a record.
+def verified(prepared: Path) -> Identity:
+    """Return which data is in a prepared file, which is read and compared with its record.
 
     Raises:
         UserError: the file cannot be read, or is not the one that its record describes.
@@ -36,7 +83,7 @@ def verified_digest(prepared: Path) -> tuple[str, str | None]:
     except OSError as error:
         raise UserError(f"cannot read {prepared}: {error.strerror}") from error
     if not path.is_file():
-        return digest, None
+        return Identity(content_sha256(prepared), digest)
     record = records.read(path)
     if record["files"].get(prepared.name) != digest:
         # Newer than its record: so the next start of Snakemake reads it, and makes it again.
@@ -46,13 +93,17 @@ def verified_digest(prepared: Path) -> tuple[str, str | None]:
             f"{prepared} is truncated or corrupt: its digest is not the one in {path}. "
             "The next start of snakemake makes it again"
         )
-    return digest, record["dataset"]
+    # The record of version 0.2 names only the digest of the file.
+    content = record.get("data_sha256") or content_sha256(prepared)
+    return Identity(content, digest, record["dataset"])
 
 
-def digest_in_record(prepared: Path) -> str | None:
-    """Return the digest that the record of a prepared file names; None without a valid record."""
+def names_in_record(prepared: Path) -> tuple[str, ...] | None:
+    """Return the digests by which results may name the data; None without a valid record."""
     with suppress(UserError):
-        return records.read(prepared_record(prepared))["files"].get(prepared.name)
+        record = records.read(prepared_record(prepared))
+        names = (record.get("data_sha256"), record["files"].get(prepared.name))
+        return tuple(filter(None, names))
     return None
 
 

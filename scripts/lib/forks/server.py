@@ -7,8 +7,7 @@ imports torch, and forks one more for each of the scripts, which imports what th
 These wait for commands (`client.py`) and fork a process for each: it runs the script from its first
 line, with the arguments, the environment, the folder and the open files of whoever has asked. So
 the script cannot tell the difference: its record names the same files of code, and its results are
-the same bytes. If a file of the code is edited meanwhile, the commands after that are run by a new
-Python: what was imported is not what is there any more.
+the same bytes. Nobody edits that code meanwhile: it is a copy, see `lib.core.snapshot`.
 
 A process must be forked before torch starts a thread or uses a GPU. So nothing is computed here.
 https://docs.pytorch.org/docs/stable/notes/multiprocessing.html
@@ -26,7 +25,6 @@ import socket
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,8 +105,6 @@ class ForkWorker:
                 del sys.modules[name]
         sys.path[0] = str(self.script.parent)  # as for the script itself
         runpy.run_path(str(self.script), run_name="imported")
-        ours = self.script.parent == SCRIPTS
-        self.code_has_changed = watch_code() if ours else lambda: False
         gc.freeze()  # a collection in a child would copy all memory
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -166,8 +162,6 @@ class ForkWorker:
         os.chdir(request["folder"])
         os.environ.clear()
         os.environ.update(request["environment"])
-        if self.code_has_changed():
-            os.execv(sys.executable, [sys.executable, *request["command"]])  # noqa: S606
         sys.argv = request["command"]
         os._exit(run_script(self.script))
 
@@ -224,22 +218,6 @@ def receive(client: socket.socket) -> tuple[dict, list[int]]:
     if len(files) != 3:
         raise ValueError("it has no files")
     return json.loads(text), list(files)
-
-
-def watch_code() -> Callable[[], bool]:
-    """Return what says whether a file of the code has changed since: of this process, or a model.
-
-    What the models import is looked up here, once for all processes that are forked.
-    """
-    from lib.core import code_digests
-    from lib.core.errors import UserError
-
-    files = set(code_digests.imported_files())
-    for model in (SCRIPTS / "models").glob("*.py"):
-        with suppress(UserError):  # of those who train it
-            files.update(code_digests.files_of(model))
-    code = code_digests.file_digests(files)
-    return lambda: bool(code_digests.changed(code))
 
 
 def say(client: socket.socket, **words: int) -> None:

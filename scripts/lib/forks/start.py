@@ -14,10 +14,8 @@ from typing import Self
 # `python` in the commands of the rules asks the server whose sockets are in this folder.
 VARIABLE = "SLURM_CLASSIFIERS_FORKS"
 
-# What it runs: training and evaluation.
-SERVED = tuple(
-    Path(__file__).absolute().parents[2] / f"{name}.py" for name in ("train", "evaluate")
-)
+SERVED = ("scripts/train.py", "scripts/evaluate.py")  # what it runs
+CODE = Path(__file__).absolute().parents[3]
 # A socket's path has 107 characters at most.
 LONGEST = 60
 
@@ -29,9 +27,13 @@ def socket_folder(prefix: str) -> Path:
     return Path(tempfile.mkdtemp(prefix=prefix, dir=place))
 
 
-def use_until_exit() -> None:
-    """Start the fork server for all commands that this process starts from now on."""
-    server = ForkServer().__enter__()
+def use_until_exit(code: Path = CODE) -> None:
+    """Start the fork server for all commands that this process starts from now on.
+
+    Args:
+        code: the folder of the code that it runs; by default, that of this module.
+    """
+    server = ForkServer(code=code.absolute()).__enter__()
     atexit.register(server.__exit__)
 
 
@@ -40,19 +42,25 @@ class ForkServer:
 
     Args:
         modules: what all scripts import.
-        scripts: those that it runs; by default, training and evaluation.
+        scripts: those that it runs, below `code`.
+        code: the folder of the code; by default, that of this module.
         user: whose processes they are, as `subprocess.Popen` takes it; by default, one's own.
     """
 
     def __init__(
-        self, modules: Sequence[str] = ("torch",), scripts: Sequence[Path] = SERVED, **user
+        self,
+        modules: Sequence[str] = ("torch",),
+        scripts: Sequence[str | Path] = SERVED,
+        code: Path = CODE,
+        **user,
     ) -> None:
         """Start it; it is ready some seconds later."""
         self.folder = socket_folder("forks-")
         if user:
             os.chown(self.folder, user["user"], user["group"])
-        server = Path(__file__).with_name("server.py")
-        command = [sys.executable, server, self.folder, ",".join(modules), *scripts]
+        server = code / "scripts" / "lib" / "forks" / "server.py"
+        command = [sys.executable, server, self.folder, ",".join(modules)]
+        command += [code / script for script in scripts]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, **user)
 

@@ -16,9 +16,9 @@ from tqdm import tqdm
 from lib.core import records
 from lib.core.errors import UserError
 from lib.core.failure_file import Failure
-from lib.core.files import sha256
 from lib.core.layout import Layout, RunFiles
 from lib.core.run_state import Expected, read_trained, run_state
+from lib.data import prepared_record
 from lib.reporting.uncertainty import calibration
 
 PREDICTIONS = {"label": np.int16, "prediction": np.int16, "confidence": np.float32}
@@ -29,7 +29,7 @@ class TestSet:
     """The test set of a prepared dataset."""
 
     path: Path  # of the prepared dataset
-    sha256: str  # of that file
+    names: tuple[str, ...]  # the digests by which results may name its data
     images: np.ndarray  # uint8 [images, height, width]
     labels: np.ndarray  # int64 [images]
 
@@ -110,13 +110,13 @@ def read_test_set(path: Path) -> TestSet:
     Raises:
         UserError: the file is missing or corrupt.
     """
+    data = prepared_record.verified(path)
     try:
-        digest = sha256(path)
         with safe_open(path, framework="numpy") as file:
             images, labels = file.get_tensor("test_images"), file.get_tensor("test_labels")
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    return TestSet(path, digest, images, labels)
+    return TestSet(path, data.names, images, labels)
 
 
 def read(
@@ -233,7 +233,7 @@ def read_records(files: RunFiles, test_set: TestSet) -> tuple[dict, dict]:
             "before it was last trained; run snakemake again, or evaluate it"
         )
     for path, content in ((files.record, record), (files.evaluation, evaluation)):
-        if content["data_sha256"] != test_set.sha256:
+        if content["data_sha256"] not in test_set.names:
             raise UserError(f"{path} is of a different dataset than {test_set.path}")
     records.check_files(files.evaluation, evaluation)
     return record, evaluation

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import numpy as np
 
+from lib.core import provenance
 from lib.core.settings import difference as settings_difference
 from lib.reporting import uncertainty
 from lib.reporting.finished_runs import FinishedExperiment, FinishedRun
@@ -13,7 +14,7 @@ from lib.reporting.uncertainty import LEVEL, Pair
 REPORT = (
     "experiment,model,seed,test_accuracy,accuracy_low,accuracy_high,test_loss,correct,test_size,"
     "parameters,epochs,device,train_seconds,images_per_second,peak_memory_mb,resumes,slurm_job_id,"
-    "partition,host,torch_version,git_commit,run"
+    "partition,host,torch_version,git_commit,run,warning"
 ).split(",")
 SUMMARY = (
     "experiment,model,parameters,device,runs,accuracy_mean,accuracy_sd,accuracy_min,accuracy_max,"
@@ -57,7 +58,15 @@ def report_row(run: FinishedRun) -> dict:
         "torch_version": record["versions"]["torch"],
         "git_commit": record["git_commit"],
         "run": run.path,
+        "warning": "",
     }
+
+
+def report_rows(experiments: list[FinishedExperiment]) -> list[dict]:
+    """Return one row per run. It warns of what makes them unfair to compare with each other."""
+    runs = [run for each in experiments for run in each.runs]
+    mixed = "; ".join(different_versions(runs))
+    return [report_row(run) | {"warning": mixed} for run in runs]
 
 
 def summary_row(experiment: FinishedExperiment) -> dict:
@@ -221,12 +230,27 @@ def warnings(experiments: list[FinishedExperiment]) -> list[str]:
     devices = sorted({run.device for run in runs})
     if len(devices) > 1:
         found.append(f"trained on different devices ({', '.join(devices)})")
+    found += different_versions(runs)
     changed = changed_code(runs)
     if changed:
         found.append(f"run with different code ({', '.join(changed)})")
     if any(each["git_dirty"] for run in runs for each in (run.record, run.evaluation)):
         found.append("run with uncommitted changes in scripts/ or workflow/")
     return found
+
+
+def different_versions(runs: list[FinishedRun]) -> list[str]:
+    """Return for each package that computes, if runs used more than one version, which ones."""
+    used: dict[str, set[str]] = {}
+    for run in runs:
+        for each in (run.record, run.evaluation):
+            for name, version in provenance.computing(each["versions"]).items():
+                used.setdefault(name, set()).add(str(version))
+    return [
+        f"made with different versions of {name} ({', '.join(sorted(found))})"
+        for name, found in used.items()
+        if len(found) > 1
+    ]
 
 
 def changed_code(runs: list[FinishedRun]) -> list[str]:

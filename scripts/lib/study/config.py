@@ -266,6 +266,7 @@ def make_study(config: dict, dataset_entry: dict, searches: dict[str, Search]) -
             **{key: each[key] for key in ("cpus", "mem_mb", "runtime")},
             seeds=each.get("seeds", config["seeds"]),
             search=search_of.get(name),
+            strict_versions=config["versions"] == "strict",
         )
         for name, each in config["experiments"].items()
     }

@@ -2,14 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
+from statistics import fmean
 
-from lib.core import durations, records
-from lib.core.errors import UserError
+from lib.core import durations
 from lib.core.run_state import RunState
 from lib.study.study import Study
-
-LOOKED_AT = 50  # runs of a network whose records are read
 
 
 def lines(study: Study, states: Mapping[tuple[str, int], RunState]) -> list[str]:
@@ -35,22 +32,17 @@ def time_left(study: Study, states: Mapping[tuple[str, int], RunState]) -> list[
     trained, left = defaultdict(list), defaultdict(list)
     for (experiment, _), state in states.items():
         network = study.experiments[experiment].recipe.model["name"]
-        if state.results:
-            trained[network].append(state.files.record)
+        if state.record and not state.record["diverged"]:
+            trained[network].append(
+                state.record["train_seconds"] / state.record["settings"]["epochs"]
+            )
         if state.left == "train":
             left[network].append(experiment)
     seconds, known, count = 0.0, 0, 0
     for network in left.keys() & trained.keys():
-        per_epoch = []
-        for path in trained[network][:LOOKED_AT]:
-            with suppress(UserError, KeyError, TypeError):
-                record = records.read(path)
-                if not record["diverged"]:
-                    per_epoch.append(record["train_seconds"] / record["settings"]["epochs"])
-        if per_epoch:
-            epochs = sum(study.experiments[name].recipe.epochs for name in left[network])
-            seconds += epochs * sum(per_epoch) / len(per_epoch)
-            known, count = known + len(per_epoch), count + len(left[network])
+        epochs = sum(study.experiments[name].recipe.epochs for name in left[network])
+        seconds += epochs * fmean(trained[network])
+        known, count = known + len(trained[network]), count + len(left[network])
     if not count:
         return []
     return [

@@ -6,11 +6,12 @@ same, however they are written, and results that are copied with their folder co
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from lib.core import code_digests
+from lib.core import code_digests, provenance
 from lib.core.errors import UserError
 from lib.core.files import read_json
 from lib.core.run_state import Expected, RunState, run_state
@@ -34,18 +35,18 @@ class RunStates:
         self.study = study
         data = study.layout.prepared(study.dataset)
         self.data_problem = prepared_record.damage(data)
-        self.data_sha256 = None if self.data_problem else prepared_record.digest_in_record(data)
+        names = None if self.data_problem else prepared_record.names_in_record(data)
         if not prepared_record.is_of(data, study.dataset_entry):
             self.data_problem = f"{data} was made of another entry of {study.datasets_file}"
-            self.data_sha256 = ""  # all results are of other data
-        self.is_same = cache(code_digests.is_same)
+            names = ()  # all results are of other data
+        self.expected = Expected(data=names, is_same=cache(code_digests.is_same))
 
     def of(self, experiment: str, seed: int) -> RunState:
         """Return the state of a run."""
-        settings = self.study.experiments[experiment].settings(seed)
+        each = self.study.experiments[experiment]
         return run_state(
             self.study.layout.run(experiment, seed),
-            Expected(settings, self.data_sha256, self.is_same),
+            replace(self.expected, settings=each.settings(seed), versions=each.strict_versions),
             self.study.stages(experiment),
         )
 
@@ -91,6 +92,19 @@ def find_outdated(study: Study) -> Outdated:
     if missing and outdated.incomplete:
         outdated.prepare = f"{data} is missing, and needed"
     return outdated
+
+
+def other_versions(states: Iterable[RunState]) -> str | None:
+    """Return which trained networks are of other versions of the packages than those installed."""
+    found = Counter()
+    for state in states:
+        if "train" in state.done:
+            found["; ".join(provenance.other_versions(state.record["versions"]))] += 1
+    here = found.pop("", 0)
+    if not found:
+        return None
+    others = ", and ".join(f"{count} with {each}" for each, count in found.items())
+    return f"trained with other versions: {others}; {here} with those that are here"
 
 
 def raw_files_problem(study: Study) -> str | None:

@@ -18,6 +18,7 @@ class Experiment:
     runtime: int  # minutes
     seeds: list[int]
     search: str | None = None  # of which it is a point
+    strict_versions: bool = False  # whether packages of other versions are other code
 
     @property
     def gpus(self) -> int:
@@ -30,7 +31,9 @@ class Experiment:
 
     def train_options(self, seed: int) -> list[str]:
         """Return the options of `scripts/train.py` for a run that the config decides."""
-        return [*self.settings(seed).options(), *(["--keep-diverged"] if self.search else [])]
+        keep = ["--keep-diverged"] if self.search else []
+        strict = ["--strict-versions"] if self.strict_versions else []
+        return [*self.settings(seed).options(), *keep, *strict]
 
 
 @dataclass(frozen=True)
