@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run profile submit cancel watch check sbatch status why reproduce predict cluster cluster-down test test-all test-slurm test-lowest test-newest test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run profile submit cancel watch check sbatch status why reproduce adopt predict cluster cluster-down test test-all test-slurm test-lowest test-newest test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -50,6 +50,10 @@ status: venv  ## show the runs by experiment and seed: Slurm state, epoch, accur
 
 why: venv  ## explain one run: make why RUN=cnn/seed1
 	@$(call study,status) --why $(call quoted,$(or $(RUN),$(error name a run: make why RUN=cnn/seed1)))
+
+adopt: venv  ## keep results of earlier code that computes the same: make adopt, or FORCE="reason"
+	@$(call study,adopt) --profile $(call quoted,$(or $(PROFILE),profiles/local)) \
+	    $(if $(FORCE),--force $(call quoted,$(FORCE))) $(if $(filter all,$(STEPS)),--whole)
 
 reproduce: venv  ## repeat runs from their records: make reproduce RUN=cnn/seed1, or RUN=all
 	@$(call study,reproduce) --run $(call quoted,$(or $(RUN),$(error name a run: make reproduce RUN=cnn/seed1))) \

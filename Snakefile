@@ -49,14 +49,22 @@ except UserError as error:
 if workflow.is_main_process:
     if workflow.execution_settings and workflow.execution_settings.no_hooks:
         sys.exit("--no-hooks is not supported: a hook of the Snakefile prepares the jobs' code")
-    JOBS_CODE = snapshot.CodeOfJobs()
+    try:
+        JOBS_CODE = snapshot.CodeOfJobs()
+    except UserError as error:
+        sys.exit(f"error: {error}")
     os.environ[CODE_VARIABLE] = JOBS_CODE.folder.as_posix()
 shell.prefix(shell_prefix())
 executor.register(STUDY, workflow)
 
 # What is to be done is decided once, here. A rule with a benchmark or a container starts Snakemake
 # on its node too, which does what it was started for.
-OUTDATED = run_states.find_outdated(STUDY) if workflow.is_main_process else run_states.Outdated()
+try:
+    OUTDATED = run_states.Outdated()
+    if workflow.is_main_process:
+        OUTDATED = run_states.find_outdated(STUDY)
+except UserError as error:
+    sys.exit(f"error: {error}")
 
 
 include: "workflow/rules/common.smk"
@@ -83,21 +91,25 @@ onstart:
     if workflow.execution_settings.lock:
         locks.mark(STUDY.layout)
     if workflow.is_main_process:
-        JOBS_CODE.start(STUDY.layout, submissions.in_queue)
+        try:
+            JOBS_CODE.start(STUDY.layout, submissions.in_queue, locks.is_dead)
+        except UserError as error:
+            sys.exit(f"error: {error}")
     # On Slurm, each job that works on many runs has a fork server of its own.
     if STUDY.runs_per_job > 1 and workflow.local_exec:
         forks.use_until_exit(JOBS_CODE.folder)
 
 
 onsuccess:
-    JOBS_CODE.remove()
-    if not REPRODUCING:
+    if workflow.local_exec:  # Slurm may start a job again that has just ended
+        JOBS_CODE.remove()
+    if not repeats():
         summary.write_resources(choice.with_search_results(STUDY))
         print(verdict_of(STUDY.layout))
 
 
 onerror:
-    if not REPRODUCING:
+    if not repeats():
         decided = choice.with_search_results(STUDY)
         summary.write_resources(decided)
         print(summary.unfinished(decided))

@@ -94,7 +94,7 @@ def check_origin(files: RunFiles, record: dict, expected: Expected) -> None:
     Raises:
         UserError: it was not; the message says in what they differ.
     """
-    found = expected.difference(record)
+    found = expected.difference(record, files)
     differing = [f"the setting {name}" for name in found.settings]
     differing += [f"the data (the digests of {record['data']} differ)"] if found.data else []
     differing += [f"scripts/{name}" for name in found.code]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
+from lib.core.errors import UserError
 from lib.core.files import write_json
 from lib.core.layout import Layout, RunFiles
 from lib.reporting import reproduction
@@ -43,8 +44,10 @@ def main() -> None:
     args = parser.parse_args()
 
     files = RunFiles(args.run.absolute())
+    if args.results is None and len(files.folder.parents) < 3:
+        raise UserError(f"--results: {args.run} is in no folder of results: name one")
     layout = Layout(args.results or files.folder.parents[2])
-    folder = Path(".snakemake", "reproduce", *files.folder.parts[-2:]).absolute()
+    folder = reproduction.working_folder(files, "reproduce")
     outcome = reproduction.reproduce(files, args.data, layout, folder, args.threads)
     if args.output:
         write_json(args.output, asdict(outcome))

@@ -12,7 +12,6 @@ rounding and --exact is given; 1 if one differs, or could not be repeated.
 """
 
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -57,11 +56,7 @@ def main() -> None:
     study = read_study(args.configfile, {})
     runs = chosen(study, args.run, args.sample)
     outputs = {run: study.layout.reproduction(*run) for run in runs}
-    for path in outputs.values():
-        path.unlink(missing_ok=True)
-    words = (*snakemake_command.QUIETLY, "--", *(path.as_posix() for path in outputs.values()))
-    command = snakemake_command.command(args.profile, args.configfile, *words)
-    done = subprocess.run(command, check=False)
+    status = snakemake_command.make(args.profile, args.configfile, list(outputs.values()))
     outcomes = {run: read(path) for run, path in outputs.items()}
     print("\n".join(line for run in runs for line in lines(study, run, outcomes[run])))
     known = {run: each for run, each in outcomes.items() if each}
@@ -71,7 +66,7 @@ def main() -> None:
         write_csv(table, reproduction.COLUMNS, rows)
         print(f"{len(known)} of {len(runs)} runs were repeated: {table}")
     if len(known) < len(runs):
-        sys.exit(done.returncode or 1)
+        sys.exit(status or 1)
     sys.exit(reproduction.status(known.values(), args.exact))
 
 

@@ -92,7 +92,10 @@ def main() -> None:
             raise UserError(f"{state.failure} (known from {files.failure}; {TRIED_AGAIN})")
         files.failure.unlink(missing_ok=True)
         interval = 60 * args.checkpoint_minutes
-        checkpoints = Checkpoints(files.checkpoint, results.identity, interval, lease.ensure_held)
+        same = results.identity
+        if args.strict_versions:  # then a training is of one version from its begin to its end
+            same = same | {"versions": provenance.computing(origin["versions"])}
+        checkpoints = Checkpoints(files.checkpoint, same, interval, lease.ensure_held)
         checkpoints.install_signal_handlers()
         try:
             with devices.errors_of_the_gpu():
@@ -162,6 +165,8 @@ def train_and_write(
         "images_per_second": len(training_set) * len(training.history) / (train_seconds or 1),
         "peak_memory_mb": provenance.peak_memory_mb(),
         "resumes": training.resumes,
+        "order_seeds": training.order_seeds,
+        "fingerprint": training.fingerprint,
         "diverged": trained.diverged,
     }
     checkpoints.ensure_held()

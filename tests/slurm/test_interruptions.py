@@ -154,15 +154,19 @@ def edited(project):
 
 
 def reproduced(project):
-    """Repeat a finished study on Slurm, after its code was edited."""
+    """Repeat a finished study on Slurm, after its code was edited; then adopt it."""
     project.configure(SHORT.replace("epochs: 12", "epochs: 2"), seeds=[1, 2])
     project.slurm_run()
     project.edit(
         "scripts/lib/training/loop.py", "batch_loss.backward()", "(-batch_loss).backward()"
     )
-    options = ("--run", "all", "--exact", "--profile", "profiles/slurm")
-    done = project.script("reproduce", "--configfile", "slurm.yaml", *options)
-    return done.stdout, project.show("status")
+    options = ("--configfile", "slurm.yaml", "--profile", "profiles/slurm")
+    done = project.script("reproduce", *options, "--run", "all", "--exact")
+    project.edit(
+        "scripts/lib/training/loop.py", "(-batch_loss).backward()", "(1 * batch_loss).backward()"
+    )
+    adopted = project.script("adopt", *options)
+    return done.stdout, project.show("status"), adopted.stdout
 
 
 def lesson(project):
@@ -225,13 +229,12 @@ def test_queued_jobs_run_the_code_that_they_were_submitted_with(stage, undisturb
     (kept,) = (project.results / "code").iterdir()
     assert kept.name == f"{project.record('short')['snapshot']}.tar.gz"
     assert "train short, seed 1 again: other code (lib/training/loop.py)" in planned
-    assert not list((project.folder / ".snakemake" / "code").iterdir())
 
 
 @pytest.mark.extended
 @scenes(reproduced)
 def test_runs_are_repeated_by_slurm_jobs(stage):
-    project, (said, status) = stage(reproduced)
+    project, (said, status, adopted) = stage(reproduced)
     for seed in (1, 2):
         assert f"short/seed{seed}: reproduced bit for bit" in said
     assert "2 of 2 runs were repeated" in said
@@ -239,6 +242,8 @@ def test_runs_are_repeated_by_slurm_jobs(stage):
     assert ["rule_reproduce_wildcards_short_1", "COMPLETED"] in rows
     trained = project.record("short")["slurm"]["job_id"]
     assert trained in status  # not the job that has repeated it
+    assert "adopted by replay of 50 steps of short/seed1: short/seed1, short/seed2" in adopted
+    assert ["rule_replay_wildcards_short_1", "COMPLETED"] in rows
 
 
 @pytest.mark.extended

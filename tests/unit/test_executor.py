@@ -60,7 +60,12 @@ def test_it_is_what_the_name_slurm_stands_for(monkeypatch):
     registered = ExecutorPluginRegistry().get_plugin("slurm")
     monkeypatch.setattr(registered, "executor", plugin.Executor)
     limits = SimpleNamespace(get=lambda name: SimpleNamespace(value=None))
-    executor.register("a study", SimpleNamespace(global_resources=limits))
+    given = {"train": {"gpu_model": "a100"}, "replay": {"gpu_model": "own"}}
+    settings = SimpleNamespace(overwrite_resources=given, overwrite_threads={})
+    workflow = SimpleNamespace(global_resources=limits, resource_settings=settings)
+    executor.register("a study", workflow)
+    found = settings.overwrite_resources
+    assert found == given | dict.fromkeys(("reproduce", "replay_whole"), given["train"])
     assert registered.executor is StudyExecutor
     assert issubclass(StudyExecutor, plugin.Executor)
 

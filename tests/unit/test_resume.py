@@ -100,6 +100,9 @@ def undisturbed(splits, tmp_path_factory):
 def test_interrupted_anywhere_any_number_of_times(splits, undisturbed, tmp_path_factory, stops):
     run, rows, weights = with_interruptions(splits, tmp_path_factory.mktemp("resumed"), stops)
     assert rows == undisturbed[1]
+    assert run.fingerprint == undisturbed[0].fingerprint
+    assert run.fingerprint["steps"] == STEPS * SETTINGS.epochs  # fewer than 50
+    assert len(run.order_seeds) == (SETTINGS.epochs if SETTINGS.shuffle else 0)
     for name, tensor in undisturbed[2].items():
         assert torch.equal(weights[name], tensor), name
     assert run.resumes <= len(stops)
@@ -341,7 +344,10 @@ def test_a_signal_saves_and_the_same_command_resumes(finished_once, small_data, 
     assert "Train Epoch: 1 [0/2000" not in done.stdout  # never from zero
     weights = (tmp_path / "model.safetensors").read_bytes()
     assert weights == (finished_once.run_folder("cnn") / "model.safetensors").read_bytes()
-    assert json.loads((tmp_path / "run.json").read_text())["resumes"] == 1
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert record["resumes"] == 1
+    assert record["fingerprint"] == finished_once.record("cnn")["fingerprint"]
+    assert record["fingerprint"]["steps"] == len(record["fingerprint"]["losses"]) == 50
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         CHECKPOINT, "history.csv", "model.safetensors", PROGRESS, "run.json",
     ]  # fmt: skip

@@ -1,6 +1,7 @@
 """The code as it was when Snakemake started: kept, unpacked, and removed again."""
 
 import json
+import os
 from dataclasses import asdict, replace
 
 import pytest
@@ -10,6 +11,8 @@ from lib.core.errors import UserError
 from lib.core.holder import Holder
 from lib.core.layout import Layout
 from lib.core.snapshot import HOLDER, UNPACKED, CodeOfJobs, Snapshot
+
+NEVER = (lambda _: False, Holder.has_ended)  # no study has jobs in a queue
 
 
 @pytest.fixture
@@ -46,6 +49,9 @@ def test_linked_folders_are_part_of_it(root):
     (root / "elsewhere" / "net.py").write_text("# net\n")
     (root / "scripts" / "models" / "more").symlink_to(root / "elsewhere")
     assert Snapshot.take().files["scripts/models/more/net.py"] == b"# net\n"
+    (root / "workflow" / "models").symlink_to(root / "scripts" / "models")
+    files = Snapshot.take().files
+    assert {"scripts/models/own.py", "workflow/models/own.py"} <= files.keys()
 
 
 def test_what_is_kept_is_read_again(root):
@@ -69,20 +75,20 @@ def test_the_copy_of_a_start(root):
     layout = Layout(root / "results")
     code = CodeOfJobs()
     assert not code.folder.exists()
-    code.start(layout, lambda _: False)
+    code.start(layout, *NEVER)
     assert (code.folder / "scripts/models/own.py").read_text() == "# scripts/models/own.py\n"
     assert json.loads((code.folder / "origin.json").read_text())["snapshot"] == code.snapshot.digest
     assert [path.name for path in (root / "results/code").iterdir()] == [
         f"{code.snapshot.digest}.tar.gz"
     ]
     other = CodeOfJobs()
-    other.start(layout, lambda _: False)
+    other.start(layout, *NEVER)
     assert other.folder != code.folder  # both are of this process, which lives
     assert {code.folder, other.folder} == set(UNPACKED.iterdir())
     code.remove()
     other.end()
     assert list(UNPACKED.iterdir()) == [other.folder]
-    snapshot.remove_unneeded(lambda _: False)
+    snapshot.remove_unneeded(*NEVER)
     assert not list(UNPACKED.iterdir())
 
 
@@ -111,10 +117,20 @@ def test_copies_that_somebody_may_need_stay(root):
         raise UserError("Slurm does not answer")
 
     for answer in (has_jobs, no_answer):
-        snapshot.remove_unneeded(answer)
+        snapshot.remove_unneeded(answer, Holder.has_ended)
         assert {path.name for path in UNPACKED.iterdir()} == every
     assert asked == ["results"] * 2
-    snapshot.remove_unneeded(lambda _: False)
+    lease = Layout(root / "results").run("mlp", 1).lease
+    lease.parent.mkdir(parents=True)
+    lease.touch()  # a training whose Snakemake was killed
+    snapshot.remove_unneeded(*NEVER)
+    assert {path.name for path in UNPACKED.iterdir()} == every
+    lease.unlink()
+    snapshot.remove_unneeded(*NEVER)
     assert {path.name for path in UNPACKED.iterdir()} == {
         "of-a-living-process", "of-another-machine", "not-written-yet",
     }  # fmt: skip
+    for path in UNPACKED.iterdir():
+        os.utime(path, (0, 0))
+    snapshot.remove_unneeded(*NEVER)
+    assert {path.name for path in UNPACKED.iterdir()} == {"of-a-living-process"}

@@ -43,6 +43,9 @@ EDITS = {
     "the submission to Slurm": ("scripts/lib/cluster/executor.py", set()),
     "the lease on a run": ("scripts/lib/running/lease.py", set()),
     "the command line of the training": ("scripts/train.py", set()),
+    "the loss": ("scripts/lib/training/recipe.py", MLP | CNN | {"report"}),
+    "the order of the images": ("scripts/lib/training/loop.py", MLP | CNN | {"report"}),
+    "a layer": ("scripts/models/layers.py", MLP | CNN | {"report"}),
     "the counting": ("scripts/lib/training/accuracy.py", EVALUATIONS | {"report"}),
 }
 
@@ -67,6 +70,9 @@ def test_what_means_the_same_runs_nothing_again(finished):
     finished.edit("scripts/lib/running/lease.py", "The right to write", "The permit to write")
     finished.edit("scripts/lib/training/loop.py", "shuffle: bool", "shuffle: int")
     finished.edit("scripts/report.py", '"""Write the tables', '"""Write all tables')
+    finished.edit("scripts/lib/cluster/usage.py", "recorded_job", "job_of_record")
+    finished.edit("README.md", "# slurm-classifiers", "# Another name")
+    (finished.folder / "scripts" / "new.py").write_text("print('a new command')\n")
     assert finished.planned() == set()
 
 

@@ -114,6 +114,9 @@ def test_the_chosen_point_is_trained_again_on_all_images(searched):
     report = [row["experiment"] for row in searched.table("report")]
     assert report == ["searched", "searched", "plain", "plain"]
     assert "Nothing to be done" in searched.run()
+    options = ("--configfile", "search.yaml", "--run", "searched/seed2")
+    said = searched.project.script("reproduce", *options).stdout
+    assert "searched/seed2: reproduced bit for bit" in said
     # Another choice is trained again in its turn, and nothing else.
     searched.write(SEARCH.replace("[8, 128]", "[8]").replace("1.0]", "1.0], refit: true"))
     searched.run()

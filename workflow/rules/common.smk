@@ -137,3 +137,18 @@ def experiment_of(wildcards):
     """Return the experiment of a job."""
     study = study_with_search_results() if wildcards.experiment in STUDY.searches else STUDY
     return study.experiments[wildcards.experiment]
+
+
+def repeats():
+    """Return whether that is what Snakemake was started for: then nothing is said of the study."""
+    targets = [Path(str(target)) for target in workflow.dag_settings.targets]
+    return any(
+        path.is_relative_to(place)
+        for path in targets
+        for place in (FILES.reproductions, FILES.replays)
+    )
+
+
+def stored_experiment(wildcards):
+    """Return the experiment of a job, without waiting for what searches may choose yet."""
+    return choice.with_search_results(STUDY).experiments[wildcards.experiment]

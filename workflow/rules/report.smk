@@ -12,6 +12,7 @@ rule report:
             "evaluate", filter(searched, study_with_search_results().evaluated_runs)
         ),
         record=PREPARED_RECORD,
+        adoptions=[FILES.adoptions.as_posix()] if FILES.adoptions.exists() else [],
         data=ancient(PREPARED),
         search=FILES.table(SEARCH_TABLE).as_posix() if STUDY.searches else [],
     output:

@@ -1,29 +1,46 @@
-# Make a run again from its record, for `make reproduce`: nothing asks for it but that. It needs only
-# what is stored, and whatever the code and the config are now.
-
-REPRODUCING = any(
-    Path(str(target)).is_relative_to(FILES.reproductions)
-    for target in (workflow.dag_settings.targets if workflow.dag_settings else ())
-)
+# Make a run again from its record (make reproduce), or only its first steps, with the code of now (make
+# adopt). Nothing asks for it but these commands. What is stored is enough: whether it is out of date
+# does not matter.
 
 
 rule reproduce:
     input:
         unlocked,
+        data=ancient(PREPARED),
     output:
         FILES.reproduction("{experiment}", "{seed}").as_posix(),
     log:
         FILES.log("reproduce", "{experiment}", "{seed}").as_posix(),
-    threads: lambda wildcards: experiment_of(wildcards).cpus
+    threads: lambda wildcards: stored_experiment(wildcards).cpus
     resources:
-        mem_mb=lambda wildcards: experiment_of(wildcards).mem_mb,
-        runtime=lambda wildcards: experiment_of(wildcards).runtime,
-        gpu=lambda wildcards: experiment_of(wildcards).gpus,
+        mem_mb=lambda wildcards: stored_experiment(wildcards).mem_mb,
+        runtime=lambda wildcards: stored_experiment(wildcards).runtime,
+        gpu=lambda wildcards: stored_experiment(wildcards).gpus,
     params:
-        data=lambda wildcards, output: PREPARED,
+        command=["repeat.py"],
         run=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).folder,
     message:
         "Repeat {wildcards.experiment}, seed {wildcards.seed}: progress in {log}"
     shell:
-        "log_to {log:q} && python scripts/repeat.py --run {params.run:q} --data {params.data:q}"
+        "log_to {log:q} && python scripts/{params.command} --run {params.run:q} --data {input.data:q}"
         " --output {output:q} >> {log:q} 2>&1"
+
+
+use rule reproduce as replay with:
+    output:
+        FILES.replay("{experiment}", "{seed}").as_posix(),
+    log:
+        FILES.log("replay", "{experiment}", "{seed}").as_posix(),
+    params:
+        command=["replay.py"],
+        run=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).folder,
+    message:
+        "Replay {wildcards.experiment}, seed {wildcards.seed}: progress in {log}"
+
+
+use rule replay as replay_whole with:
+    output:
+        FILES.replay("{experiment}", "{seed}", whole=True).as_posix(),
+    params:
+        command=["replay.py", "--all"],
+        run=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).folder,

@@ -107,6 +107,7 @@ FAILED = (
 FORGOTTEN = "FORGOTTEN"  # of a job that squeue does not know any more, and that left no results
 # Of a job that was submitted: its Slurm job, and where that reports.
 SLURM_JOB, REPORT = "slurm_job", "report"
+LIKE_TRAIN = ("reproduce", "replay", "replay_whole")  # rules
 MAX_RESUBMISSIONS = 10  # submissions of a job that are not counted as retries
 MOST_NODES = 3  # nodes on which a job is tried that could not run on others
 MOST_ABSENT = 2  # answers of squeue without a job, until it is taken to have ended
@@ -124,14 +125,19 @@ def register(study: Study, workflow) -> None:
     """
     StudyExecutor.study = study
     ExecutorPluginRegistry().get_plugin("slurm").executor = StudyExecutor
-    # `jobs` and `resources` in a profile count Slurm jobs and their GPUs, and Snakemake runs.
+    # `jobs` and `resources` in a profile count Slurm jobs and their GPUs, and Snakemake runs. What
+    # is set for the trainings is also for what does them again.
     try:
+        for given in ("overwrite_resources", "overwrite_threads"):
+            found = dict(getattr(workflow.resource_settings, given))
+            found = dict.fromkeys(LIKE_TRAIN, found["train"]) | found if "train" in found else found
+            setattr(workflow.resource_settings, given, found)
         most = workflow.global_resources
         for name in ("_nodes", "gpu") if most.get("_nodes").value else ():
             if most.get(name).value:
                 most[name] = most.get(name).value * study.runs_per_job
     except (AttributeError, TypeError) as error:
-        raise WorkflowError(ADVICE.format(f"workflow.global_resources ({error})")) from error
+        raise WorkflowError(ADVICE.format(f"the workflow's resources ({error})")) from error
 
 
 @dataclass

@@ -20,6 +20,14 @@ def command(profile: Path, configs: Sequence[Path], *words: str) -> list[str]:
     return [*start, *(["--configfile", *map(str, configs)] if configs else []), *words]
 
 
+def make(profile: Path, configs: Sequence[Path], files: Sequence[Path]) -> int:
+    """Let Snakemake make files again, whether or not they are there; return its exit status."""
+    for path in files:
+        path.unlink(missing_ok=True)
+    words = (*QUIETLY, "--keep-going", "--", *(path.as_posix() for path in files))
+    return subprocesses.run_to_the_end(command(profile, configs, *words))
+
+
 def ask_slurm(profile: Path, configs: Sequence[Path], *words: str) -> int:
     """Let Snakemake ask Slurm about the jobs that it would submit, and submit none.
 

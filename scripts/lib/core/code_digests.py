@@ -41,6 +41,16 @@ def computing_files(model: Path) -> list[Path]:
     return sorted(path for path in found if computes(path.relative_to(SCRIPTS).as_posix()))
 
 
+def computing_files_of(model: Path) -> list[Path]:
+    """Return the files that compute the numbers of a model, by their imports, sorted.
+
+    Raises:
+        UserError: a file cannot be read or parsed; the message names it and the line.
+    """
+    found = files_of(model, *(SCRIPTS / command for command in COMMANDS))
+    return [path for path in found if computes(path.relative_to(SCRIPTS).as_posix())]
+
+
 def computes(name: str) -> bool:
     """Return whether a file of the code, by its path below `scripts/`, can change a number.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 # Jobs run a copy of the code (see `lib.core.snapshot`). Whoever reads a message edits the original.
 ROOT = Path(__file__).absolute().parents[3]
-COPY = f"{ROOT}{os.sep}" if ROOT.parent.name == "code" else None
+COPY = f"{ROOT}{os.sep}" if ROOT.parts[-3:-1] == (".snakemake", "code") else None
 
 
 class UserError(Exception):

@@ -21,6 +21,7 @@ SNAKEMAKE_OUTPUTS = {
 
 # What was searched, and what was chosen.
 SEARCH_TABLE = "sweep.csv"
+ADOPTIONS = "adoptions.json"
 REPORT_TABLES = ("report.csv", "summary.csv", "comparisons.csv")
 FIGURES = ("accuracy", "learning-curves", "confusion", "class-accuracy", "calibration", "cost")
 
@@ -104,6 +105,13 @@ class RunFiles:
         return self.folder / "failure.json"
 
     @property
+    def adoptions(self) -> Path | None:
+        """The list of adoptions of the study; None where the folder is not in a study's results."""
+        parents = self.folder.absolute().parents
+        in_study = len(parents) > 2 and parents[1].name == "runs"
+        return parents[2] / ADOPTIONS if in_study else None
+
+    @property
     def temporary(self) -> list[Path]:
         """What is removed once the run is evaluated. The log is kept elsewhere, see `log_link`."""
         old = self.checkpoint.with_suffix(".safetensors")  # of version 0.2
@@ -165,6 +173,20 @@ class Layout:
     def prepared_record(self, dataset: str) -> Path:
         """Return the record of a data set's prepared file."""
         return prepared_record(self.prepared(dataset))
+
+    @property
+    def adoptions(self) -> Path:
+        """Which runs stay valid for other code than they were trained by, and why."""
+        return self.results / ADOPTIONS
+
+    @property
+    def replays(self) -> Path:
+        """The folder of what is known of runs whose first steps were done again."""
+        return self.results / "replays"
+
+    def replay(self, experiment: str, seed: int | str, whole: bool = False) -> Path:
+        """Return whether the code of now computes what a run has computed, or its first steps."""
+        return self.replays / ("whole" if whole else "first") / f"{experiment}-seed{seed}.json"
 
     def code(self, digest: str) -> Path:
         """Return the archive of a state of the code that runs have used."""

@@ -13,6 +13,13 @@ def needed(requirements: str) -> list[str]:
     return project["project"]["dependencies"] + tools
 
 
+def version() -> str:
+    """Return the version of this project."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "version"
+    ]
+
+
 def requirement_class() -> type:
     """Return the class that reads a requirement.
 

@@ -23,8 +23,9 @@ STATE = {
 }  # fmt: skip
 # Variables of the environment that may change what torch and its libraries compute.
 VARIABLES = re.compile(
-    "(?!.+_NUM_THREADS)(ATEN_CPU_CAPABILITY|CUBLAS_WORKSPACE_CONFIG|NVIDIA_TF32_OVERRIDE|PYTHONHASHSEED|"
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|(MKL|DNNL|ONEDNN|OPENBLAS|KMP|CUDNN|TORCHINDUCTOR)_.+)"
+    "CUBLAS_WORKSPACE_CONFIG|NVIDIA_TF32_OVERRIDE|OPENBLAS_CORETYPE|PYTHONHASHSEED|"
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE|(DNNL|ONEDNN)_(MAX_CPU_ISA|DEFAULT_FPMATH_MODE)|"
+    "MKL_(CBWR|DEBUG_CPU_TYPE|DYNAMIC|ENABLE_INSTRUCTIONS)"
 )
 # Of these, another version changes no number.
 COMPUTE_NOTHING = ("python", "snakemake", "safetensors")
@@ -84,7 +85,8 @@ def packages_of(model: Path) -> list[str]:
 
 def packages() -> dict[str, str]:
     """Return the versions of all installed packages, by name, sorted."""
-    found = {each.metadata["Name"]: each.version for each in metadata.distributions()}
+    every = [each.metadata for each in metadata.distributions()]
+    found = {each["Name"]: each["Version"] for each in every if each["Name"]}  # no leftovers
     return dict(sorted(found.items()))
 
 

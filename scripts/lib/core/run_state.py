@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from lib.core import code_digests, provenance, records
+from lib.core import adoptions, code_digests, provenance, records
 from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.layout import STAGES, RunFiles
@@ -27,6 +27,8 @@ _STATUS = {
     ("train", False): "waiting", ("train", True): "out of date", (None, False): "done",
     ("evaluate", False): "trained", ("evaluate", True): "trained",
 }  # fmt: skip
+
+OTHER_CODE = "other code"  # how `RunState.why` begins where that is it
 
 Verify = Literal["all", "all but weights", "newer"]
 
@@ -49,7 +51,7 @@ class Difference:
             return "other data"
         if self.code:
             shown = ", ".join([*self.code[:3], *(["..."] if len(self.code) > 3 else [])])
-            return f"other code ({shown})"
+            return f"{OTHER_CODE} ({shown})"
         return f"other versions ({', '.join(self.versions)})" if self.versions else None
 
 
@@ -69,21 +71,25 @@ class Expected:
     is_same: Callable[[str, str], bool] = code_digests.is_same
     versions: bool = False
 
-    def difference(self, record: dict) -> Difference:
-        """Compare the record of a training, or of one that failed."""
+    def difference(self, record: dict, files: RunFiles) -> Difference:
+        """Compare the record of a training of a run, or of one that failed."""
         return Difference(
             difference(record["settings"], self.settings.as_dict()) if self.settings else [],
             self.data is not None and record["data_sha256"] not in self.data,
-            self.changed_code(record),
+            self.changed_code(record, files),
             self.changed_versions(record),
         )
 
-    def changed_code(self, record: dict) -> list[str]:
-        """Return the files of the code of a record that mean something else now.
+    def changed_code(self, record: dict, files: RunFiles) -> list[str]:
+        """Return the files of the code for which a record is valid that mean something else now.
 
         Earlier versions have also recorded files that compute nothing.
+
+        Raises:
+            UserError: the study's list of adoptions is damaged.
         """
-        code = {name: each for name, each in record["code"].items() if code_digests.computes(name)}
+        code = adoptions.code_of(files, record)
+        code = {name: each for name, each in code.items() if code_digests.computes(name)}
         return code_digests.changed(code, self.is_same)
 
     def changed_versions(self, record: dict) -> list[str]:
@@ -147,7 +153,7 @@ def run_state(
         verify: see `read_trained`.
     """
     training = RunProgress.read(files.progress)
-    is_alive = training is not None and _is_alive(files.lease)
+    alive = training is not None and is_alive(files.lease)
     done = ()
     record, why = _training(files, expected, verify)
     if why is None:
@@ -155,16 +161,16 @@ def run_state(
         if why is None:
             done = ("train", "evaluate")
     left = next((stage for stage in stages if stage not in done), None)
-    failure = _known_failure(files.failure, expected) if left == "train" else ""
+    failure = _known_failure(files, expected) if left == "train" else ""
     return RunState(
         files,
-        "training" if is_alive else "failed" if failure else _STATUS[left, bool(left and why)],
+        "training" if alive else "failed" if failure else _STATUS[left, bool(left and why)],
         done,
         why or "",
         left,
         failure,
-        training if is_alive or record is None else None,
-        None if is_alive else record,
+        training if alive or record is None else None,
+        None if alive else record,
     )
 
 
@@ -179,7 +185,7 @@ def _training(
         record = read_trained(files, verify)
     except UserError as error:
         return None, str(error)
-    return record, expected.difference(record).why
+    return record, expected.difference(record, files).why
 
 
 def _evaluation(files: RunFiles, expected: Expected, trained: dict) -> str | None:
@@ -197,7 +203,7 @@ def _evaluation(files: RunFiles, expected: Expected, trained: dict) -> str | Non
     except UserError as error:
         return str(error)
     versions = expected.changed_versions(evaluation)
-    return Difference([], False, expected.changed_code(evaluation), versions).why
+    return Difference([], False, expected.changed_code(evaluation, files), versions).why
 
 
 def read_trained(files: RunFiles, verify: Verify) -> dict:
@@ -219,13 +225,15 @@ def read_trained(files: RunFiles, verify: Verify) -> dict:
     return record
 
 
-def _known_failure(path: Path, expected: Expected) -> str:
+def _known_failure(files: RunFiles, expected: Expected) -> str:
     """Return why this very training fails whenever it is tried, if it is known to."""
-    failure = Failure.read(path)
-    return failure.message if failure and expected.difference(asdict(failure)).why is None else ""
+    failure = Failure.read(files.failure)
+    if failure and expected.difference(asdict(failure), files).why is None:
+        return failure.message
+    return ""
 
 
-def _is_alive(lease: Path) -> bool:
+def is_alive(lease: Path) -> bool:
     """Return whether a training has renewed its lease lately."""
     try:
         return time.time() - lease.stat().st_mtime < SILENT_AFTER

@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import tarfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -26,14 +27,16 @@ from typing import Self
 
 from lib.core import provenance
 from lib.core.code_digests import SCRIPTS
-from lib.core.errors import UserError
+from lib.core.errors import TemporaryError, UserError
 from lib.core.files import atomic_path, read_object, write_json
 from lib.core.holder import Holder
 from lib.core.layout import Layout
+from lib.core.run_state import is_alive
 
 ROOT = SCRIPTS.parent
 PARTS = ("Snakefile", "workflow", "scripts")
 UNPACKED = Path(".snakemake", "code")
+OLD = 30 * 24 * 3600  # seconds after which a copy goes of which nothing else is known
 HOLDER = "holder.json"  # in an unpacked copy: the Snakemake that it was made for
 
 
@@ -105,7 +108,7 @@ class Snapshot:
         """Write the files into a folder.
 
         Raises:
-            UserError: one cannot be written; the message names the folder.
+            TemporaryError: one cannot be written; the message names the folder.
         """
         try:
             for name, content in self.files.items():
@@ -113,7 +116,7 @@ class Snapshot:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
         except OSError as error:
-            raise UserError(f"cannot write {folder}: {error.strerror}") from error
+            raise TemporaryError(f"cannot write {folder}: {error.strerror}") from error
 
 
 class CodeOfJobs:
@@ -128,23 +131,32 @@ class CodeOfJobs:
         self.snapshot = Snapshot.take()
         self.folder = UNPACKED / f"{self.snapshot.digest[:12]}-{secrets.token_hex(4)}"
 
-    def start(self, layout: Layout, has_jobs: Callable[[Layout], bool]) -> None:
+    def start(
+        self,
+        layout: Layout,
+        has_jobs: Callable[[Layout], bool],
+        is_dead: Callable[[Holder], bool],
+    ) -> None:
         """Keep the code and unpack it; remove older copies that nobody needs.
 
         Args:
             layout: of the study that is about to run.
-            has_jobs: returns whether jobs of a study are in Slurm's queue.
+            has_jobs: see `remove_unneeded`.
+            is_dead: see `remove_unneeded`.
 
         Raises:
             UserError: it cannot be written; the message names the file.
         """
-        remove_unneeded(has_jobs)
+        remove_unneeded(has_jobs, is_dead)
         holder = asdict(Holder.current()) | {"results_dir": str(layout.results.absolute())}
         write_json(self.folder / HOLDER, holder)  # first: others may be removing
         atexit.register(self.end)
         self.snapshot.keep(layout)
         self.snapshot.unpack(self.folder)
-        origin = provenance.code_state() | {
+        state = provenance.code_state()
+        if Snapshot.take().digest != self.snapshot.digest:  # it was edited, or is another commit
+            state |= {"git_commit": None, "git_dirty": None}
+        origin = state | {
             "snapshot": self.snapshot.digest,
             "environment": keep_environment(layout),
         }
@@ -173,32 +185,52 @@ def keep_environment(layout: Layout) -> str:
     return digest
 
 
-def remove_unneeded(has_jobs: Callable[[Layout], bool]) -> None:
-    """Remove the copies of starts of Snakemake that have ended and have no jobs any more."""
+def remove_unneeded(has_jobs: Callable[[Layout], bool], is_dead: Callable[[Holder], bool]) -> None:
+    """Remove the copies of starts of Snakemake that have ended and have no jobs any more.
+
+    Args:
+        has_jobs: returns whether jobs of a study are in Slurm's queue.
+        is_dead: returns whether it is sure that a process has ended.
+    """
     for folder in UNPACKED.glob("*"):
+        if not _is_needed(folder, has_jobs, is_dead):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_needed(
+    folder: Path, has_jobs: Callable[[Layout], bool], is_dead: Callable[[Holder], bool]
+) -> bool:
+    """Return whether a copy may be needed yet."""
+    try:
         holder = Holder.read(folder / HOLDER)
-        if holder and not holder.has_ended():
-            continue
+        if holder and holder.is_here() and not holder.has_ended():
+            return True
+        if time.time() - folder.stat().st_mtime > OLD:
+            return False
         content = read_object(folder / HOLDER, {"results_dir": str})
-        with suppress(UserError):  # Slurm does not answer
-            if content and not has_jobs(Layout(Path(content["results_dir"]))):
-                shutil.rmtree(folder, ignore_errors=True)
+        if content is None or (holder and not is_dead(holder)):
+            return True
+        layout = Layout(Path(content["results_dir"]))
+        leases = (layout.run(*run).lease for run in layout.runs())
+        return any(map(is_alive, leases)) or has_jobs(layout)
+    except (OSError, UserError):  # somebody else is removing it; Slurm does not answer
+        return True
 
 
 def _code() -> Iterator[Path]:
     """Yield the files of the code, tracked by git or not, but for caches and hidden files."""
-    seen = set()
     for part in PARTS:
         if (ROOT / part).is_file():
             yield ROOT / part
         for folder, folders, names in os.walk(ROOT / part, followlinks=True):
-            place = os.path.realpath(folder)
-            folders[:] = sorted(each for each in folders if not _is_left_out(each))
-            if place in seen:  # a link to a folder above it
-                folders.clear()
-                continue
-            seen.add(place)
+            kept = (name for name in folders if not _is_left_out(name))
+            folders[:] = sorted(name for name in kept if not _leads_back(Path(folder, name)))
             yield from (Path(folder, name) for name in sorted(names) if not _is_left_out(name))
+
+
+def _leads_back(folder: Path) -> bool:
+    """Return whether a folder is a link to one above it."""
+    return folder.is_symlink() and folder.resolve() in {each.resolve() for each in folder.parents}
 
 
 def _is_left_out(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,22 @@ class Finished:
         if not self.ok:
             raise UserError(f"{' '.join(self.command)} failed: {self.message}")
         return self.stdout
+
+
+def run_to_the_end(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> int:
+    """Run a program that ends in order when it is asked to; return its exit status, as a shell.
+
+    It gets SIGTERM from this process. Ctrl-C it gets from the terminal, as this process does.
+    """
+    process = subprocess.Popen(list(map(str, command)), env=env)
+    handlers = {
+        signal.SIGTERM: lambda *_: process.terminate(), signal.SIGINT: lambda *_: None,
+    }  # fmt: skip
+    before = {number: signal.signal(number, each) for number, each in handlers.items()}
+    status = process.wait()
+    for number, each in before.items():
+        signal.signal(number, each)
+    return status if status >= 0 else 128 - status
 
 
 def run(

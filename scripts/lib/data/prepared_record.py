@@ -102,8 +102,11 @@ def names_in_record(prepared: Path) -> tuple[str, ...] | None:
     """Return the digests by which results may name the data; None without a valid record."""
     with suppress(UserError):
         record = records.read(prepared_record(prepared))
-        names = (record.get("data_sha256"), record["files"].get(prepared.name))
-        return tuple(filter(None, names))
+        names = [record["files"].get(prepared.name)]
+        # That of version 0.2 has only this.
+        if "data_sha256" in record or prepared.is_file():
+            names.append(record.get("data_sha256") or content_sha256(prepared))
+        return tuple(names)
     return None
 
 

@@ -105,6 +105,8 @@ class ForkWorker:
                 del sys.modules[name]
         sys.path[0] = str(self.script.parent)  # as for the script itself
         runpy.run_path(str(self.script), run_name="imported")
+        if self.script.parent == SCRIPTS:
+            read_code()
         gc.freeze()  # a collection in a child would copy all memory
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
@@ -218,6 +220,18 @@ def receive(client: socket.socket) -> tuple[dict, list[int]]:
     if len(files) != 3:
         raise ValueError("it has no files")
     return json.loads(text), list(files)
+
+
+def read_code() -> None:
+    """Find out what the code means: here, once for all processes that are forked."""
+    from lib.core import code_digests
+    from lib.core.errors import UserError
+
+    files = set(code_digests.imported_files())
+    for model in (SCRIPTS / "models").glob("*.py"):
+        with suppress(UserError):  # of those who train it
+            files.update(code_digests.files_of(model))
+    code_digests.file_digests(files)
 
 
 def say(client: socket.socket, **words: int) -> None:

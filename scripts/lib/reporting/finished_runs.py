@@ -13,7 +13,8 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from lib.core import records
+from lib.core import adoptions, records
+from lib.core.adoptions import Adoption
 from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.layout import Layout, RunFiles
@@ -47,6 +48,7 @@ class FinishedRun:
     labels: np.ndarray  # int16 [images]
     prediction: np.ndarray  # int16 [images]
     confidence: np.ndarray  # float32 [images]
+    adoption: Adoption | None = None  # for code that is later than that of the training
 
     @property
     def correct(self) -> int:
@@ -213,6 +215,7 @@ def read_run(results: Path, experiment: str, seed: int, test_set: TestSet) -> Fi
         evaluation,
         read_table(files.history, {"train_loss": float, "loss": float}),
         *(predictions[name].to_numpy() for name in PREDICTIONS),
+        adoptions.of(files, record),
     )
     check_predictions(run, files.predictions, test_set)
     return run

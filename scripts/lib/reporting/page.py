@@ -234,6 +234,7 @@ def origin(experiments: list[FinishedExperiment]) -> list[tuple[str, list[str]]]
         ("training images", distinct(lambda run: f"{run.record['train_size']:,}")),
         ("validation images", distinct(lambda run: f"{run.record['validation_size']:,}")),
         ("deterministic algorithms", distinct(lambda run: run.record["deterministic"])),
+        ("adopted", distinct(lambda run: run.adoption.text if run.adoption else "no")),
         ("first training started", [min(run.record["start"] for run in runs)]),
         ("last training ended", [max(run.record["end"] for run in runs)]),
     ]

@@ -1,8 +1,8 @@
 """Make a run again from its record, away from the results, and compare it with what is stored."""
 
+import hashlib
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.core import code_digests, provenance, records, snapshot
+from lib.core import code_digests, provenance, records, snapshot, subprocesses
 from lib.core.errors import TemporaryError, UserError
 from lib.core.layout import Layout, RunFiles
 from lib.core.run_state import Expected, read_trained
-from lib.core.settings import difference
+from lib.core.settings import Settings, difference
 from lib.data import prepared_record
 from lib.reporting.finished_runs import PREDICTIONS, read_table
 
 REPRODUCED, ROUNDING, DIFFERS = "reproduced bit for bit", "agrees to rounding", "differs"
+NOT_REPEATED = "cannot be repeated"
 SECONDS = ("train_seconds", "eval_seconds")  # columns of the history that differ each time
 # What a record says of the machine, by its key.
 MACHINE = {
@@ -27,9 +28,17 @@ MACHINE = {
     "threads": "threads", "gpu": "GPU", "device": "device", "cuda_version": "CUDA",
     "tf32": "TF32", "cuda_graph": "CUDA graph", "variables": "environment variables",
 }  # fmt: skip
+# Instructions of x86 processors as torch names them, each with those before it, and the variable
+# that says which it uses. https://docs.pytorch.org/docs/stable/cpu.html
+INSTRUCTIONS = ("DEFAULT", "AVX2", "AVX512")
+USE_INSTRUCTIONS = "ATEN_CPU_CAPABILITY"
 # Of the training loss of the first epoch, the most that rounding is taken to change. Without
 # another seed to compare with, nothing else says how large a difference is.
 LARGEST = 0.01
+
+
+class CannotRepeat(UserError):
+    """Something that is needed to repeat a run is not there."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,7 @@ class Reproduction:
     """What came of it.
 
     Attributes:
-        outcome: one of `REPRODUCED`, `ROUNDING` and `DIFFERS`.
+        outcome: one of `REPRODUCED`, `ROUNDING`, `DIFFERS` and `NOT_REPEATED`.
         why: what differs, or what the likely cause is.
         first_difference: in the history: epoch, column, and by how much.
         predictions_differ: how many predictions for the test images do.
@@ -58,8 +67,8 @@ class Reproduction:
             found.append(f"the first difference: {self.first_difference}")
         if self.predictions_differ is not None:
             other = self.another_seed_differs
-            within = f"another seed differs in {other} or more" if other else "there is no other"
-            found.append(f"predictions that differ: {self.predictions_differ} ({within} seed)")
+            within = "there is no other seed" if other is None else f"another seed: {other} or more"
+            found.append(f"predictions that differ: {self.predictions_differ} ({within})")
         return [*found, *([self.why] if self.why else [])]
 
 
@@ -70,7 +79,8 @@ class Stored:
     files: RunFiles
     record: dict
     history: pd.DataFrame
-    predictions: pd.DataFrame
+    predictions: pd.DataFrame | None  # of a point of a search, there are none
+    evaluation: dict | None  # the record of how they were made
 
     @classmethod
     def read(cls, files: RunFiles) -> "Stored":
@@ -79,12 +89,16 @@ class Stored:
         Raises:
             UserError: it is not complete, or a file is not what its record describes.
         """
-        record, evaluation = read_trained(files, verify="all"), records.read(files.evaluation)
+        record = read_trained(files, verify="all")
+        history = read_table(files.history, {"epoch": int})
+        if not files.evaluation.exists():
+            return cls(files, record, history, None, None)
+        evaluation = records.read(files.evaluation)
         if not records.is_evaluation_of(evaluation, record):
             raise UserError(f"{files.evaluation} is not of the training in {files.record}")
         records.check_files(files.evaluation, evaluation)
-        history = read_table(files.history, {"epoch": int})
-        return cls(files, record, history, read_table(files.predictions, PREDICTIONS))
+        predictions = read_table(files.predictions, PREDICTIONS)
+        return cls(files, record, history, predictions, evaluation)
 
     @property
     def weights_sha256(self) -> str:
@@ -93,7 +107,13 @@ class Stored:
 
 
 def reproduce(
-    files: RunFiles, data: Path, layout: Layout, folder: Path, threads: int | None = None
+    files: RunFiles,
+    data: Path,
+    layout: Layout,
+    folder: Path,
+    threads: int | None = None,
+    code: Path | None = None,
+    instructions: str | None = None,
 ) -> Reproduction:
     """Repeat a run and compare.
 
@@ -104,22 +124,49 @@ def reproduce(
         folder: for what is written meanwhile. An earlier try goes on from there; it is removed in
             the end.
         threads: of the processor; by default, as many as the record names.
+        code: the folder of the code; by default, that which was kept for the run is unpacked.
+        instructions: those of the processor that torch uses; by default, those that the record
+            names, where the processor has them.
 
     Raises:
         UserError: the training fails.
         TemporaryError: it was interrupted.
     """
     try:
+        check_files(files, data)
         stored = Stored.read(files)
         check_data(stored.record, data)
-        code = unpacked_code(stored.record, layout, folder / "code")
+        code = code or unpacked_code(stored, layout, folder / "code")
+    except CannotRepeat as error:
+        return Reproduction(NOT_REPEATED, str(error))
+    except TemporaryError:
+        raise
     except UserError as error:
         return Reproduction(DIFFERS, str(error))
     again = RunFiles(folder / "run")
-    train(stored.record, code, data, again, threads or stored.record["threads"])
+    instructions = instructions or stored.record.get("cpu_capability")
+    train(stored.record, code, data, again, threads or stored.record["threads"], instructions)
     outcome = compare(stored, Stored.read(again))
     shutil.rmtree(folder)
     return outcome
+
+
+def working_folder(files: RunFiles, what: str) -> Path:
+    """Return the folder for what is written while a run is repeated: one for each run."""
+    digest = hashlib.sha256(os.fsencode(files.folder.resolve())).hexdigest()[:12]
+    return Path(".snakemake", what, f"{'-'.join(files.folder.parts[-2:])}-{digest}").absolute()
+
+
+def check_files(files: RunFiles, data: Path) -> None:
+    """Check that there is something to repeat.
+
+    Raises:
+        CannotRepeat: there is not.
+    """
+    if not files.has_all("train"):
+        raise CannotRepeat(f"it is not trained: files are missing in {files.folder}")
+    if not data.is_file():
+        raise CannotRepeat(f"there is no {data}")
 
 
 def check_data(record: dict, data: Path) -> None:
@@ -136,21 +183,27 @@ def check_data(record: dict, data: Path) -> None:
         )
 
 
-def unpacked_code(record: dict, layout: Layout, folder: Path) -> Path:
+def unpacked_code(stored: Stored, layout: Layout, folder: Path) -> Path:
     """Return the folder of the code of a run: unpacked, or the project's where none was kept.
 
     Raises:
-        UserError: it is not there any more, or is not what the record names.
+        CannotRepeat: it is not there.
+        UserError: it is not what the record names.
+        TemporaryError: it cannot be unpacked.
     """
+    record = stored.record
     digest = record.get("snapshot")
     if digest is None:
-        changed = Expected().changed_code(record)
+        changed = Expected().changed_code(record, stored.files)
         if changed:
-            raise UserError(
+            raise CannotRepeat(
                 "its code was not kept, as it was trained by hand or by an earlier version, and "
                 f"that of now is another: {', '.join(f'scripts/{name}' for name in changed)}"
             )
         return snapshot.ROOT
+    if not layout.code(digest).is_file():
+        raise CannotRepeat(f"its code is not there: {layout.code(digest)}")
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier try
     snapshot.Snapshot.read(layout.code(digest), digest).unpack(folder)
     is_same = lambda name, each: code_digests.is_same(name, each, folder / "scripts")  # noqa: E731
     if changed := code_digests.changed(record["code"], is_same):
@@ -158,27 +211,62 @@ def unpacked_code(record: dict, layout: Layout, folder: Path) -> Path:
     return folder
 
 
-def train(record: dict, code: Path, data: Path, files: RunFiles, threads: int) -> None:
-    """Train and evaluate by the command of a record, into another folder.
+def instructions_here() -> str:
+    """Return the instructions of the processor that torch uses, one of `INSTRUCTIONS` on x86."""
+    import torch  # only where something is repeated: it takes seconds
+
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def with_instructions(wanted: str | None, here: str) -> dict[str, str]:
+    """Return the variable that lets torch use fewer instructions than the processor has.
+
+    Each rounds sums in its own way. With fewer, a processor can do what an older one did.
+    """
+    known = wanted in INSTRUCTIONS and here in INSTRUCTIONS
+    if known and INSTRUCTIONS.index(wanted) < INSTRUCTIONS.index(here):
+        return {USE_INSTRUCTIONS: wanted.lower()}
+    return {}
+
+
+def train(
+    record: dict, code: Path, data: Path, files: RunFiles, threads: int, instructions: str | None
+) -> None:
+    """Train and evaluate as a record says, into another folder.
+
+    Args:
+        record: of the run.
+        code: the folder of the code. Kept code gets the command of the record, which is of its
+            time; the project itself gets the settings.
+        data: the prepared data.
+        files: what is written.
+        threads: of the processor.
+        instructions: see `reproduce`.
 
     Raises:
         UserError: it fails.
         TemporaryError: it was interrupted.
     """
     where = ["--data", data, "--threads", str(threads)]
-    others = provenance.variables()
+    others = {*provenance.variables(), USE_INSTRUCTIONS}
     environment = {name: each for name, each in os.environ.items() if name not in others}
+    environment |= record.get("variables", {}) | with_instructions(
+        instructions, instructions_here()
+    )
+    options = record["command"][1:]
+    if code == snapshot.ROOT:
+        options = Settings.of(record["settings"]).options()
+        options += ["--keep-diverged"] if record["diverged"] else []
     commands = [
         # Of an option that is given twice, the last one counts.
-        ["train.py", *record["command"][1:], *where, "--output", files.folder],
+        ["train.py", *options, *where, "--output", files.folder],
         ["evaluate.py", "--run", files.folder, *where],
     ]
     for script, *options in commands:
         words = [sys.executable, code / "scripts" / script, *options]
-        done = subprocess.run(words, env=environment | record.get("variables", {}), check=False)
-        if done.returncode:
-            status = done.returncode
-            kind = TemporaryError if status < 0 or status > 128 or status == 75 else UserError
+        status = subprocesses.run_to_the_end(words, environment)
+        if status:
+            kind = TemporaryError if status > 128 or status == TemporaryError.status else UserError
             raise kind(f"{script} ends with status {status}: see above. Nothing was compared")
 
 
@@ -188,16 +276,25 @@ def compare(stored: Stored, again: Stored) -> Reproduction:
     if settings:
         return Reproduction(DIFFERS, f"other settings in its command: {', '.join(settings)}")
     first = first_difference(stored.history, again.history)
-    differ = int((stored.predictions["prediction"] != again.predictions["prediction"]).sum())
-    same = stored.predictions.equals(again.predictions) and not first
-    if same and stored.weights_sha256 == again.weights_sha256:
+    differ, other, same = None, None, True
+    if stored.predictions is not None:
+        differ = int((stored.predictions["prediction"] != again.predictions["prediction"]).sum())
+        other, same = another_seed(stored), stored.predictions.equals(again.predictions)
+    if same and not first and stored.weights_sha256 == again.weights_sha256:
         return Reproduction(REPRODUCED)
-    first, other = first or "the weights", another_seed(stored)
-    found = (first, differ, other)
-    causes = differing_machine(stored.record, again.record)
+    if first or stored.weights_sha256 != again.weights_sha256:
+        found, what = (first or "the weights", differ, other), "weights"
+        causes = differing_machine(stored.record, again.record)
+        if resumes := stored.record["resumes"]:
+            causes.append(f"it was resumed {resumes} times, maybe on another machine")
+    else:
+        found, what = ("the predictions", differ, other), "predictions"
+        causes = differing_machine(stored.evaluation, again.evaluation)
+        if stored.evaluation["host"] != again.evaluation["host"]:
+            causes.append(f"it was evaluated on {stored.evaluation['host']}")
     if not causes:
-        why = "the machine, the versions, and all else are as in the record: so the stored weights "
-        return Reproduction(DIFFERS, f"{why}are not what the record's code gives", *found)
+        why = f"the machine, the versions, and all else are as in the record: so the stored {what}"
+        return Reproduction(DIFFERS, f"{why} are not what the record's code gives", *found)
     if (differ > other) if other is not None else not is_close(stored.history, again.history):
         why = "that is more than rounding explains; the machine differs from the record in: "
         return Reproduction(DIFFERS, why + "; ".join(causes), *found)
@@ -211,7 +308,8 @@ def first_difference(history: pd.DataFrame, again: pd.DataFrame) -> str:
         return f"{len(again)} epochs instead of {len(history)}"
     for (_, one), (_, other) in zip(history.iterrows(), again.iterrows(), strict=True):
         for name in columns:
-            if one[name] != other[name]:
+            both_nan = pd.isna(one[name]) and pd.isna(other[name])
+            if one[name] != other[name] and not both_nan:
                 by = f", {one[name] - other[name]:+.2g}" if name != "split" else ""
                 return f"epoch {one['epoch']}: {name} {other[name]} was {one[name]}{by}"
     return ""
@@ -237,9 +335,8 @@ def another_seed(stored: Stored) -> int | None:
 
 def differing_machine(record: dict, again: dict) -> list[str]:
     """Say in what the machine and the versions differ from those of a record."""
-    pairs = [
-        (text, record.get(key), again.get(key), key in record) for key, text in MACHINE.items()
-    ]
+    keys = [key for key in MACHINE if key in again]
+    pairs = [(MACHINE[key], record.get(key), again[key], key in record) for key in keys]
     versions = provenance.computing(record["versions"])
     pairs += [(name, each, again["versions"].get(name), True) for name, each in versions.items()]
     found = [
@@ -247,7 +344,7 @@ def differing_machine(record: dict, again: dict) -> list[str]:
         for text, one, other, known in pairs
         if one != other
     ]
-    if not record["deterministic"]:
+    if not record.get("deterministic", True):
         found.append("the GPU's algorithms are not deterministic")
     return found
 
@@ -269,4 +366,4 @@ COLUMNS = ["run", *Reproduction.__annotations__]
 def status(outcomes: Iterable[Reproduction], exact: bool) -> int:
     """Return the exit status that says the worst of some outcomes."""
     found = {each.outcome for each in outcomes}
-    return 1 if DIFFERS in found else 3 if exact and ROUNDING in found else 0
+    return 1 if found & {DIFFERS, NOT_REPEATED} else 3 if exact and ROUNDING in found else 0

@@ -58,15 +58,20 @@ def report_row(run: FinishedRun) -> dict:
         "torch_version": record["versions"]["torch"],
         "git_commit": record["git_commit"],
         "run": run.path,
-        "warning": "",
+        "warning": f"not proven for the code of now: {forced}" if (forced := unproven(run)) else "",
     }
+
+
+def unproven(run: FinishedRun) -> str | None:
+    """Return why a run was adopted without proof, if it was."""
+    return run.adoption and run.adoption.reason
 
 
 def report_rows(experiments: list[FinishedExperiment]) -> list[dict]:
     """Return one row per run. It warns of what makes them unfair to compare with each other."""
     runs = [run for each in experiments for run in each.runs]
-    mixed = "; ".join(different_versions(runs))
-    return [report_row(run) | {"warning": mixed} for run in runs]
+    mixed, rows = different_versions(runs), [report_row(run) for run in runs]
+    return [row | {"warning": "; ".join([*mixed, *filter(None, [row["warning"]])])} for row in rows]
 
 
 def summary_row(experiment: FinishedExperiment) -> dict:
@@ -231,6 +236,8 @@ def warnings(experiments: list[FinishedExperiment]) -> list[str]:
     if len(devices) > 1:
         found.append(f"trained on different devices ({', '.join(devices)})")
     found += different_versions(runs)
+    forced = dict.fromkeys(filter(None, map(unproven, runs)))
+    found += [f"not proven for the code of now: {reason}" for reason in forced]
     changed = changed_code(runs)
     if changed:
         found.append(f"run with different code ({', '.join(changed)})")
@@ -257,7 +264,8 @@ def changed_code(runs: list[FinishedRun]) -> list[str]:
     """Return the project's files that differ between the runs that used them."""
     digests: dict[str, set[str]] = {}
     for run in runs:
-        for each in (run.record, run.evaluation):
-            for file, digest in each["code"].items():
+        used = (run.record["code"], run.evaluation["code"])
+        for code in [run.adoption.code] if run.adoption else used:
+            for file, digest in code.items():
                 digests.setdefault(file, set()).add(digest)
     return sorted(file for file, found in digests.items() if len(found) > 1)

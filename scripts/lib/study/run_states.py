@@ -14,7 +14,7 @@ from pathlib import Path
 from lib.core import code_digests, provenance
 from lib.core.errors import UserError
 from lib.core.files import read_json
-from lib.core.run_state import Expected, RunState, run_state
+from lib.core.run_state import OTHER_CODE, Expected, RunState, run_state
 from lib.data import catalog, prepared_record
 from lib.study.study import Study
 
@@ -43,12 +43,13 @@ class RunStates:
 
     def of(self, experiment: str, seed: int) -> RunState:
         """Return the state of a run."""
+        files, stages = self.study.layout.run(experiment, seed), self.study.stages(experiment)
+        return run_state(files, self.expected_of(experiment, seed), stages)
+
+    def expected_of(self, experiment: str, seed: int) -> Expected:
+        """Return what a run should be of."""
         each = self.study.experiments[experiment]
-        return run_state(
-            self.study.layout.run(experiment, seed),
-            replace(self.expected, settings=each.settings(seed), versions=each.strict_versions),
-            self.study.stages(experiment),
-        )
+        return replace(self.expected, settings=each.settings(seed), versions=each.strict_versions)
 
 
 @dataclass
@@ -76,6 +77,8 @@ class Outdated:
             ]
             others = Counter(why for _, why in again[SHOWN:])
             found += [f"{stage} {count} more: {why}" for why, count in others.most_common(SHOWN)]
+        if any(state.why.startswith(OTHER_CODE) for state in self.states.values()):
+            found.append("if the new code computes the same, keep them: make adopt")
         return found
 
 

@@ -25,6 +25,7 @@ from lib.core.errors import errors_named
 from lib.core.plain import is_plain
 from lib.core.settings import Settings
 from lib.data.prepared import Split
+from lib.training import fingerprint
 from lib.training import graph as graphs
 from lib.training.checkpoint import Checkpoints
 from lib.training.metrics import NotFinite, count_correct, evaluate
@@ -73,6 +74,7 @@ def train(
             training, training_set, step, graph, settings, checkpoints, progress
         )
         training.cuda_graph = bool(graph and graph.captured)
+        fingerprint.after_epoch(training, is_last=training.epoch == settings.epochs)
         results = test(training, held_out, loss, settings)
         training.history.append(
             {
@@ -119,6 +121,7 @@ def train_epoch(
         if not (graph and graph.replay(training.step)):
             training.losses[training.step] = step(take(images, batch), labels[batch])
         training.step += 1
+        fingerprint.after_step(training, len(images), order, batches)
         progress.step_done(training)
         if checkpoints.save_due:
             training.seconds = time.perf_counter() - start
@@ -200,6 +203,7 @@ def begin_epoch(training: Training, steps: int, shuffle: bool) -> None:
     """
     draw_seed()
     training.order_seed = draw_seed() if shuffle else None
+    training.order_seeds += [training.order_seed] if shuffle else []
     training.losses, training.seconds = torch.zeros(steps), 0.0
 
 

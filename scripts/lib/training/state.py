@@ -13,7 +13,10 @@ from lib.training.weights import load_state
 
 LOWER_RATE = "training has diverged; a smaller learning rate (optimizer: lr) usually helps"
 # The part of the state that is numbers, lists and one tensor, rather than torch's own objects.
-SCALARS = ("history", "epoch", "step", "order_seed", "losses", "seconds", "resumes")
+SCALARS = (
+    "history", "epoch", "step", "order_seed", "losses", "seconds", "resumes", "order_seeds",
+    "begin", "first_losses", "fingerprint",
+)  # fmt: skip
 
 
 class Diverged(UserError):
@@ -37,6 +40,10 @@ class Training:
     losses: torch.Tensor | None = None  # [steps] of this epoch
     seconds: float = 0.0  # spent on this epoch's steps
     resumes: int = 0
+    order_seeds: list[int] = field(default_factory=list)  # of all epochs so far, if shuffled
+    begin: dict[str, Any] = field(default_factory=dict)  # of the fingerprint, what is known first
+    first_losses: list[str] = field(default_factory=list)  # of it, those of earlier epochs
+    fingerprint: dict[str, Any] | None = None  # see fingerprint.py; None until it is complete
     cuda_graph: bool = False  # whether its steps are captured; no part of the state
 
     def state(self) -> dict[str, Any]:

@@ -1,0 +1,100 @@
+"""Adoptions: which runs stay valid for other code than they were trained and evaluated by, and why.
+
+`results/adoptions.json` has a list of them, and is sealed as a record is. The records of the runs
+stay as they are. An adoption names the seals of the records that it is about, and the code for
+which they are valid: of each of its files, the digest of what it means.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from lib.core import records
+from lib.core.errors import UserError
+from lib.core.files import read_json, write_json
+from lib.core.layout import RunFiles
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """An adoption of one run.
+
+    Attributes:
+        run: its name, such as `cnn/seed1`.
+        records: the seals of its records.
+        code: the digest of what each file of the code means, by its path below `scripts/`.
+        proof: what has shown that the code computes the same, in words; None where nothing has.
+        reason: why it is adopted without proof; else None.
+        date: when, in UTC, ISO 8601.
+        version: of this project.
+        git_commit: of the code; None if it is not known.
+    """
+
+    run: str
+    records: list[str]
+    code: dict[str, str]
+    proof: str | None
+    reason: str | None
+    date: str
+    version: str
+    git_commit: str | None
+
+    @property
+    def text(self) -> str:
+        """Say it, but for the run's name."""
+        how = f"by {self.proof}" if self.proof else f"without proof: {self.reason}"
+        return f"valid for later code {how} ({self.date[:10]}, version {self.version})"
+
+
+def read(path: Path) -> list[Adoption]:
+    """Return the adoptions in a file, the earliest first; none if there is no such file.
+
+    Raises:
+        UserError: it is not as it was written; the message names it.
+    """
+    return list(_read(path, path.stat().st_mtime_ns)) if path.exists() else []
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, _changed: int) -> tuple[Adoption, ...]:
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get(records.SEAL) != records.seal(content):
+        raise UserError(
+            f"{path} was changed after it was written, or is damaged. Remove it to do without it: "
+            "what it kept is then out of date"
+        )
+    return tuple(Adoption(**each) for each in content["adoptions"])
+
+
+def add(path: Path, new: list[Adoption]) -> None:
+    """Add adoptions to a file.
+
+    Raises:
+        UserError: it is not as it was written, or cannot be written; the message names it.
+    """
+    known = {each.run: each for each in (*read(path), *new)}
+    content: dict[str, Any] = {"adoptions": [asdict(each) for each in known.values()]}
+    write_json(path, content | {records.SEAL: records.seal(content)})
+
+
+def of(files: RunFiles, record: dict[str, Any]) -> Adoption | None:
+    """Return the adoption of a record of a run, or None.
+
+    Raises:
+        UserError: the file of the adoptions is not as it was written; the message names it.
+    """
+    if files.adoptions is None:
+        return None
+    found = (each for each in read(files.adoptions) if record.get(records.SEAL) in each.records)
+    return next(found, None)
+
+
+def code_of(files: RunFiles, record: dict[str, Any]) -> dict[str, str]:
+    """Return the code for which a record is valid: the latest that it was adopted for, or its own.
+
+    Raises:
+        UserError: the file of the adoptions is not as it was written; the message names it.
+    """
+    adoption = of(files, record)
+    return adoption.code if adoption else record["code"]

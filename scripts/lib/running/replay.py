@@ -1,0 +1,137 @@
+"""The first steps of a stored run again, with the code of now: does it compute the same?"""
+
+import gzip
+import warnings
+from collections.abc import Sequence
+
+import torch
+
+from lib.core.layout import RunFiles
+from lib.core.settings import Settings
+from lib.data.prepared import Dataset
+from lib.training import device as devices
+from lib.training import network
+from lib.training.accuracy import accuracy_table
+from lib.training.recipe import make_optimizer, make_scheduler
+
+
+class Enough(Exception):
+    """The first steps are done."""
+
+    def __init__(self, fingerprint: dict):
+        self.fingerprint = fingerprint
+
+
+class FirstSteps:
+    """Takes the place of checkpoints and of progress: it ends a training after its first steps."""
+
+    save_due = False
+
+    def load(self) -> None:
+        """Start from scratch."""
+
+    def save(self, state: object) -> None:
+        """Save nothing."""
+
+    def started(self, parameters: int, device: object) -> None:
+        """Say what is trained."""
+        print(f"{parameters:,} parameters, on {device}", flush=True)
+
+    def epoch_started(self, training: object) -> None:
+        """Say nothing."""
+
+    def epoch_done(self, training: object) -> None:
+        """Say nothing; the last epoch completes the fingerprint of a short training."""
+        self.step_done(training)
+
+    def step_done(self, training) -> None:
+        """End where the fingerprint is complete.
+
+        Raises:
+            Enough: it is.
+        """
+        if training.fingerprint:
+            raise Enough(training.fingerprint)
+
+
+def first_steps(settings: Settings, dataset: Dataset) -> dict:
+    """Return the fingerprint of a training with the code of now.
+
+    Raises:
+        UserError: it fails.
+    """
+    device = devices.choose(settings.device)
+    training_set, held_out = (part.to(device) for part in network.splits(dataset, settings))
+    ends = FirstSteps()
+    try:
+        with devices.errors_of_the_gpu():
+            network.train(
+                settings, training_set, held_out, len(dataset.classes), device, ends, ends
+            )
+    except Enough as enough:
+        return enough.fingerprint
+    raise AssertionError("a training has ended without a fingerprint")
+
+
+def difference(stored: dict, now: dict) -> str:
+    """Say in what a fingerprint differs first from the one of now; nothing where it does not."""
+    for key, text in (("order", "the order of the images"), ("batch_sizes", "the batches")):
+        if stored[key] != now[key]:
+            return f"{text} of the first epoch"
+    for step, (one, other) in enumerate(zip(stored["losses"], now["losses"], strict=False), 1):
+        if one != other:
+            was = float.fromhex(one)
+            return f"step {step}: the loss {float.fromhex(other)!r} was {was!r} ({one})"
+    if stored["steps"] != now["steps"]:
+        return f"the number of steps: {now['steps']} instead of {stored['steps']}"
+    for key, text in (("weights_sha256", "weights"), ("random_sha256", "random generators")):
+        if stored[key] != now[key]:
+            return f"the {text} after step {stored['steps']}"
+    return ""
+
+
+def learning_rates(settings: Settings) -> list[float]:
+    """Return the learning rate of each epoch, without training."""
+    optimizer = make_optimizer(settings.optimizer, [torch.nn.Parameter(torch.zeros(1))])
+    scheduler = make_scheduler(settings.scheduler, optimizer)
+    rates = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the optimizer has done no step
+        for _ in range(settings.epochs):
+            rates.append(optimizer.param_groups[0]["lr"])
+            if scheduler:
+                scheduler.step()
+    return rates
+
+
+def rates_difference(settings: Settings, stored: Sequence[float]) -> str:
+    """Say from which epoch on the learning rate is another; nothing where it never is."""
+    for epoch, (one, other) in enumerate(zip(stored, learning_rates(settings), strict=False), 1):
+        if one != other:
+            return f"the learning rate of epoch {epoch}: {other!r} was {one!r}"
+    return ""
+
+
+def evaluation_difference(
+    settings: Settings, dataset: Dataset, files: RunFiles, loss: float
+) -> str:
+    """Say in what the evaluation of the stored weights differs; nothing where it does not.
+
+    Args:
+        settings: of the run.
+        dataset: that it was trained on.
+        files: of the run.
+        loss: its mean loss on the test set.
+    """
+    now, predictions = network.evaluate(settings, dataset, files.weights)
+    table = accuracy_table(predictions, dataset.classes)
+    stored = gzip.decompress(files.predictions.read_bytes()).decode()
+    for what, one, other in (
+        ("predictions", stored, predictions.to_csv(index=False)),
+        ("accuracy table", files.accuracy.read_text(encoding="utf-8"), table.to_csv(index=False)),
+    ):
+        lines = zip(one.splitlines(), other.splitlines(), strict=False)
+        for number, (was, is_now) in enumerate(lines):
+            if was != is_now:
+                return f"the {what} of the stored weights, row {number}: {is_now} was {was}"
+    return "" if now == loss else f"the test loss of the stored weights: {now!r} was {loss!r}"

@@ -1,0 +1,137 @@
+"""Do the first steps of a stored run again, with the code of now, and evaluate its weights.
+
+    python scripts/replay.py --run results/runs/cnn/seed1 --data results/data/MNIST.safetensors
+
+It says whether all is equal to the last bit: the order of the images, the learning rates, the loss
+of each step, the weights and the random generators after them, and the evaluation of the stored
+weights. With --all, or where the record has no fingerprint of its first steps, as of version 0.2,
+the whole training is done again, and its weights are compared.
+
+`make adopt` does so for the runs that are out of date because of their code.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import lib.core.command_line as command_line  # first, for Ctrl-C
+
+import torch
+
+import models
+from lib.core import provenance, records, snapshot
+from lib.core.files import write_json
+from lib.core.layout import Layout, RunFiles
+from lib.core.settings import Settings
+from lib.data import prepared
+from lib.reporting import reproduction
+from lib.reporting.reproduction import INSTRUCTIONS, USE_INSTRUCTIONS, Stored
+from lib.running import replay
+from lib.training import device as devices
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of it.
+
+    Attributes:
+        difference: what differs first; empty if nothing does.
+        proof: what was done, in words.
+        machine: in what this machine differs from that of the record.
+    """
+
+    difference: str
+    proof: str
+    machine: list[str]
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = command_line.parser(__doc__)
+    add = parser.add_argument
+    add("--run", type=Path, required=True, metavar="DIR", help="a run's folder, from train.py")
+    add("--data", type=Path, required=True, metavar="FILE", help="a .safetensors from prepare.py")
+    add("--all", action="store_true", help="do all steps again (default: the first ones)")
+    add("--output", type=Path, metavar="FILE", help="a JSON file for what came of it")
+    args = parser.parse_args()
+
+    files = RunFiles(args.run.absolute())
+    stored = Stored.read(files)
+    reproduction.check_data(stored.record, args.data)
+    if args.all or not stored.record.get("fingerprint"):
+        found = whole_training(stored, args.data)
+    else:
+        found = first_steps(stored, args.data)
+    if args.output:
+        write_json(args.output, asdict(found))
+    print(f"{args.run}: {found.difference or 'equal'} ({found.proof})")
+    sys.exit(1 if found.difference and not args.output else 0)
+
+
+def first_steps(stored: Stored, data: Path) -> Replay:
+    """Do the first steps again, and evaluate the stored weights."""
+    record, settings = stored.record, Settings.of(stored.record["settings"])
+    fingerprint = record["fingerprint"]
+    use_instructions(record)
+    torch.set_num_threads(record["threads"])
+    dataset = prepared.load(data)
+    rates = stored.history["learning_rate"].tolist()
+    difference = replay.rates_difference(settings, rates)
+    difference = difference or replay.difference(fingerprint, replay.first_steps(settings, dataset))
+    if not difference and stored.predictions is not None:
+        loss = records.read(stored.files.evaluation)["test_loss"]
+        difference = replay.evaluation_difference(settings, dataset, stored.files, loss)
+    proof = f"replay of {fingerprint['steps']} steps"
+    return Replay(difference, proof, reproduction.differing_machine(record, here(record)))
+
+
+def use_instructions(record: dict) -> None:
+    """Let torch use the instructions that a record names. It is told so when it starts."""
+    here = reproduction.instructions_here()
+    fewer = reproduction.with_instructions(record["cpu_capability"], here)
+    if fewer and USE_INSTRUCTIONS not in os.environ:
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | fewer)  # noqa: S606
+
+
+def here(record: dict) -> dict:
+    """Return what the record of the same training would say of this machine."""
+    settings = Settings.of(record["settings"])
+    device = devices.choose(settings.device)
+    return {
+        **devices.describe(settings.device, device, record["cuda_graph"]),
+        "threads": record["threads"],
+        "processor": provenance.processor(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "variables": provenance.variables(),
+        "versions": provenance.versions(models.file_of(settings.model["name"])),
+    }
+
+
+def whole_training(stored: Stored, data: Path) -> Replay:
+    """Do all of a training again."""
+    files = stored.files
+    folder = reproduction.working_folder(files, "replay")
+    layout = Layout(folder)  # of kept code, which is not used
+    for each in possible_instructions(stored.record):
+        options = {"code": snapshot.ROOT, "instructions": each}
+        found = reproduction.reproduce(files, data, layout, folder, **options)
+        same = found.outcome == reproduction.REPRODUCED
+        if same:
+            break
+    machine = reproduction.differing_machine(stored.record, here(stored.record))
+    difference = "" if same else found.first_difference or found.why
+    return Replay(difference, "the whole training", machine)
+
+
+def possible_instructions(record: dict) -> Sequence[str]:
+    """Return what torch may have used of the processor: version 0.2 has not recorded it."""
+    known, here = record.get("cpu_capability"), reproduction.instructions_here()
+    if known or here not in INSTRUCTIONS:
+        return [known or here]
+    return INSTRUCTIONS[INSTRUCTIONS.index(here) :: -1]
+
+
+if __name__ == "__main__":
+    command_line.run(main)

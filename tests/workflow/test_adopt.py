@@ -1,0 +1,195 @@
+"""Results that are kept across a change of the code that computes the same."""
+
+import csv
+import json
+import shutil
+
+import pytest
+from conftest import ROOT, SMALL_CONFIG, cases
+from made_up import change_record
+
+LOOP = "scripts/lib/training/loop.py"
+# A function that is split in two, and its variables are called otherwise.
+REFACTORED = (
+    LOOP,
+    """        batch_loss = loss(output.float(), labels)
+        batch_loss.backward()
+    training.optimizer.step()
+    return batch_loss.detach()
+""",
+    """        mean = with_gradients(loss(output.float(), labels))
+    training.optimizer.step()
+    return mean.detach()
+
+
+def with_gradients(mean):
+    mean.backward()
+    return mean
+""",
+)
+OLD = ROOT / "tests/data/finished-0.2.0"
+
+
+def adopt(project, *options, config=SMALL_CONFIG, **more):
+    return project.script("adopt", "--configfile", config, *options, **more)
+
+
+def test_a_refactoring_is_proven_and_nothing_is_trained(finished):
+    finished.edit(*REFACTORED)
+    before = {path: path.read_bytes() for path in finished.run_folder("cnn").iterdir()}
+    planned = finished.snakemake("-n").stdout
+    assert "train cnn, seed 1 again: other code (lib/training/loop.py)" in planned
+    assert "make adopt" in planned
+    done = adopt(finished)
+    assert "-        batch_loss.backward()" in done.stdout
+    for name in ("mlp/seed1", "cnn/seed1"):
+        assert f"adopted by replay of 50 steps of {name}: {name}" in done.stdout
+    assert finished.planned() == {"report"}
+    finished.snakemake()
+    assert {path: path.read_bytes() for path in finished.run_folder("cnn").iterdir()} == before
+    page = (finished.results / "report.html").read_text()
+    assert "valid for later code by replay of 50 steps of cnn/seed1 (20" in page
+    with (finished.results / "report.csv").open(newline="") as file:
+        assert [row["warning"] for row in csv.DictReader(file)] == ["", ""]
+    with (finished.results / "comparisons.csv").open(newline="") as file:
+        assert "code" not in next(csv.DictReader(file))["warning"]
+    assert "Nothing to adopt" in adopt(finished).stdout
+    assert finished.planned() == set()
+    finished.script("evaluate", "--run", finished.run_folder("cnn"), "--data", finished.data)
+
+
+# What changes numbers, and what is said of it.
+CHANGES = {
+    "another initialization": (
+        "scripts/models/mlp.py",
+        "        self.fc2 = ",
+        "        torch.rand(1)\n        self.fc2 = ",
+        "step 1: the loss",
+    ),
+    "another eps of the optimizer": (
+        "scripts/lib/training/recipe.py",
+        'return _construct("optimizer", torch.optim, optimizer, parameters)',
+        'return _construct("optimizer", torch.optim, optimizer | {"eps": 1e-5}, parameters)',
+        "step 2: the loss",
+    ),
+    "another order": (
+        LOOP,
+        "    batches = epoch_batches(len(images), settings.batch_size, order)",
+        "    batches = epoch_batches(len(images), settings.batch_size, order)[::-1]",
+        "step 1: the loss",
+    ),
+    "other batches": (
+        LOOP,
+        "    batches = epoch_batches(len(images), settings.batch_size, order)",
+        "    batches = epoch_batches(len(images), 63, order)",
+        "the batches of the first epoch",
+    ),
+    "another use of random numbers": (
+        LOOP,
+        '    """Return a copy of a batch',
+        '    draw_seed()\n    """Return a copy of a batch',
+        "the random generators after step 50",
+    ),
+    "another rate, later": (
+        "scripts/lib/training/recipe.py",
+        'return _construct("scheduler", torch.optim.lr_scheduler, scheduler, optimizer)',
+        'return _construct("scheduler", torch.optim.lr_scheduler, scheduler | {"gamma": 0.6}, '
+        "optimizer)",
+        "the learning rate of epoch 2",
+    ),
+    "another evaluation": (
+        "scripts/lib/training/accuracy.py",
+        '"precision": ',
+        '"precision": 0.5 + ',
+        "the accuracy table of the stored weights, row 1",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "said"), cases(CHANGES, "another eps of the optimizer")
+)
+def test_what_changes_a_number_is_named(finished, file, old, new, said):
+    finished.edit(file, old, new)
+    options = ("--run", finished.run_folder("mlp"), "--data", finished.data)
+    done = finished.script("replay", *options, check=False)
+    assert done.returncode == 1
+    assert said in done.stdout
+
+
+def test_what_differs_is_not_adopted(finished):
+    finished.edit(*CHANGES["another initialization"][:3])
+    finished.edit("scripts/models/cnn.py", "self.fc2(", "1 * self.fc2(")
+    done = adopt(finished, check=False)
+    assert done.returncode == 1
+    assert (
+        "not adopted: mlp/seed1: the replay of mlp/seed1 differs: step 1: the loss" in done.stdout
+    )
+    assert "they are to be trained again" in done.stdout
+    assert "adopted by replay of 50 steps of cnn/seed1" in done.stdout
+    assert finished.planned() == {"train mlp 1", "evaluate mlp 1", "report"}
+
+
+@pytest.mark.extended
+def test_whole_trainings_are_replayed(finished):
+    finished.edit(*REFACTORED)
+    said = adopt(finished, "--whole").stdout
+    for name in ("mlp/seed1", "cnn/seed1"):
+        assert f"adopted by the whole training of {name}: {name}" in said
+    assert finished.planned() == {"report"}
+
+
+@pytest.mark.extended
+def test_on_another_machine_bits_cannot_be_compared(finished):
+    """And it says so; with a reason, results are adopted without proof, which the report shows."""
+    finished.edit(*CHANGES["another initialization"][:3])
+    change_record(finished.run_folder("mlp"), "run.json", processor="Another One")
+    said = adopt(finished, check=False).stdout
+    assert "Bits cannot be compared here" in said
+    assert "processor Another One, here" in said
+    assert "make adopt PROFILE=profiles/slurm" in said
+    assert adopt(finished, "--force", " ", check=False).returncode == 1
+    done = adopt(finished, "--force", "seen by eye, trust me")
+    assert "adopted without proof: mlp/seed1" in done.stdout
+    assert "train mlp 1" not in finished.planned()
+    finished.snakemake()
+    with (finished.results / "report.csv").open(newline="") as file:
+        warning = "not proven for the code of now: seen by eye, trust me"
+        assert [row["warning"] for row in csv.DictReader(file)] == [warning, ""]
+    assert "without proof: seen by eye, trust me" in (finished.results / "report.html").read_text()
+
+
+@pytest.mark.extended
+def test_a_damaged_list_of_adoptions(finished):
+    finished.edit(*REFACTORED)
+    adopt(finished)
+    path = finished.results / "adoptions.json"
+    content = json.loads(path.read_text())
+    content["adoptions"][0]["proof"] = "belief"
+    path.write_text(json.dumps(content))
+    done = finished.snakemake("-n", check=False)
+    assert done.returncode == 1
+    assert f"{path.relative_to(finished.folder)} was changed after it was written" in done.stdout
+    assert "Traceback" not in done.stdout
+    path.unlink()
+    assert {"train mlp 1", "train cnn 1"} <= finished.planned()
+
+
+def test_a_study_of_the_earlier_version(project):
+    """Where its bits are computed, nothing of it is trained again, also without its data.
+
+    After a change that plans a training for it, CHANGELOG.md must say why.
+    """
+    shutil.copytree(OLD / "results/study", project.folder / "results/study")
+    shutil.copytree(OLD / ".snakemake", project.folder / ".snakemake")
+    shutil.copy(OLD / "linear.py", project.folder / "scripts/models")
+    config = str((OLD / "study.yaml").relative_to(ROOT))
+    assert "train mlp 1" in project.planned(config=config)
+    said = adopt(project, config=config).stdout
+    for name in ("mlp", "linear", "searched_lr0.3", "searched_lr1"):
+        runs = f"{name}/seed1, {name}/seed2"
+        assert f"adopted by the whole training of {name}/seed1: {runs}" in said
+    assert not {job for job in project.planned(config=config) if "train" in job}
+    project.snakemake(config=config)
+    assert (project.folder / "results/study/report.html").exists()
+    assert project.planned(config=config) == set()
