@@ -11,13 +11,13 @@ trained again. RESULTS/adoptions.json says so. No other file is changed.
 Exit status: 0 if all are adopted, or there is nothing to adopt; else 1.
 """
 
+import argparse
 import difflib
 import json
 import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,12 +34,15 @@ from lib.core.layout import RunFiles, run_name
 from lib.core.run_state import read_trained
 from lib.core.settings import canonical
 from lib.core.snapshot import Snapshot
+from lib.reporting.reproduction import valid_evaluation
 from lib.study.config import add_argument, read_study
 from lib.study.run_states import RunStates
 from lib.study.study import Study
 
 MOST_LINES = 40  # of the changes of one file
-REPLAY = {"difference": str, "proof": str, "machine": list}
+REPLAY = {
+    "difference": str, "proof": str, "machine": list, "code": dict, "git_commit": str | None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,10 @@ class OtherCode:
     def recipe(self) -> str:
         """What is equal for the runs that one replay speaks for: all but the seed."""
         settings = canonical(self.record["settings"]) | {"seed": None}
-        code = adoptions.code_of(self.files, self.record)
-        same = (settings, self.record["data_sha256"], code, self.evaluation is None)
-        return json.dumps(same, sort_keys=True)
+        keys = ("data_sha256", "code", "device", "gpu", "cuda_graph")
+        same = [self.record[key] for key in keys] + [bool(self.record["diverged"])]
+        evaluation = self.evaluation and self.evaluation["code"]
+        return json.dumps([settings, *same, evaluation], sort_keys=True)
 
 
 def main() -> None:
@@ -97,30 +101,42 @@ def main() -> None:
         print("Nothing to adopt: no run is out of date because of its code alone")
         return
     print("\n".join(changes(study, found)))
-    groups = defaultdict(list)
-    for each in found:
-        groups[each.recipe].append(each)
     if args.force:
         adopt(study, found, None, args.force.strip())
-        return
-    first = {recipe: runs[0] for recipe, runs in groups.items()}
+    elif not prove(study, found, args):
+        sys.exit(1)
+
+
+def prove(study: Study, found: list[OtherCode], args: argparse.Namespace) -> bool:
+    """Replay a run of each recipe, adopt those that come out the same; return whether all do."""
+    groups, proven = defaultdict(list), True
+    for each in found:
+        groups[each.recipe].append(each)
+    replayed = {recipe: min(runs, key=comparable) for recipe, runs in groups.items()}
     outputs = {
-        recipe: study.layout.replay(*each.run, whole=args.whole) for recipe, each in first.items()
+        recipe: study.layout.replay(*each.run, whole=args.whole)
+        for recipe, each in replayed.items()
     }
-    print(f"Replaying {', '.join(each.name for each in first.values())}", flush=True)
-    snakemake_command.make(args.profile, args.configfile, list(outputs.values()))
-    refused = False
+    print(f"Replaying {', '.join(each.name for each in replayed.values())}", flush=True)
+    status = snakemake_command.make(args.profile, args.configfile, list(outputs.values()))
+    if status and (status > 128 or not any(path.exists() for path in outputs.values())):
+        print("Nothing was replayed, and nothing is adopted", file=sys.stderr)
+        sys.exit(status)
     for recipe, runs in groups.items():
-        replay = read_object(outputs[recipe], REPLAY)
+        replay, one = read_object(outputs[recipe], REPLAY), replayed[recipe]
         if replay and not replay["difference"]:
-            adopt(study, runs, f"{replay['proof']} of {runs[0].name}", None)
+            adopt(study, runs, f"{replay['proof']} of {one.name}", None, replay)
         else:
-            refused = True
-            print(refusal(study, runs, replay))
-        outputs[recipe].unlink(missing_ok=True)
-    with suppress(OSError):
-        shutil.rmtree(study.layout.replays)
-    sys.exit(int(refused))
+            proven = False
+            print(refusal(study, one, runs, replay))
+    shutil.rmtree(study.layout.replays, ignore_errors=True)
+    return proven
+
+
+def comparable(each: OtherCode) -> tuple[bool, bool, bool]:
+    """Return a key by which that run comes first with which bits can be compared best, and soon."""
+    elsewhere = each.record.get("processor") != provenance.processor()
+    return elsewhere, bool(each.record["resumes"]), not each.record.get("fingerprint")
 
 
 def of_other_code(study: Study) -> Iterator[OtherCode]:
@@ -130,28 +146,15 @@ def of_other_code(study: Study) -> Iterator[OtherCode]:
         files, expected = study.layout.run(*run), states.expected_of(*run)
         try:
             record = read_trained(files, "newer")
-            evaluation = evaluation_of(files, record)
         except UserError:
             continue  # it is not done
+        evaluation = valid_evaluation(files, record)
         differs = expected.difference(record, files)
         changed = differs.code
         if evaluation:
             changed = sorted({*changed, *expected.changed_code(evaluation, files)})
         if changed and not (differs.settings or differs.data or differs.versions):
             yield OtherCode(run, files, record, evaluation, changed)
-
-
-def evaluation_of(files: RunFiles, record: dict) -> dict | None:
-    """Return the record of the evaluation of a training; None if there is none.
-
-    Raises:
-        UserError: it, or a file that it describes, is damaged.
-    """
-    if not files.has_all("evaluate"):
-        return None
-    evaluation = records.read(files.evaluation)
-    records.check_files(files.evaluation, evaluation, newer=True)
-    return evaluation if records.is_evaluation_of(evaluation, record) else None
 
 
 def changes(study: Study, found: list[OtherCode]) -> list[str]:
@@ -196,15 +199,19 @@ def diff_lines(was: str, now: str) -> list[str]:
     )
 
 
-def adopt(study: Study, runs: list[OtherCode], proof: str | None, reason: str | None) -> None:
-    """Adopt runs, and say so."""
-    state, new = provenance.code_state(), []
+def adopt(
+    study: Study,
+    runs: list[OtherCode],
+    proof: str | None,
+    reason: str | None,
+    replay: dict | None = None,
+) -> None:
+    """Adopt runs for the code that was replayed, or, without a replay, for that of now."""
+    state, new = replay or provenance.code_state(), []
     for each in runs:
-        files = code_digests.computing_files_of(
-            models.file_of(each.record["settings"]["model"]["name"])
-        )
         seals = [record[records.SEAL] for record in (each.record, each.evaluation) if record]
-        code = code_digests.file_digests(files)
+        model = models.file_of(each.record["settings"]["model"]["name"])
+        code = replay["code"] if replay else code_digests.computing_digests(model)
         about = (provenance.now(), packages.version(), state["git_commit"])
         new.append(Adoption(each.name, seals, code, proof, reason, *about))
     adoptions.add(study.layout.adoptions, new)
@@ -212,9 +219,9 @@ def adopt(study: Study, runs: list[OtherCode], proof: str | None, reason: str | 
     print(f"adopted by {proof}: {names}" if proof else f"adopted without proof: {names}")
 
 
-def refusal(study: Study, runs: list[OtherCode], replay: dict | None) -> str:
-    """Say why runs are not adopted, and what can be done."""
-    names, first = ", ".join(each.name for each in runs), runs[0]
+def refusal(study: Study, first: OtherCode, runs: list[OtherCode], replay: dict | None) -> str:
+    """Say why runs are not adopted, and what can be done; `first` is the one that was replayed."""
+    names = ", ".join(each.name for each in runs)
     if replay is None:
         return f"not adopted: {names}: not replayed: see {study.layout.log('replay', *first.run)}"
     said = f"not adopted: {names}: the replay of {first.name} differs: {replay['difference']}"

@@ -1,12 +1,13 @@
-"""Make a run again from its record: its code, settings, data, device, threads and seed.
+"""Make a run again from its record: its code, settings, data, threads and seed.
 
     python scripts/repeat.py --run results/runs/cnn/seed1 --data results/data/MNIST.safetensors
 
-It trains and evaluates into a folder of its own, compares, and says one of three things:
+It trains and evaluates into a folder of its own, compares, and says one of these:
 
 reproduced bit for bit   weights, predictions and history (but for seconds) are equal
 agrees to rounding       they differ as two machines do; what differs first, and the likely cause
 differs                  in code, settings or data, or the weights are not what the code gives
+cannot be repeated       it is not trained, or its code or data is not there
 
 `make reproduce` does so for many runs, here or on Slurm.
 """

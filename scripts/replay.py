@@ -11,6 +11,7 @@ the whole training is done again, and its weights are compared.
 """
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,8 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 import torch
 
 import models
-from lib.core import provenance, records, snapshot
+from lib.core import code_digests, provenance, snapshot
+from lib.core.errors import NodeError, TemporaryError, UserError
 from lib.core.files import write_json
 from lib.core.layout import Layout, RunFiles
 from lib.core.settings import Settings
@@ -47,6 +49,9 @@ class Replay:
     machine: list[str]
 
 
+WHOLE = "the whole training"
+
+
 def main() -> None:
     """Run the command line."""
     parser = command_line.parser(__doc__)
@@ -57,34 +62,62 @@ def main() -> None:
     add("--output", type=Path, metavar="FILE", help="a JSON file for what came of it")
     args = parser.parse_args()
 
-    files = RunFiles(args.run.absolute())
-    stored = Stored.read(files)
+    stored = Stored.read(RunFiles(args.run.absolute()), stale=True)
     reproduction.check_data(stored.record, args.data)
-    if args.all or not stored.record.get("fingerprint"):
-        found = whole_training(stored, args.data)
-    else:
-        found = first_steps(stored, args.data)
+    name = stored.record["settings"]["model"]["name"]
+    # What is proven is proven for this code, whatever is edited meanwhile.
+    code = code_digests.computing_digests(models.file_of(name))
+    state = provenance.code_state()
+    found = replayed(stored, args.data, args.all)
     if args.output:
-        write_json(args.output, asdict(found))
+        about = {"code": code, "git_commit": state["git_commit"]}
+        write_json(args.output, asdict(found) | about)
     print(f"{args.run}: {found.difference or 'equal'} ({found.proof})")
     sys.exit(1 if found.difference and not args.output else 0)
 
 
-def first_steps(stored: Stored, data: Path) -> Replay:
+def replayed(stored: Stored, data: Path, whole: bool) -> Replay:
+    """Do a training again, or its first steps; that it fails is a difference, too.
+
+    Raises:
+        TemporaryError: it was interrupted.
+    """
+    fingerprint = stored.record.get("fingerprint")
+    whole = whole or not fingerprint
+    proof = WHOLE if whole else f"replay of {fingerprint['steps']} steps"
+    try:
+        return whole_training(stored, data) if whole else first_steps(stored, data, proof)
+    except TemporaryError:
+        raise
+    except NodeError as error:
+        return Replay(str(error), proof, [str(error)])
+    except UserError as error:
+        return Replay(f"it fails: {error}", proof, [])
+
+
+def first_steps(stored: Stored, data: Path, proof: str) -> Replay:
     """Do the first steps again, and evaluate the stored weights."""
     record, settings = stored.record, Settings.of(stored.record["settings"])
-    fingerprint = record["fingerprint"]
     use_instructions(record)
     torch.set_num_threads(record["threads"])
-    dataset = prepared.load(data)
+    machine = reproduction.differing_machine(record, here(record)) + reproduction.resumed(record)
+    dataset, last = prepared.load(data), stored.history.iloc[-1]
     rates = stored.history["learning_rate"].tolist()
     difference = replay.rates_difference(settings, rates)
-    difference = difference or replay.difference(fingerprint, replay.first_steps(settings, dataset))
-    if not difference and stored.predictions is not None:
-        loss = records.read(stored.files.evaluation)["test_loss"]
+    difference = difference or replay.difference(
+        record["fingerprint"], replay.first_steps(settings, dataset)
+    )
+    difference = difference or replay.held_out_difference(settings, dataset, stored.files, last)
+    evaluation = stored.evaluation
+    if not difference and evaluation:
+        torch.set_num_threads(evaluation["threads"])
+        loss = evaluation["test_loss"]
         difference = replay.evaluation_difference(settings, dataset, stored.files, loss)
-    proof = f"replay of {fingerprint['steps']} steps"
-    return Replay(difference, proof, reproduction.differing_machine(record, here(record)))
+        of_now = {"threads": evaluation["threads"], "versions": here(record)["versions"]}
+        machine = reproduction.differing_machine(evaluation, of_now)
+        if evaluation["host"] != socket.gethostname():
+            machine.append(f"it was evaluated on {evaluation['host']}")
+    return Replay(difference, proof, machine)
 
 
 def use_instructions(record: dict) -> None:
@@ -110,19 +143,18 @@ def here(record: dict) -> dict:
 
 
 def whole_training(stored: Stored, data: Path) -> Replay:
-    """Do all of a training again."""
-    files = stored.files
+    """Do all of a training again, and evaluate it, if the run is evaluated."""
+    files, tried = stored.files, []
     folder = reproduction.working_folder(files, "replay")
     layout = Layout(folder)  # of kept code, which is not used
     for each in possible_instructions(stored.record):
         options = {"code": snapshot.ROOT, "instructions": each}
-        found = reproduction.reproduce(files, data, layout, folder, **options)
-        same = found.outcome == reproduction.REPRODUCED
-        if same:
-            break
+        tried.append(reproduction.reproduce(files, data, layout, folder, **options))
+        if tried[-1].outcome == reproduction.REPRODUCED:
+            return Replay("", WHOLE, [])
     machine = reproduction.differing_machine(stored.record, here(stored.record))
-    difference = "" if same else found.first_difference or found.why
-    return Replay(difference, "the whole training", machine)
+    machine += reproduction.resumed(stored.record)
+    return Replay(tried[0].first_difference or tried[0].why, WHOLE, machine)
 
 
 def possible_instructions(record: dict) -> Sequence[str]:

@@ -3,8 +3,8 @@
     python scripts/reproduce.py --run cnn/seed1
     python scripts/reproduce.py --run all --profile profiles/slurm
 
-Each is trained and evaluated again away from the results, with the code, settings, data, device,
-threads and seed of its record, as a job of Snakemake's. What came of `all` is in
+Each is trained and evaluated again away from the results, with the code, settings, data, threads
+and seed of its record, as a job of Snakemake's. What came of `all` is in
 RESULTS/reproduction.csv.
 
 Exit status: 0 if all are reproduced bit for bit, or agree to rounding; 3 if some only agree to

@@ -65,8 +65,8 @@ def main_killed(project):
         wait_for(lambda before=saved: since(project, before), project.waiting_for)
         (job,) = project.pack_ids()
         for each in psutil.process_iter(["cwd", "cmdline"]):
-            words = each.info["cmdline"] or []
-            if each.info["cwd"] == str(project.folder) and "scripts/job.py" in words:
+            works = any(word.endswith("scripts/job.py") for word in each.info["cmdline"] or [])
+            if works and each.info["cwd"] == str(project.folder):
                 each.kill()
         wait_for(lambda killed=job: killed not in project.pack_ids(), "the end of the job")
         saved = checkpoints(project)

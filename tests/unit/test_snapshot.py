@@ -119,7 +119,7 @@ def test_copies_that_somebody_may_need_stay(root):
     for answer in (has_jobs, no_answer):
         snapshot.remove_unneeded(answer, Holder.has_ended)
         assert {path.name for path in UNPACKED.iterdir()} == every
-    assert asked == ["results"] * 2
+    assert asked == ["results"] * 3
     lease = Layout(root / "results").run("mlp", 1).lease
     lease.parent.mkdir(parents=True)
     lease.touch()  # a training whose Snakemake was killed

@@ -55,6 +55,12 @@ def test_a_refactoring_is_proven_and_nothing_is_trained(finished):
         assert "code" not in next(csv.DictReader(file))["warning"]
     assert "Nothing to adopt" in adopt(finished).stdout
     assert finished.planned() == set()
+    # Back to the code that has trained it, for which it is valid, too, and to that of now.
+    file, old, new = REFACTORED
+    finished.edit(file, new, old)
+    assert finished.planned() == set()
+    finished.edit(*REFACTORED)
+    assert finished.planned() == set()
     finished.script("evaluate", "--run", finished.run_folder("cnn"), "--data", finished.data)
 
 

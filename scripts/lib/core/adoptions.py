@@ -73,28 +73,25 @@ def add(path: Path, new: list[Adoption]) -> None:
     Raises:
         UserError: it is not as it was written, or cannot be written; the message names it.
     """
-    known = {each.run: each for each in (*read(path), *new)}
+    known = {(each.run, *sorted(each.code.items())): each for each in (*read(path), *new)}
     content: dict[str, Any] = {"adoptions": [asdict(each) for each in known.values()]}
     write_json(path, content | {records.SEAL: records.seal(content)})
 
 
-def of(files: RunFiles, record: dict[str, Any]) -> Adoption | None:
-    """Return the adoption of a record of a run, or None.
+def of(files: RunFiles, record: dict[str, Any]) -> list[Adoption]:
+    """Return the adoptions of a record of a run, the earliest first.
 
     Raises:
         UserError: the file of the adoptions is not as it was written; the message names it.
     """
-    if files.adoptions is None:
-        return None
-    found = (each for each in read(files.adoptions) if record.get(records.SEAL) in each.records)
-    return next(found, None)
+    every = read(files.adoptions) if files.adoptions else []
+    return [each for each in every if record.get(records.SEAL) in each.records]
 
 
-def code_of(files: RunFiles, record: dict[str, Any]) -> dict[str, str]:
-    """Return the code for which a record is valid: the latest that it was adopted for, or its own.
+def codes_of(files: RunFiles, record: dict[str, Any]) -> list[dict[str, str]]:
+    """Return the codes for which a record is valid: its own, and those that it was adopted for.
 
     Raises:
         UserError: the file of the adoptions is not as it was written; the message names it.
     """
-    adoption = of(files, record)
-    return adoption.code if adoption else record["code"]
+    return [record["code"], *(each.code for each in of(files, record))]

@@ -41,14 +41,14 @@ def computing_files(model: Path) -> list[Path]:
     return sorted(path for path in found if computes(path.relative_to(SCRIPTS).as_posix()))
 
 
-def computing_files_of(model: Path) -> list[Path]:
-    """Return the files that compute the numbers of a model, by their imports, sorted.
+def computing_digests(model: Path) -> dict[str, str]:
+    """Return `file_digests` of the files that compute the numbers of a model, by their imports.
 
     Raises:
         UserError: a file cannot be read or parsed; the message names it and the line.
     """
     found = files_of(model, *(SCRIPTS / command for command in COMMANDS))
-    return [path for path in found if computes(path.relative_to(SCRIPTS).as_posix())]
+    return file_digests(path for path in found if computes(path.relative_to(SCRIPTS).as_posix()))
 
 
 def computes(name: str) -> bool:

@@ -81,16 +81,22 @@ class Expected:
         )
 
     def changed_code(self, record: dict, files: RunFiles) -> list[str]:
-        """Return the files of the code for which a record is valid that mean something else now.
+        """Return the files of the code that mean something else now.
 
-        Earlier versions have also recorded files that compute nothing.
+        None if the record is valid for the code of now; else those of the latest code for which it
+        is. Earlier versions have also recorded files that compute nothing.
 
         Raises:
             UserError: the study's list of adoptions is damaged.
         """
-        code = adoptions.code_of(files, record)
-        code = {name: each for name, each in code.items() if code_digests.computes(name)}
-        return code_digests.changed(code, self.is_same)
+        changed: list[str] = []
+        for code in reversed(adoptions.codes_of(files, record)):
+            computing = {name: each for name, each in code.items() if code_digests.computes(name)}
+            found = code_digests.changed(computing, self.is_same)
+            if not found:
+                return []
+            changed = changed or found
+        return changed
 
     def changed_versions(self, record: dict) -> list[str]:
         """Return the packages of a record that are installed in other versions, where they count.

@@ -36,7 +36,7 @@ from lib.core.run_state import is_alive
 ROOT = SCRIPTS.parent
 PARTS = ("Snakefile", "workflow", "scripts")
 UNPACKED = Path(".snakemake", "code")
-OLD = 30 * 24 * 3600  # seconds after which a copy goes of which nothing else is known
+OLD = 30 * 24 * 3600  # seconds after which a copy goes of which it cannot be known
 HOLDER = "holder.json"  # in an unpacked copy: the Snakemake that it was made for
 
 
@@ -205,16 +205,20 @@ def _is_needed(
         holder = Holder.read(folder / HOLDER)
         if holder and holder.is_here() and not holder.has_ended():
             return True
-        if time.time() - folder.stat().st_mtime > OLD:
-            return False
+        is_old = time.time() - folder.stat().st_mtime > OLD
         content = read_object(folder / HOLDER, {"results_dir": str})
-        if content is None or (holder and not is_dead(holder)):
-            return True
+        if content is None:  # it is being written, or was when its Snakemake was killed
+            return not is_old
         layout = Layout(Path(content["results_dir"]))
-        leases = (layout.run(*run).lease for run in layout.runs())
-        return any(map(is_alive, leases)) or has_jobs(layout)
-    except (OSError, UserError):  # somebody else is removing it; Slurm does not answer
+        leases = [layout.run(*run).lease for run in layout.runs()]
+        leases += folder.parents[1].glob("re*/*/run/lease.json")  # of what is repeated
+        if any(map(is_alive, leases)) or has_jobs(layout):
+            return True
+        return bool(holder) and not is_dead(holder) and not is_old
+    except OSError:  # somebody else is removing it
         return True
+    except UserError:  # Slurm does not answer
+        return not is_old
 
 
 def _code() -> Iterator[Path]:

@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +71,18 @@ def run_to_the_end(command: Sequence[str | Path], env: Mapping[str, str] | None 
 
     It gets SIGTERM from this process. Ctrl-C it gets from the terminal, as this process does.
     """
+    process, ended = None, threading.Event()
+
+    def end(number: int, _frame) -> None:
+        ended.set()
+        if process and number == signal.SIGTERM:
+            process.terminate()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, end) for number in numbers}
     process = subprocess.Popen(list(map(str, command)), env=env)
-    handlers = {
-        signal.SIGTERM: lambda *_: process.terminate(), signal.SIGINT: lambda *_: None,
-    }  # fmt: skip
-    before = {number: signal.signal(number, each) for number, each in handlers.items()}
+    if ended.is_set():  # before it was started
+        process.terminate()
     status = process.wait()
     for number, each in before.items():
         signal.signal(number, each)

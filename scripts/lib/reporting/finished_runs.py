@@ -48,7 +48,7 @@ class FinishedRun:
     labels: np.ndarray  # int16 [images]
     prediction: np.ndarray  # int16 [images]
     confidence: np.ndarray  # float32 [images]
-    adoption: Adoption | None = None  # for code that is later than that of the training
+    adoption: Adoption | None = None  # the latest, for other code than that of the training
 
     @property
     def correct(self) -> int:
@@ -215,7 +215,7 @@ def read_run(results: Path, experiment: str, seed: int, test_set: TestSet) -> Fi
         evaluation,
         read_table(files.history, {"train_loss": float, "loss": float}),
         *(predictions[name].to_numpy() for name in PREDICTIONS),
-        adoptions.of(files, record),
+        next(reversed(adoptions.of(files, record)), None),
     )
     check_predictions(run, files.predictions, test_set)
     return run

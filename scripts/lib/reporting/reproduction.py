@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from lib.core import code_digests, provenance, records, snapshot, subprocesses
-from lib.core.errors import TemporaryError, UserError
+from lib.core.errors import NodeError, TemporaryError, UserError
 from lib.core.layout import Layout, RunFiles
 from lib.core.run_state import Expected, read_trained
 from lib.core.settings import Settings, difference
@@ -35,6 +36,16 @@ USE_INSTRUCTIONS = "ATEN_CPU_CAPABILITY"
 # Of the training loss of the first epoch, the most that rounding is taken to change. Without
 # another seed to compare with, nothing else says how large a difference is.
 LARGEST = 0.01
+
+
+def valid_evaluation(files: RunFiles, record: dict) -> dict | None:
+    """Return the record of the evaluation of a training; None if there is no valid one."""
+    with suppress(UserError):
+        evaluation = records.read(files.evaluation)
+        records.check_files(files.evaluation, evaluation)
+        if records.is_evaluation_of(evaluation, record):
+            return evaluation
+    return None
 
 
 class CannotRepeat(UserError):
@@ -81,29 +92,42 @@ class Stored:
     history: pd.DataFrame
     predictions: pd.DataFrame | None  # of a point of a search, there are none
     evaluation: dict | None  # the record of how they were made
+    table: str  # the accuracy table
 
     @classmethod
-    def read(cls, files: RunFiles) -> "Stored":
+    def read(cls, files: RunFiles, stale: bool = False) -> "Stored":
         """Read a run.
+
+        Args:
+            files: of the run.
+            stale: whether it may have an evaluation that is not of this training, which then does
+                not count.
 
         Raises:
             UserError: it is not complete, or a file is not what its record describes.
         """
         record = read_trained(files, verify="all")
         history = read_table(files.history, {"epoch": int})
-        if not files.evaluation.exists():
-            return cls(files, record, history, None, None)
+        if not files.evaluation.exists() or (stale and valid_evaluation(files, record) is None):
+            return cls(files, record, history, None, None, "")
         evaluation = records.read(files.evaluation)
         if not records.is_evaluation_of(evaluation, record):
             raise UserError(f"{files.evaluation} is not of the training in {files.record}")
         records.check_files(files.evaluation, evaluation)
         predictions = read_table(files.predictions, PREDICTIONS)
-        return cls(files, record, history, predictions, evaluation)
+        table = files.accuracy.read_text(encoding="utf-8")
+        return cls(files, record, history, predictions, evaluation, table)
 
     @property
-    def weights_sha256(self) -> str:
-        """The digest of the weights."""
-        return self.record["files"][self.files.weights.name]
+    def trained(self) -> list[str | None]:
+        """The digests of the weights, and of the predictions for the validation images."""
+        names = (self.files.weights.name, self.files.validation.name)
+        return [self.record["files"].get(name) for name in names]
+
+    @property
+    def evaluated(self) -> tuple[str, float] | None:
+        """The accuracy table and the test loss."""
+        return self.evaluation and (self.table, self.evaluation["test_loss"])
 
 
 def reproduce(
@@ -145,7 +169,7 @@ def reproduce(
         return Reproduction(DIFFERS, str(error))
     again = RunFiles(folder / "run")
     instructions = instructions or stored.record.get("cpu_capability")
-    train(stored.record, code, data, again, threads or stored.record["threads"], instructions)
+    train(stored, code, data, again, threads or stored.record["threads"], instructions)
     outcome = compare(stored, Stored.read(again))
     shutil.rmtree(folder)
     return outcome
@@ -230,12 +254,12 @@ def with_instructions(wanted: str | None, here: str) -> dict[str, str]:
 
 
 def train(
-    record: dict, code: Path, data: Path, files: RunFiles, threads: int, instructions: str | None
+    stored: Stored, code: Path, data: Path, files: RunFiles, threads: int, instructions: str | None
 ) -> None:
-    """Train and evaluate as a record says, into another folder.
+    """Train as a record says, into another folder; evaluate, if the run is evaluated.
 
     Args:
-        record: of the run.
+        stored: the run.
         code: the folder of the code. Kept code gets the command of the record, which is of its
             time; the project itself gets the settings.
         data: the prepared data.
@@ -247,6 +271,7 @@ def train(
         UserError: it fails.
         TemporaryError: it was interrupted.
     """
+    record = stored.record
     where = ["--data", data, "--threads", str(threads)]
     others = {*provenance.variables(), USE_INSTRUCTIONS}
     environment = {name: each for name, each in os.environ.items() if name not in others}
@@ -262,11 +287,14 @@ def train(
         ["train.py", *options, *where, "--output", files.folder],
         ["evaluate.py", "--run", files.folder, *where],
     ]
+    if stored.predictions is None:
+        del commands[1]
     for script, *options in commands:
         words = [sys.executable, code / "scripts" / script, *options]
         status = subprocesses.run_to_the_end(words, environment)
         if status:
-            kind = TemporaryError if status > 128 or status == TemporaryError.status else UserError
+            kinds = {each.status: each for each in (TemporaryError, NodeError)}
+            kind = TemporaryError if status > 128 else kinds.get(status, UserError)
             raise kind(f"{script} ends with status {status}: see above. Nothing was compared")
 
 
@@ -280,13 +308,13 @@ def compare(stored: Stored, again: Stored) -> Reproduction:
     if stored.predictions is not None:
         differ = int((stored.predictions["prediction"] != again.predictions["prediction"]).sum())
         other, same = another_seed(stored), stored.predictions.equals(again.predictions)
-    if same and not first and stored.weights_sha256 == again.weights_sha256:
+        same = same and stored.evaluated == again.evaluated
+    if same and not first and stored.trained == again.trained:
         return Reproduction(REPRODUCED)
-    if first or stored.weights_sha256 != again.weights_sha256:
+    if first or stored.trained != again.trained:
         found, what = (first or "the weights", differ, other), "weights"
         causes = differing_machine(stored.record, again.record)
-        if resumes := stored.record["resumes"]:
-            causes.append(f"it was resumed {resumes} times, maybe on another machine")
+        causes += resumed(stored.record)
     else:
         found, what = ("the predictions", differ, other), "predictions"
         causes = differing_machine(stored.evaluation, again.evaluation)
@@ -347,6 +375,12 @@ def differing_machine(record: dict, again: dict) -> list[str]:
     if not record.get("deterministic", True):
         found.append("the GPU's algorithms are not deterministic")
     return found
+
+
+def resumed(record: dict) -> list[str]:
+    """Say that a training was resumed, which the record of its last part does not show."""
+    count = record["resumes"]
+    return [f"it was resumed {count} times, maybe on another machine"] if count else []
 
 
 def _shown(value: object) -> str:

@@ -2,8 +2,11 @@
 
 import gzip
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
 
+import pandas as pd
 import torch
 
 from lib.core.layout import RunFiles
@@ -124,14 +127,52 @@ def evaluation_difference(
         loss: its mean loss on the test set.
     """
     now, predictions = network.evaluate(settings, dataset, files.weights)
-    table = accuracy_table(predictions, dataset.classes)
-    stored = gzip.decompress(files.predictions.read_bytes()).decode()
-    for what, one, other in (
-        ("predictions", stored, predictions.to_csv(index=False)),
-        ("accuracy table", files.accuracy.read_text(encoding="utf-8"), table.to_csv(index=False)),
-    ):
-        lines = zip(one.splitlines(), other.splitlines(), strict=False)
-        for number, (was, is_now) in enumerate(lines):
-            if was != is_now:
-                return f"the {what} of the stored weights, row {number}: {is_now} was {was}"
-    return "" if now == loss else f"the test loss of the stored weights: {now!r} was {loss!r}"
+    table = accuracy_table(predictions, dataset.classes).to_csv(index=False)
+    stored = files.accuracy.read_text(encoding="utf-8")
+    found = table_difference("predictions", files.predictions, predictions)
+    found = found or text_difference("accuracy table", stored, table)
+    return found or number_difference("test loss", loss, now)
+
+
+def held_out_difference(
+    settings: Settings, dataset: Dataset, files: RunFiles, last: Mapping[str, float]
+) -> str:
+    """Say in what the stored weights differ on the held-out images; nothing where they do not.
+
+    Args:
+        settings: of the run.
+        dataset: that it was trained on.
+        files: of the run.
+        last: the last row of its history.
+    """
+    device = devices.choose(settings.device)
+    held_out = network.splits(dataset, settings)[1].to(device)
+    with devices.errors_of_the_gpu():
+        loss, accuracy, predictions = network.measure(
+            settings, held_out, len(dataset.classes), files.weights, device
+        )
+    found = number_difference(f"{held_out.name} loss", last["loss"], loss)
+    found = found or number_difference(f"{held_out.name} accuracy", last["accuracy"], accuracy)
+    if not found and files.validation.exists():
+        found = table_difference("validation predictions", files.validation, predictions)
+    return found
+
+
+def number_difference(what: str, was: float, now: float) -> str:
+    """Say that a number of the stored weights differs; nothing where it does not."""
+    return "" if now == was else f"the {what} of the stored weights: {now!r} was {was!r}"
+
+
+def table_difference(what: str, path: Path, predictions: pd.DataFrame) -> str:
+    """Say in what predictions differ from those in a file; nothing where they do not."""
+    stored = gzip.decompress(path.read_bytes()).decode()
+    return text_difference(what, stored, predictions.to_csv(index=False))
+
+
+def text_difference(what: str, stored: str, now: str) -> str:
+    """Say in which row a table differs first; nothing where it does not."""
+    lines = zip_longest(stored.splitlines(), now.splitlines(), fillvalue="nothing")
+    for number, (was, is_now) in enumerate(lines):
+        if was != is_now:
+            return f"the {what} of the stored weights, row {number}: {is_now} was {was}"
+    return ""

@@ -77,7 +77,7 @@ class Outdated:
             ]
             others = Counter(why for _, why in again[SHOWN:])
             found += [f"{stage} {count} more: {why}" for why, count in others.most_common(SHOWN)]
-        if any(state.why.startswith(OTHER_CODE) for state in self.states.values()):
+        if any(each.left and each.why.startswith(OTHER_CODE) for each in self.states.values()):
             found.append("if the new code computes the same, keep them: make adopt")
         return found
 

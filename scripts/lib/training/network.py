@@ -91,6 +91,31 @@ def train(
     return Trained(training, parameters, predictions, diverged)
 
 
+def measure(
+    settings: Settings, held_out: Split, num_classes: int, weights: Path, device: torch.device
+) -> tuple[float, float, pd.DataFrame]:
+    """Return mean loss, accuracy and predictions of a trained network on held-out images.
+
+    Args:
+        settings: of its training.
+        held_out: the images, on the device.
+        num_classes: the number of classes.
+        weights: the file of its weights.
+        device: on which it was trained.
+    """
+    # As in the training: what a constructor draws and keeps for itself is then the same.
+    seed_everything(settings.seed)
+    model = models.build(settings.model, tuple(held_out.images.shape[2:]), num_classes)
+    load_weights(model, weights)
+    loss = loss_function(settings.loss, num_classes)
+    mean_loss, output = metrics.evaluate(
+        model.to(device), held_out, loss, settings.evaluation_batch_size
+    )
+    accuracy = metrics.count_correct(output, held_out.labels) / len(held_out)
+    kind = models.output_of(settings.model)
+    return mean_loss, accuracy, prediction_table(output, held_out.labels.cpu(), kind)
+
+
 def evaluate(settings: Settings, dataset: Dataset, weights: Path) -> tuple[float, pd.DataFrame]:
     """Return the mean loss of a trained network on the test set, and its predictions.
 
@@ -99,11 +124,6 @@ def evaluate(settings: Settings, dataset: Dataset, weights: Path) -> tuple[float
         dataset: that it was trained on.
         weights: the file of its weights.
     """
-    # As in the training: what a constructor draws and keeps for itself is then the same.
-    seed_everything(settings.seed)
-    test, num_classes = dataset.test_split(), len(dataset.classes)
-    model = models.build(settings.model, dataset.image_size, num_classes)
-    load_weights(model, weights)
-    loss = loss_function(settings.loss, num_classes)
-    mean_loss, output = metrics.evaluate(model, test, loss, settings.evaluation_batch_size)
-    return mean_loss, prediction_table(output, test.labels, models.output_of(settings.model))
+    where = (len(dataset.classes), weights, torch.device("cpu"))
+    mean_loss, _, predictions = measure(settings, dataset.test_split(), *where)
+    return mean_loss, predictions
