@@ -140,7 +140,7 @@ def edited(project):
     """Edit all code while a pack waits, requeue it, and look at what the next start would do."""
     extra = "--signal=TERM@60 --open-mode=append"
     project.edit("profiles/slurm/config.yaml", extra, f"{extra} --hold")
-    project.configure(SHORT, seeds=[1, 2], runs_per_job=2)
+    project.configure(SHORT, seeds=[1, 2], runs_per_job=2, cpus_per_job=2)  # both at once
     process = project.start()
     (job,) = wait_for(project.pack_ids, "the pack")
     broken = project.edit_everything()
