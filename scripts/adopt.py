@@ -4,8 +4,8 @@
     python scripts/adopt.py --force "only the names of variables have changed"
 
 Of the runs that are out of date because of their code alone, one of each network and recipe is
-replayed with the code of now: its first steps, and the evaluation of its weights. Where all is
-equal to the last bit, its runs are adopted: they are valid for the code of now, and nothing is
+replayed with the current code: its first steps, and the evaluation of its weights. Where all is
+equal to the last bit, its runs are adopted: they are valid for the current code, and nothing is
 trained again. RESULTS/adoptions.json says so. No other file is changed.
 
 Exit status: 0 if all are adopted, or there is nothing to adopt; else 1.
@@ -18,20 +18,18 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import models
-from lib.cluster import snakemake_command
+from lib.cluster import profile, snakemake_command
 from lib.core import adoptions, code_digests, packages, provenance, records
 from lib.core.adoptions import Adoption
 from lib.core.errors import UserError
 from lib.core.files import read_object
 from lib.core.layout import RunFiles, run_name
-from lib.core.run_state import read_trained
 from lib.core.settings import canonical
 from lib.core.snapshot import Snapshot
 from lib.reporting.reproduction import valid_evaluation
@@ -85,16 +83,10 @@ def main() -> None:
         action="store_true",
         help="replay the whole trainings (default: their first steps)",
     )
-    add(
-        "--profile",
-        type=Path,
-        default=Path("profiles/local"),
-        metavar="DIR",
-        help="where to replay, as for snakemake (default: %(default)s)",
-    )
+    profile.add_argument(parser, "profiles/local")
     args = parser.parse_args()
     if args.force is not None and not args.force.strip():
-        raise UserError("--force: say why these results are valid for the code of now")
+        raise UserError("--force: say why these results are valid for the current code")
     study = read_study(args.configfile, {})
     found = list(of_other_code(study))
     if not found:
@@ -144,9 +136,8 @@ def of_other_code(study: Study) -> Iterator[OtherCode]:
     states = RunStates(study)
     for run in study.runs:
         files, expected = study.layout.run(*run), states.expected_of(*run)
-        try:
-            record = read_trained(files, "newer")
-        except UserError:
+        record = states.of(*run).record
+        if record is None:
             continue  # it is not done
         evaluation = valid_evaluation(files, record)
         differs = expected.difference(record, files)
@@ -160,34 +151,29 @@ def of_other_code(study: Study) -> Iterator[OtherCode]:
 def changes(study: Study, found: list[OtherCode]) -> list[str]:
     """Say which runs would be made again, and what has changed in the code since."""
     lines = [f"{len(found)} runs are of other code: {', '.join(each.name for each in found)}"]
-    shown = set()
+    files = defaultdict(dict)  # of each kept code, those that have changed
     for each in found:
-        before = kept_code(study, each.record.get("snapshot"))
-        for name in each.changed:
-            path = code_digests.SCRIPTS / name
-            now = path.read_text(encoding="utf-8") if path.is_file() else ""
-            was = before.get(f"scripts/{name}") if before else None
-            diff = ["  (the code that it was trained with was not kept)"]
-            if was is not None:
-                diff = diff_lines(was.decode(errors="replace"), now)
-            text = "\n".join([f"scripts/{name}", *diff])
-            if text not in shown:
-                shown.add(text)
-                lines.append(text)
-    return lines
+        files[each.record.get("snapshot")] |= dict.fromkeys(each.changed)
+    for digest, names in files.items():
+        before = kept_code(study, digest)
+        lines += [f"scripts/{name}\n{change_of(name, before)}" for name in names]
+    return list(dict.fromkeys(lines))
 
 
-@cache
-def _kept(path: Path, digest: str) -> dict[str, bytes] | None:
-    try:
-        return Snapshot.read(path, digest).files
-    except UserError:
-        return None
+def kept_code(study: Study, digest: str | None) -> dict[str, bytes]:
+    """Return the files of the code that was kept; none if it was not."""
+    with suppress(UserError):
+        return Snapshot.read(study.layout.code(digest), digest).files if digest else {}
+    return {}
 
 
-def kept_code(study: Study, digest: str | None) -> dict[str, bytes] | None:
-    """Return the files of the code that was kept; None if there are none."""
-    return _kept(study.layout.code(digest), digest) if digest else None
+def change_of(name: str, before: dict[str, bytes]) -> str:
+    """Say how a file of the code has changed."""
+    was, path = before.get(f"scripts/{name}"), code_digests.SCRIPTS / name
+    if was is None:
+        return "  (the code that it was trained with was not kept)"
+    now = path.read_text(encoding="utf-8") if path.is_file() else ""
+    return "\n".join(diff_lines(was.decode(errors="replace"), now))
 
 
 def diff_lines(was: str, now: str) -> list[str]:
@@ -206,7 +192,7 @@ def adopt(
     reason: str | None,
     replay: dict | None = None,
 ) -> None:
-    """Adopt runs for the code that was replayed, or, without a replay, for that of now."""
+    """Adopt runs for the code that was replayed, or, without a replay, for the current code."""
     state, new = replay or provenance.code_state(), []
     for each in runs:
         seals = [record[records.SEAL] for record in (each.record, each.evaluation) if record]
@@ -226,7 +212,7 @@ def refusal(study: Study, first: OtherCode, runs: list[OtherCode], replay: dict 
         return f"not adopted: {names}: not replayed: see {study.layout.log('replay', *first.run)}"
     said = f"not adopted: {names}: the replay of {first.name} differs: {replay['difference']}"
     if not replay["machine"]:
-        return f"{said}. So the code of now computes something else: they are to be trained again"
+        return f"{said}. So the current code computes something else: they are to be trained again"
     where = first.record["slurm"] or {}
     partition = f" (partition {where['partition']})" if where.get("partition") else ""
     return (

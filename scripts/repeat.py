@@ -48,8 +48,7 @@ def main() -> None:
     if args.results is None and len(files.folder.parents) < 3:
         raise UserError(f"--results: {args.run} is in no folder of results: name one")
     layout = Layout(args.results or files.folder.parents[2])
-    folder = reproduction.working_folder(files, "reproduce")
-    outcome = reproduction.reproduce(files, args.data, layout, folder, args.threads)
+    outcome = reproduction.reproduce(files, args.data, layout, args.threads)
     if args.output:
         write_json(args.output, asdict(outcome))
     print("\n".join([f"{args.run}: {outcome.outcome}", *outcome.lines()[1:]]))

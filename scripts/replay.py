@@ -1,4 +1,4 @@
-"""Do the first steps of a stored run again, with the code of now, and evaluate its weights.
+"""Do the first steps of a stored run again, with the current code, and evaluate its weights.
 
     python scripts/replay.py --run results/runs/cnn/seed1 --data results/data/MNIST.safetensors
 
@@ -25,18 +25,19 @@ import models
 from lib.core import code_digests, provenance, snapshot
 from lib.core.errors import NodeError, TemporaryError, UserError
 from lib.core.files import write_json
-from lib.core.layout import Layout, RunFiles
+from lib.core.layout import RunFiles
 from lib.core.settings import Settings
 from lib.data import prepared
 from lib.reporting import reproduction
 from lib.reporting.reproduction import INSTRUCTIONS, USE_INSTRUCTIONS, Stored
 from lib.running import replay
 from lib.training import device as devices
+from lib.training import network
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of it.
+    """How a replay compares with the run.
 
     Attributes:
         difference: what differs first; empty if nothing does.
@@ -100,20 +101,24 @@ def first_steps(stored: Stored, data: Path, proof: str) -> Replay:
     record, settings = stored.record, Settings.of(stored.record["settings"])
     use_instructions(record)
     torch.set_num_threads(record["threads"])
-    machine = reproduction.differing_machine(record, here(record)) + reproduction.resumed(record)
-    dataset, last = prepared.load(data), stored.history.iloc[-1]
-    rates = stored.history["learning_rate"].tolist()
-    difference = replay.rates_difference(settings, rates)
+    now = here(record)
+    machine = reproduction.differing_machine(record, now) + reproduction.resumed(record)
+    dataset, device = prepared.load(data), devices.choose(settings.device)
+    splits = [part.to(device) for part in network.splits(dataset, settings)]
+    where = (len(dataset.classes), device)
+    difference = replay.rates_difference(settings, stored.history["learning_rate"].tolist())
     difference = difference or replay.difference(
-        record["fingerprint"], replay.first_steps(settings, dataset)
+        record["fingerprint"], replay.first_steps(settings, *splits, *where)
     )
-    difference = difference or replay.held_out_difference(settings, dataset, stored.files, last)
+    difference = difference or replay.held_out_difference(
+        settings, splits[1], *where, stored.files, stored.history.iloc[-1]
+    )
     evaluation = stored.evaluation
     if not difference and evaluation:
         torch.set_num_threads(evaluation["threads"])
         loss = evaluation["test_loss"]
         difference = replay.evaluation_difference(settings, dataset, stored.files, loss)
-        of_now = {"threads": evaluation["threads"], "versions": here(record)["versions"]}
+        of_now = {"threads": evaluation["threads"], "versions": now["versions"]}
         machine = reproduction.differing_machine(evaluation, of_now)
         if evaluation["host"] != socket.gethostname():
             machine.append(f"it was evaluated on {evaluation['host']}")
@@ -144,12 +149,9 @@ def here(record: dict) -> dict:
 
 def whole_training(stored: Stored, data: Path) -> Replay:
     """Do all of a training again, and evaluate it, if the run is evaluated."""
-    files, tried = stored.files, []
-    folder = reproduction.working_folder(files, "replay")
-    layout = Layout(folder)  # of kept code, which is not used
+    folder, tried = reproduction.working_folder(stored.files, "replay"), []
     for each in possible_instructions(stored.record):
-        options = {"code": snapshot.ROOT, "instructions": each}
-        tried.append(reproduction.reproduce(files, data, layout, folder, **options))
+        tried.append(reproduction.repeat(stored, data, snapshot.ROOT, folder, each))
         if tried[-1].outcome == reproduction.REPRODUCED:
             return Replay("", WHOLE, [])
     machine = reproduction.differing_machine(stored.record, here(stored.record))

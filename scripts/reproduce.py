@@ -17,7 +17,7 @@ from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
-from lib.cluster import snakemake_command
+from lib.cluster import profile, snakemake_command
 from lib.core.errors import UserError
 from lib.core.files import read_object, write_csv
 from lib.core.layout import run_name
@@ -45,13 +45,7 @@ def main() -> None:
         help="so many of all, drawn at random (default: all)",
     )
     add("--exact", action="store_true", help="exit with 3 where a run only agrees to rounding")
-    add(
-        "--profile",
-        type=Path,
-        default=Path("profiles/local"),
-        metavar="DIR",
-        help="where to repeat them, as for snakemake (default: %(default)s)",
-    )
+    profile.add_argument(parser, "profiles/local")
     args = parser.parse_args()
     study = read_study(args.configfile, {})
     runs = chosen(study, args.run, args.sample)

@@ -1,6 +1,6 @@
-# Make a run again from its record (make reproduce), or only its first steps, with the code of now (make
-# adopt). Nothing asks for it but these commands. What is stored is enough: whether it is out of date
-# does not matter.
+# Make a run again from its record (make reproduce), or only its first steps, with the current code
+# (make adopt). Nothing asks for it but these commands. What is stored is enough: whether it is out
+# of date does not matter.
 
 
 rule reproduce:

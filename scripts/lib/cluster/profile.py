@@ -19,12 +19,12 @@ IN_CONFIG = {"train": ("runtime", "mem_mb", "cpus"), "evaluate": ("mem_mb", "cpu
 OPTIONS = ("qos", "reservation")  # of the plugin, for all jobs
 
 
-def add_argument(parser: argparse.ArgumentParser) -> None:
+def add_argument(parser: argparse.ArgumentParser, default: str = "profiles/slurm") -> None:
     """Let a command take the folder of a profile."""
     parser.add_argument(
         "--profile",
         type=Path,
-        default=Path("profiles/slurm"),
+        default=Path(default),
         metavar="DIR",
         help="the profile (default: %(default)s)",
     )

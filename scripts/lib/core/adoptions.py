@@ -12,7 +12,6 @@ from typing import Any
 
 from lib.core import records
 from lib.core.errors import UserError
-from lib.core.files import read_json, write_json
 from lib.core.layout import RunFiles
 
 
@@ -58,13 +57,11 @@ def read(path: Path) -> list[Adoption]:
 
 @lru_cache(maxsize=8)
 def _read(path: Path, _changed: int) -> tuple[Adoption, ...]:
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get(records.SEAL) != records.seal(content):
-        raise UserError(
-            f"{path} was changed after it was written, or is damaged. Remove it to do without it: "
-            "what it kept is then out of date"
-        )
-    return tuple(Adoption(**each) for each in content["adoptions"])
+    try:
+        return tuple(Adoption(**each) for each in records.read(path)["adoptions"])
+    except UserError as error:
+        hint = "Remove it to do without it: what it kept is then out of date"
+        raise UserError(f"{error}. {hint}") from error
 
 
 def add(path: Path, new: list[Adoption]) -> None:
@@ -74,8 +71,7 @@ def add(path: Path, new: list[Adoption]) -> None:
         UserError: it is not as it was written, or cannot be written; the message names it.
     """
     known = {(each.run, *sorted(each.code.items())): each for each in (*read(path), *new)}
-    content: dict[str, Any] = {"adoptions": [asdict(each) for each in known.values()]}
-    write_json(path, content | {records.SEAL: records.seal(content)})
+    records.write(path, {"adoptions": [asdict(each) for each in known.values()]}, [])
 
 
 def of(files: RunFiles, record: dict[str, Any]) -> list[Adoption]:

@@ -185,7 +185,7 @@ class Layout:
         return self.results / "replays"
 
     def replay(self, experiment: str, seed: int | str, whole: bool = False) -> Path:
-        """Return whether the code of now computes what a run has computed, or its first steps."""
+        """Return whether the current code computes what a run has computed, or its first steps."""
         return self.replays / ("whole" if whole else "first") / f"{experiment}-seed{seed}.json"
 
     def code(self, digest: str) -> Path:

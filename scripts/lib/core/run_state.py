@@ -83,8 +83,8 @@ class Expected:
     def changed_code(self, record: dict, files: RunFiles) -> list[str]:
         """Return the files of the code that mean something else now.
 
-        None if the record is valid for the code of now; else those of the latest code for which it
-        is. Earlier versions have also recorded files that compute nothing.
+        There are none if the record is valid for the current code; else those of the latest code
+        for which it is. Earlier versions have also recorded files that compute nothing.
 
         Raises:
             UserError: the study's list of adoptions is damaged.
@@ -229,6 +229,27 @@ def read_trained(files: RunFiles, verify: Verify) -> dict:
     but = files.weights.name if verify == "all but weights" else ""
     records.check_files(files.record, record, newer=verify == "newer", but=but)
     return record
+
+
+def read_evaluation(files: RunFiles, trained: dict) -> dict:
+    """Return the record of the evaluation of a training, whose files are as it describes.
+
+    Args:
+        files: of the run.
+        trained: the record of its training.
+
+    Raises:
+        UserError: there is none, or it is of an earlier training, or one of its files is not what
+            was written; the message names the file.
+    """
+    evaluation = records.read(files.evaluation)
+    if not records.is_evaluation_of(evaluation, trained):
+        raise UserError(
+            f"{files.evaluation} is not of the training in {files.record}: the run was evaluated "
+            "before it was last trained; run snakemake again, or evaluate it"
+        )
+    records.check_files(files.evaluation, evaluation)
+    return evaluation
 
 
 def _known_failure(files: RunFiles, expected: Expected) -> str:

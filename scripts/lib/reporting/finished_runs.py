@@ -13,12 +13,12 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from lib.core import adoptions, records
+from lib.core import adoptions
 from lib.core.adoptions import Adoption
 from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.layout import Layout, RunFiles
-from lib.core.run_state import Expected, read_trained, run_state
+from lib.core.run_state import Expected, read_evaluation, read_trained, run_state
 from lib.data import prepared_record
 from lib.reporting.uncertainty import calibration
 
@@ -229,16 +229,10 @@ def read_records(files: RunFiles, test_set: TestSet) -> tuple[dict, dict]:
     """
     # The report does not use the weights, and a large study has gigabytes of them.
     record = read_trained(files, verify="all but weights")
-    evaluation = records.read(files.evaluation)
-    if not records.is_evaluation_of(evaluation, record):
-        raise UserError(
-            f"{files.evaluation} is not of the training in {files.record}: the run was evaluated "
-            "before it was last trained; run snakemake again, or evaluate it"
-        )
+    evaluation = read_evaluation(files, record)
     for path, content in ((files.record, record), (files.evaluation, evaluation)):
         if content["data_sha256"] not in test_set.names:
             raise UserError(f"{path} is of a different dataset than {test_set.path}")
-    records.check_files(files.evaluation, evaluation)
     return record, evaluation
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.core import code_digests, provenance, records, snapshot, subprocesses
+from lib.core import code_digests, provenance, snapshot, subprocesses
 from lib.core.errors import NodeError, TemporaryError, UserError
 from lib.core.layout import Layout, RunFiles
-from lib.core.run_state import Expected, read_trained
+from lib.core.run_state import Expected, read_evaluation, read_trained
 from lib.core.settings import Settings, difference
 from lib.data import prepared_record
 from lib.reporting.finished_runs import PREDICTIONS, read_table
@@ -41,10 +41,7 @@ LARGEST = 0.01
 def valid_evaluation(files: RunFiles, record: dict) -> dict | None:
     """Return the record of the evaluation of a training; None if there is no valid one."""
     with suppress(UserError):
-        evaluation = records.read(files.evaluation)
-        records.check_files(files.evaluation, evaluation)
-        if records.is_evaluation_of(evaluation, record):
-            return evaluation
+        return read_evaluation(files, record)
     return None
 
 
@@ -54,7 +51,7 @@ class CannotRepeat(UserError):
 
 @dataclass(frozen=True)
 class Reproduction:
-    """What came of it.
+    """How a repetition compares with the run.
 
     Attributes:
         outcome: one of `REPRODUCED`, `ROUNDING`, `DIFFERS` and `NOT_REPEATED`.
@@ -110,10 +107,7 @@ class Stored:
         history = read_table(files.history, {"epoch": int})
         if not files.evaluation.exists() or (stale and valid_evaluation(files, record) is None):
             return cls(files, record, history, None, None, "")
-        evaluation = records.read(files.evaluation)
-        if not records.is_evaluation_of(evaluation, record):
-            raise UserError(f"{files.evaluation} is not of the training in {files.record}")
-        records.check_files(files.evaluation, evaluation)
+        evaluation = read_evaluation(files, record)
         predictions = read_table(files.predictions, PREDICTIONS)
         table = files.accuracy.read_text(encoding="utf-8")
         return cls(files, record, history, predictions, evaluation, table)
@@ -130,45 +124,63 @@ class Stored:
         return self.evaluation and (self.table, self.evaluation["test_loss"])
 
 
+COLUMNS = ["run", *Reproduction.__annotations__]  # of `reproduction.csv`
+
+
 def reproduce(
-    files: RunFiles,
-    data: Path,
-    layout: Layout,
-    folder: Path,
-    threads: int | None = None,
-    code: Path | None = None,
-    instructions: str | None = None,
+    files: RunFiles, data: Path, layout: Layout, threads: int | None = None
 ) -> Reproduction:
-    """Repeat a run and compare.
+    """Repeat a run with the code that was kept for it, and compare.
 
     Args:
         files: of the run.
         data: the prepared data.
         layout: where the code of the study is kept.
-        folder: for what is written meanwhile. An earlier try goes on from there; it is removed in
-            the end.
         threads: of the processor; by default, as many as the record names.
-        code: the folder of the code; by default, that which was kept for the run is unpacked.
-        instructions: those of the processor that torch uses; by default, those that the record
-            names, where the processor has them.
 
     Raises:
         UserError: the training fails.
         TemporaryError: it was interrupted.
     """
+    folder = working_folder(files, "reproduce")
     try:
         check_files(files, data)
         stored = Stored.read(files)
         check_data(stored.record, data)
-        code = code or unpacked_code(stored, layout, folder / "code")
+        code = unpacked_code(stored, layout, folder / "code")
     except CannotRepeat as error:
         return Reproduction(NOT_REPEATED, str(error))
     except TemporaryError:
         raise
     except UserError as error:
         return Reproduction(DIFFERS, str(error))
+    return repeat(stored, data, code, folder, stored.record.get("cpu_capability"), threads)
+
+
+def repeat(
+    stored: Stored,
+    data: Path,
+    code: Path,
+    folder: Path,
+    instructions: str | None,
+    threads: int | None = None,
+) -> Reproduction:
+    """Repeat a run and compare.
+
+    Args:
+        stored: the run.
+        data: the prepared data.
+        code: the folder of the code.
+        folder: for what is written meanwhile. An earlier try goes on from there; it is removed in
+            the end.
+        instructions: those of the processor that torch uses, where the processor has them.
+        threads: of the processor; by default, as many as the record names.
+
+    Raises:
+        UserError: the training fails.
+        TemporaryError: it was interrupted.
+    """
     again = RunFiles(folder / "run")
-    instructions = instructions or stored.record.get("cpu_capability")
     train(stored, code, data, again, threads or stored.record["threads"], instructions)
     outcome = compare(stored, Stored.read(again))
     shutil.rmtree(folder)
@@ -222,7 +234,7 @@ def unpacked_code(stored: Stored, layout: Layout, folder: Path) -> Path:
         if changed:
             raise CannotRepeat(
                 "its code was not kept, as it was trained by hand or by an earlier version, and "
-                f"that of now is another: {', '.join(f'scripts/{name}' for name in changed)}"
+                f"the current one is another: {', '.join(f'scripts/{name}' for name in changed)}"
             )
         return snapshot.ROOT
     if not layout.code(digest).is_file():
@@ -265,7 +277,7 @@ def train(
         data: the prepared data.
         files: what is written.
         threads: of the processor.
-        instructions: see `reproduce`.
+        instructions: see `repeat`.
 
     Raises:
         UserError: it fails.
@@ -392,9 +404,6 @@ def _shown(value: object) -> str:
 def row(run: str, outcome: Reproduction) -> dict:
     """Return the row of a run in `reproduction.csv`."""
     return {"run": run, **{name: getattr(outcome, name) for name in COLUMNS[1:]}}
-
-
-COLUMNS = ["run", *Reproduction.__annotations__]
 
 
 def status(outcomes: Iterable[Reproduction], exact: bool) -> int:

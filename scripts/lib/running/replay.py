@@ -1,4 +1,4 @@
-"""The first steps of a stored run again, with the code of now: does it compute the same?"""
+"""The first steps of a stored run again, with the current code: does it compute the same?"""
 
 import gzip
 import warnings
@@ -11,7 +11,7 @@ import torch
 
 from lib.core.layout import RunFiles
 from lib.core.settings import Settings
-from lib.data.prepared import Dataset
+from lib.data.prepared import Dataset, Split
 from lib.training import device as devices
 from lib.training import network
 from lib.training.accuracy import accuracy_table
@@ -57,20 +57,29 @@ class FirstSteps:
             raise Enough(training.fingerprint)
 
 
-def first_steps(settings: Settings, dataset: Dataset) -> dict:
-    """Return the fingerprint of a training with the code of now.
+def first_steps(
+    settings: Settings,
+    training_set: Split,
+    held_out: Split,
+    num_classes: int,
+    device: torch.device,
+) -> dict:
+    """Return the fingerprint of a training with the current code.
+
+    Args:
+        settings: of the run.
+        training_set: what it learned from, on the device.
+        held_out: what it was measured on after each epoch, on the device.
+        num_classes: the number of classes.
+        device: where it was trained.
 
     Raises:
         UserError: it fails.
     """
-    device = devices.choose(settings.device)
-    training_set, held_out = (part.to(device) for part in network.splits(dataset, settings))
     ends = FirstSteps()
     try:
         with devices.errors_of_the_gpu():
-            network.train(
-                settings, training_set, held_out, len(dataset.classes), device, ends, ends
-            )
+            network.train(settings, training_set, held_out, num_classes, device, ends, ends)
     except Enough as enough:
         return enough.fingerprint
     raise AssertionError("a training has ended without a fingerprint")
@@ -135,21 +144,26 @@ def evaluation_difference(
 
 
 def held_out_difference(
-    settings: Settings, dataset: Dataset, files: RunFiles, last: Mapping[str, float]
+    settings: Settings,
+    held_out: Split,
+    num_classes: int,
+    device: torch.device,
+    files: RunFiles,
+    last: Mapping[str, float],
 ) -> str:
     """Say in what the stored weights differ on the held-out images; nothing where they do not.
 
     Args:
         settings: of the run.
-        dataset: that it was trained on.
+        held_out: what it was measured on after each epoch, on the device.
+        num_classes: the number of classes.
+        device: where it was trained.
         files: of the run.
         last: the last row of its history.
     """
-    device = devices.choose(settings.device)
-    held_out = network.splits(dataset, settings)[1].to(device)
     with devices.errors_of_the_gpu():
-        loss, accuracy, predictions = network.measure(
-            settings, held_out, len(dataset.classes), files.weights, device
+        loss, accuracy, predictions = network.evaluate_split(
+            settings, held_out, num_classes, files.weights, device
         )
     found = number_difference(f"{held_out.name} loss", last["loss"], loss)
     found = found or number_difference(f"{held_out.name} accuracy", last["accuracy"], accuracy)

@@ -4,6 +4,7 @@ The order of all that draws random numbers is here: the lesson seeds, then makes
 random number comes from torch's global generator, in the lesson's order, so its bits are ours.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,13 +86,21 @@ def train(
         training, diverged = Training(model, None, None), str(error)
     predictions = None
     if held_out.name == "validation" and not diverged:  # a search compares them
-        _, output = metrics.evaluate(model, held_out, loss, settings.evaluation_batch_size)
-        kind = models.output_of(settings.model)
-        predictions = prediction_table(output, held_out.labels.cpu(), kind)
+        predictions = predict(model, held_out, loss, settings)[2]
     return Trained(training, parameters, predictions, diverged)
 
 
-def measure(
+def predict(
+    model: torch.nn.Module, images: Split, loss: Callable, settings: Settings
+) -> tuple[float, float, pd.DataFrame]:
+    """Return mean loss, accuracy and predictions of a network on images on its device."""
+    mean_loss, output = metrics.evaluate(model, images, loss, settings.evaluation_batch_size)
+    accuracy = metrics.count_correct(output, images.labels) / len(images)
+    kind = models.output_of(settings.model)
+    return mean_loss, accuracy, prediction_table(output, images.labels.cpu(), kind)
+
+
+def evaluate_split(
     settings: Settings, held_out: Split, num_classes: int, weights: Path, device: torch.device
 ) -> tuple[float, float, pd.DataFrame]:
     """Return mean loss, accuracy and predictions of a trained network on held-out images.
@@ -108,12 +117,7 @@ def measure(
     model = models.build(settings.model, tuple(held_out.images.shape[2:]), num_classes)
     load_weights(model, weights)
     loss = loss_function(settings.loss, num_classes)
-    mean_loss, output = metrics.evaluate(
-        model.to(device), held_out, loss, settings.evaluation_batch_size
-    )
-    accuracy = metrics.count_correct(output, held_out.labels) / len(held_out)
-    kind = models.output_of(settings.model)
-    return mean_loss, accuracy, prediction_table(output, held_out.labels.cpu(), kind)
+    return predict(model.to(device), held_out, loss, settings)
 
 
 def evaluate(settings: Settings, dataset: Dataset, weights: Path) -> tuple[float, pd.DataFrame]:
@@ -125,5 +129,5 @@ def evaluate(settings: Settings, dataset: Dataset, weights: Path) -> tuple[float
         weights: the file of its weights.
     """
     where = (len(dataset.classes), weights, torch.device("cpu"))
-    mean_loss, _, predictions = measure(settings, dataset.test_split(), *where)
+    mean_loss, _, predictions = evaluate_split(settings, dataset.test_split(), *where)
     return mean_loss, predictions
