@@ -49,7 +49,7 @@ def model_problems(study: Study) -> list[str]:
         try:
             dry_step(
                 settings,
-                tuple(entry["image_size"]),
+                (1, *entry["image_size"]),
                 len(entry["classes"]),
                 entry["train_size"] - held_out,
                 (held_out or entry["test_size"], entry["test_size"]),

@@ -101,6 +101,8 @@ def read_record(model: Path, any_classes: bool) -> dict:
                 f"{model} {trained}. It cannot tell which digit an image shows. "
                 "To classify by these classes, add --any-classes"
             )
+    if record.get("channels", 1) != 1:
+        raise UserError(f"{model} {trained}, of color images. Drawings are gray")
     say(f"{model} {trained}")
     return record
 
@@ -128,12 +130,13 @@ def classify(framed: np.ndarray, model: Path, record: dict) -> list[list[float]]
     """
     settings = Settings.of(record["settings"])
     seed_everything(settings.seed)  # as in the evaluation
-    network = models.build(settings.model, tuple(record["image_size"]), len(record["classes"]))
+    network = models.build(settings.model, (1, *record["image_size"]), len(record["classes"]))
     load_weights(network, RunFiles(model).weights)
     network.eval()
     pixels = torch.from_numpy(framed).to(torch.float32).div(255)
     with torch.no_grad():
-        output = network(pixels.sub(record["mean"]).div(record["std"]).unsqueeze(1))
+        mean, std = (torch.tensor(record[key]).reshape(-1, 1, 1) for key in ("mean", "std"))
+        output = network(pixels.unsqueeze(1).sub(mean).div(std))
     sure = probabilities(output, models.output_of(settings.model))
     if not sure.isfinite().all():
         raise UserError(f"{model}: what the network computes is not a number")

@@ -1,8 +1,8 @@
 """Read the four IDX files of a data set, check them, and write them as one safetensors file.
 
-The file holds train_images uint8 [N, height, width], train_labels int64 [N], test_images,
-test_labels, and mean and std (float64) of the training pixels scaled to 0-1. Beside it is a small
-record, NAME.prepared.json, with the file's digest.
+The file holds train_images uint8 [N, channels, height, width], train_labels int64 [N],
+test_images, test_labels, and mean and std (float64 [channels]) of the training pixels scaled to
+0-1. Beside it is a small record, NAME.prepared.json, with the file's digest.
 """
 
 import json
@@ -33,10 +33,10 @@ def main() -> None:
     with atomic_path(args.output) as temporary:
         save_file(tensors, temporary, metadata={"classes": json.dumps(entry["classes"])})
     prepared_record.write(args.output, args.dataset, entry)
-    mean, std = tensors["mean"].item(), tensors["std"].item()
+    mean, std = (" ".join(f"{each:.4f}" for each in tensors[name]) for name in ("mean", "std"))
     print(
         f"{args.dataset}: {entry['train_size']} training and {entry['test_size']} test images, "
-        f"mean {mean:.4f}, standard deviation {std:.4f}: {args.output}"
+        f"mean {mean}, standard deviation {std}: {args.output}"
     )
 
 
@@ -56,14 +56,14 @@ def read(downloaded: Path, entry: dict) -> dict[str, torch.Tensor]:
             raise UserError(f"{path} has changed since it was downloaded; {again}")
         tensors[role] = read_idx(path, role, entry)
     if "mean" in entry:
-        mean, std = (torch.tensor(entry[key], dtype=torch.float64) for key in ("mean", "std"))
+        mean, std = (torch.tensor([entry[key]], dtype=torch.float64) for key in ("mean", "std"))
     else:
         mean, std = mean_and_std(tensors["train_images"])
     return {**tensors, "mean": mean, "std": std}
 
 
 def read_idx(path: Path, role: str, entry: dict) -> torch.Tensor:
-    """Read one IDX file: images uint8 [N, height, width], or labels int64 [N].
+    """Read one IDX file: images uint8 [N, 1, height, width], or labels int64 [N].
 
     Raises:
         UserError: its shape, its number of items or its labels are not those of the entry.
@@ -84,20 +84,23 @@ def read_idx(path: Path, role: str, entry: dict) -> torch.Tensor:
                 f"{path} has labels from {tensor.min()} to {tensor.max()}, but there are "
                 f"{classes} classes: 0 to {classes - 1}"
             )
-    return tensor
+    return tensor.unsqueeze(1) if kind == "images" else tensor
 
 
 def mean_and_std(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation (of the population) of pixels scaled to 0-1, as float64.
+    """Return mean and standard deviation (of the population) of pixels scaled to 0-1.
+
+    Both are float64 [channels].
 
     Args:
-        images: uint8 [N, height, width]. Counting the 256 values makes the sums exact.
+        images: uint8 [N, channels, height, width]. Counting the 256 values makes the sums exact.
     """
-    counts = torch.bincount(images.flatten(), minlength=256).to(torch.float64)
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = (counts * values).sum() / counts.sum()
-    std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
-    return mean, std
+    found, values = [], torch.arange(256, dtype=torch.float64) / 255
+    for channel in images.unbind(1):
+        counts = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
+        mean = (counts * values).sum() / counts.sum()
+        found.append((mean, ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()))
+    return tuple(map(torch.stack, zip(*found, strict=True)))
 
 
 if __name__ == "__main__":

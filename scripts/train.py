@@ -124,10 +124,16 @@ def train_and_write(
 
     dataset = prepared.load(args.data)
     training_set, held_out = network.splits(dataset, settings)
-    classes, image_size = dataset.classes, dataset.image_size
-    facts = {"classes": classes, "image_size": image_size, "mean": dataset.mean, "std": dataset.std}
+    classes, (channels, *image_size) = dataset.classes, dataset.input_shape
+    facts = {
+        "classes": classes,
+        "channels": channels,
+        "image_size": image_size,
+        "mean": dataset.mean.tolist(),
+        "std": dataset.std.tolist(),
+    }
     test_sizes = (len(held_out), len(dataset.test_labels))
-    dry_step(settings, image_size, len(classes), len(training_set), test_sizes, device)
+    dry_step(settings, dataset.input_shape, len(classes), len(training_set), test_sizes, device)
     del dataset  # the raw images are not needed any more, nor is what was copied to a GPU
     training_set, held_out = training_set.to(device), held_out.to(device)
     progress = Progress(

@@ -19,9 +19,9 @@ from torch import nn
 class Net(nn.Module):
     output = "logits"
 
-    def __init__(self, image_size, num_classes):
+    def __init__(self, input_shape, num_classes):
         super().__init__()
-        self.fc = nn.Linear(image_size[0] * image_size[1], num_classes)
+        self.fc = nn.Linear(input_shape[-2] * input_shape[-1], num_classes)
         INIT
 
     def forward(self, images):

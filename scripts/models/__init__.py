@@ -1,8 +1,8 @@
 """The models: one file each, found by name.
 
 A model `Name` is the class `Name` in `name.py` of this folder, a `torch.nn.Module` whose
-constructor takes `image_size` ([height, width] in pixels), `num_classes` and whatever the config's
-`model` mapping gives. What it returns for images [N, 1, height, width] is [N, classes]; its
+constructor takes `input_shape` ([channels, height, width]), `num_classes` and whatever the config's
+`model` mapping gives. What it returns for images [N, channels, height, width] is [N, classes]; its
 `output`, an argument or a class attribute, says what that is: `log_softmax`, `softmax` or `logits`.
 """
 
@@ -89,12 +89,12 @@ def find(name: str) -> type:
         return getattr(importlib.import_module(module), name)
 
 
-def build(model: dict, image_size: tuple[int, int], num_classes: int):
+def build(model: dict, input_shape: tuple[int, int, int], num_classes: int):
     """Return a new `torch.nn.Module`, its weights drawn from torch's global generator.
 
     Args:
         model: its `name` and the arguments of its constructor.
-        image_size: height and width of the images in pixels.
+        input_shape: channels, height and width of the images.
         num_classes: the number of classes.
 
     Raises:
@@ -104,11 +104,30 @@ def build(model: dict, image_size: tuple[int, int], num_classes: int):
     model_class = find(name)
     arguments = {key: value for key, value in model.items() if key != "name"}
     with errors_named(f"{name} with {arguments}" if arguments else name):
-        inspect.signature(model_class).bind(image_size, num_classes, **arguments)
-        return initialized(model_class(image_size, num_classes, **arguments), image_size)
+        constructor = inspect.signature(model_class)
+        shape = shape_for(constructor, input_shape)
+        constructor.bind(shape, num_classes, **arguments)
+        return initialized(model_class(shape, num_classes, **arguments), input_shape)
 
 
-def initialized(model, image_size: tuple[int, int]):
+def shape_for(constructor: inspect.Signature, input_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    """Return what a constructor takes of a shape: before there were channels, it took the size.
+
+    Raises:
+        ValueError: it takes the size, and the images have more than one channel.
+    """
+    if "image_size" not in constructor.parameters:
+        return tuple(input_shape)
+    channels, *image_size = input_shape
+    if channels != 1:
+        raise ValueError(
+            f"the images have {channels} channels, and its constructor takes image_size, which is "
+            "for one. Let it take input_shape instead: (channels, height, width)"
+        )
+    return tuple(image_size)
+
+
+def initialized(model, input_shape: tuple[int, int, int]):
     """Return the model with its lazy layers initialized, by the shapes of two black images.
 
     Raises:
@@ -127,7 +146,7 @@ def initialized(model, image_size: tuple[int, int]):
     if lazy():
         model.eval()  # no statistics of a layer count the black images
         with torch.no_grad():
-            model(torch.zeros(2, 1, *image_size))
+            model(torch.zeros(2, *input_shape))
         model.train()
     if lazy():
         raise ValueError(f"forward does not reach its lazy parameters {', '.join(lazy())}")

@@ -14,17 +14,18 @@ class CNN(nn.Module):
 
     def __init__(
         self,
-        image_size: tuple[int, int],
+        input_shape: tuple[int, int, int],
         num_classes: int,
         activation: str = "relu",
         output: str = "log_softmax",
     ):
         super().__init__()
+        channels, *image_size = input_shape
         # Each 3x3 convolution removes one pixel on each side, and the pooling halves the rest.
         height, width = ((size - 4) // 2 for size in image_size)
         if min(height, width) < 1:
             raise ValueError(f"images of {image_size[0]}x{image_size[1]} are too small for it")
-        self.conv1 = nn.Conv2d(1, 32, kernel_size=3)
+        self.conv1 = nn.Conv2d(channels, 32, kernel_size=3)
         self.conv2 = nn.Conv2d(32, 64, kernel_size=3)
         self.pool = nn.MaxPool2d(2)
         self.dropout1 = nn.Dropout2d(0.25)  # whole channels, not single values
@@ -35,7 +36,7 @@ class CNN(nn.Module):
         self.output = output_layer(output)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images [N, 1, height, width] to [N, classes]."""
+        """Map images [N, channels, height, width] to [N, classes]."""
         # On the CPU, images stay in the layout in which oneDNN computes convolutions, instead of
         # being converted before and after each one. No bit changes. It supports ReLU only.
         blocked = images.is_cpu and isinstance(self.activation, nn.ReLU)

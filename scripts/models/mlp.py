@@ -1,5 +1,7 @@
 """The lesson's multilayer perceptron."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -14,21 +16,20 @@ class MLP(nn.Module):
 
     def __init__(
         self,
-        image_size: tuple[int, int],
+        input_shape: tuple[int, int, int],
         num_classes: int,
         hidden: int = 128,
         activation: str = "relu",
         output: str = "log_softmax",
     ):
         super().__init__()
-        height, width = image_size
-        self.fc1 = nn.Linear(height * width, hidden)
+        self.fc1 = nn.Linear(math.prod(input_shape), hidden)
         self.activation = make_activation(activation)
         self.fc2 = nn.Linear(hidden, num_classes)
         self.output = output_layer(output)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Map images [N, 1, height, width] to [N, classes]."""
+        """Map images [N, channels, height, width] to [N, classes]."""
         x = torch.flatten(images, 1)
         x = self.activation(self.fc1(x))
         return self.output(self.fc2(x))

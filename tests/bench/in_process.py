@@ -104,7 +104,7 @@ def ours(args):
     if args.without != "allocator":
         process.keep_freed_memory()
     dataset = prepared.load(args.data)
-    model = models.build({"name": args.network.upper()}, dataset.image_size, len(dataset.classes))
+    model = models.build({"name": args.network.upper()}, dataset.input_shape, len(dataset.classes))
     if args.without == "in-place":
         model.activation.inplace = False
     if args.without == "layout":

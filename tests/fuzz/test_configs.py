@@ -90,7 +90,7 @@ ODD = [
     {"name": None}, {"name": ["SGD"]}, {"name": "SGD", "lr": "x"}, {"name": "MLP", "": 1}, {1: 2},
     {"name": "CNN", "a=b": 1}, {"model": {"name": "MLP", "hidden": {"a": [1]}}}, {"name": "layers"},
     {"name": "Layers"}, {"name": "StepLR", "step_size": 0}, {"name": "StepLR", "last_epoch": 1},
-    {"name": "SGD", "params": 1}, {"name": "MLP", "image_size": [1, 2]}, {None: None},
+    {"name": "SGD", "params": 1}, {"name": "MLP", "input_shape": [1, 2, 3]}, {None: None},
 ]  # fmt: skip
 TEXTS = [
     "2020-01-01", "2020-13-45", "!!binary aGVsbG8=", "!!binary ===", "!!set {a}", "!!omap [a: 1]",

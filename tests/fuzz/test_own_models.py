@@ -25,7 +25,7 @@ from lib.training.recipe import loss_function
 from lib.training.state import Diverged, seed_everything
 from lib.training.weights import load_weights, pack, save_weights
 
-IMAGES, CLASSES, SIZE = 20, 3, (4, 4)
+IMAGES, CLASSES, SHAPE = 20, 3, (1, 4, 4)
 LINEAR = "self.l# = nn.Linear(16, 16)\n"
 
 # Parts of a constructor and of a forward pass, which leaves x [N, 16]. `#` is a number.
@@ -164,7 +164,7 @@ def trainings(draw):
 
 def splits():
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(IMAGES + 10, 1, *SIZE, generator=generator)
+    images = torch.rand(IMAGES + 10, *SHAPE, generator=generator)
     labels = torch.arange(IMAGES + 10) % CLASSES
     return (
         Split(images[:IMAGES], labels[:IMAGES], "training"),
@@ -190,7 +190,7 @@ def attempt(config, file, stop, data):
     checkpoints = Interrupting(file, {}, interval=1e9)
     checkpoints.left = stop
     seed_everything(config.seed)
-    model = models.build(config.model, SIZE, CLASSES)
+    model = models.build(config.model, SHAPE, CLASSES)
     progress = Progress(config, IMAGES, 10)
     return loop.train(
         model, *data, loss_function(config.loss, CLASSES), config, checkpoints, progress
@@ -226,7 +226,7 @@ def output(model, config, data):
 def judge(source, config, stop, folder):
     with own_model(folder, source):
         try:
-            dry_step(config, SIZE, CLASSES, IMAGES, [10], torch.device("cpu"))
+            dry_step(config, SHAPE, CLASSES, IMAGES, [10], torch.device("cpu"))
         except UserError as error:
             named = ("Net", "net.py", "optimizer: ", "scheduler: ")
             assert any(word in str(error) for word in named), error
@@ -240,7 +240,7 @@ def judge(source, config, stop, folder):
         assert_same_weights(model, again)
         save_weights(model, folder / "weights")
         seed_everything(config.seed)
-        loaded = models.build(config.model, SIZE, CLASSES)
+        loaded = models.build(config.model, SHAPE, CLASSES)
         load_weights(loaded, folder / "weights")
         held_out = splits()[1]
         assert torch.equal(output(model, config, held_out), output(loaded, config, held_out))

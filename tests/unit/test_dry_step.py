@@ -18,7 +18,7 @@ SETTINGS = Settings({"name": "Net"}, loss="cross_entropy")
 def try_model(folder, source, train_size=100, test_size=100, **settings):
     with own_model(folder, source):
         keys = SETTINGS.as_dict() | settings
-        dry_step(Settings(**keys), (4, 4), 3, train_size, [100, test_size], torch.device("cpu"))
+        dry_step(Settings(**keys), (1, 4, 4), 3, train_size, [100, test_size], torch.device("cpu"))
 
 
 GOOD = {

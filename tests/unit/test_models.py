@@ -1,6 +1,7 @@
 """How a model is found by its name: in one file, the only one that is imported."""
 
 import pytest
+import torch
 from own_models import net, own_model
 
 import models
@@ -33,7 +34,7 @@ BROKEN = {
 def test_files_of_other_models_do_not_matter(folder, name, content):
     (folder / name).write_bytes(content)
     assert models.output_of({"name": "Net"}) == "logits"
-    models.build({"name": "Net"}, (4, 4), 3)
+    models.build({"name": "Net"}, (1, 4, 4), 3)
     assert models.available() == ["Net"]
 
 
@@ -66,8 +67,22 @@ def test_the_file_itself_is_named(folder, name, message):
 def test_a_name_that_is_not_there(folder, name, message):
     (folder / "MyNet.py").write_text(net().replace("Net", "MyNet"))
     with pytest.raises(UserError) as failure:
-        models.build({"name": name}, (4, 4), 3)
+        models.build({"name": name}, (1, 4, 4), 3)
     assert message in str(failure.value)
+
+
+@pytest.mark.parametrize("name", ["MLP", "CNN"])
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 20, 31)])
+def test_the_models_take_any_shape(name, shape):
+    model = models.build({"name": name}, shape, 7)
+    assert model(torch.rand(2, *shape)).shape == (2, 7)
+
+
+def test_a_model_that_takes_image_size_is_for_one_channel(folder):
+    (folder / "net.py").write_text(net().replace("input_shape", "image_size"))
+    models.build({"name": "Net"}, (1, 4, 4), 3)
+    with pytest.raises(UserError, match=r"Net: .*3 channels.*Let it take input_shape instead"):
+        models.build({"name": "Net"}, (3, 4, 4), 3)
 
 
 OUTPUT = {

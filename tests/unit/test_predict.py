@@ -25,7 +25,7 @@ from lib.data import drawings
 def digits(finished_once):
     """Test images uint8 [N, 28, 28] and their labels."""
     with safe_open(finished_once.data, framework="numpy") as file:
-        return file.get_tensor("test_images"), file.get_tensor("test_labels")
+        return file.get_tensor("test_images")[:, 0], file.get_tensor("test_labels")
 
 
 def run(finished, *arguments, check=True):

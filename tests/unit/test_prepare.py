@@ -42,12 +42,12 @@ def raw(tmp_path):
 
 def test_the_prepared_file(small_data):
     dataset = prepared.load(small_data)
-    assert dataset.train_images.shape == (2000, 28, 28)
+    assert dataset.train_images.shape == (2000, 1, 28, 28)
     assert dataset.train_images.dtype == torch.uint8
     assert dataset.test_labels.shape == (1000,)
     assert dataset.test_labels.dtype == torch.int64
     assert dataset.train_labels[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
-    assert (dataset.mean, dataset.std) == (0.1307, 0.3081)
+    assert (dataset.mean.tolist(), dataset.std.tolist()) == ([0.1307], [0.3081])
     assert dataset.classes == list("0123456789")
 
 
@@ -58,7 +58,7 @@ def test_normalized_pixels_have_torchvisions_bits(small_data):
     transform = transforms.Compose(
         [transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))]
     )
-    expected = torch.stack([transform(image.numpy()) for image in dataset.test_images])
+    expected = torch.stack([transform(image.numpy()) for image in dataset.test_images[:, 0]])
     assert torch.equal(dataset.test_split().images, expected)
 
 

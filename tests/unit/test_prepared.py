@@ -16,13 +16,20 @@ from lib.data import prepared, prepared_record
 
 def good_tensors():
     return {
-        "train_images": torch.zeros(6, 28, 28, dtype=torch.uint8),
+        "train_images": torch.zeros(6, 1, 28, 28, dtype=torch.uint8),
         "train_labels": torch.tensor([0, 1, 0, 1, 0, 1]),
-        "test_images": torch.zeros(2, 28, 28, dtype=torch.uint8),
+        "test_images": torch.zeros(2, 1, 28, 28, dtype=torch.uint8),
         "test_labels": torch.tensor([0, 1]),
-        "mean": torch.tensor(0.5, dtype=torch.float64),
-        "std": torch.tensor(0.5, dtype=torch.float64),
+        "mean": torch.tensor([0.5], dtype=torch.float64),
+        "std": torch.tensor([0.5], dtype=torch.float64),
     }
+
+
+def of_version_0_2():
+    """The same, without channels."""
+    gray = {name: each[:, 0] for name, each in good_tensors().items() if name.endswith("images")}
+    half = torch.tensor(0.5, dtype=torch.float64)
+    return good_tensors() | gray | {"mean": half, "std": half.clone()}
 
 
 def load(tmp_path, tensors):
@@ -31,8 +38,25 @@ def load(tmp_path, tensors):
     return prepared.load(path)
 
 
-def test_a_good_file(tmp_path):
-    assert load(tmp_path, good_tensors()).classes == ["a", "b"]
+@pytest.mark.parametrize("tensors", [good_tensors(), of_version_0_2()])
+def test_a_good_file(tmp_path, tensors):
+    dataset = load(tmp_path, tensors)
+    assert dataset.classes == ["a", "b"]
+    assert dataset.input_shape == (1, 28, 28)
+
+
+def test_each_channel_is_normalized_by_its_own_mean(tmp_path):
+    images = torch.randint(256, (6, 3, 28, 28), dtype=torch.uint8)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]).double(), torch.tensor([0.2, 0.3, 0.4]).double()
+    color = {"train_images": images, "test_images": images[:2].clone(), "mean": mean, "std": std}
+    dataset = load(tmp_path, good_tensors() | color)
+    assert dataset.input_shape == (3, 28, 28)
+    found = dataset.train_and_validation(0)[0].images
+    for channel in range(3):
+        one = [channel]
+        gray = {"train_images": images[:, one], "mean": mean[one], "std": std[one]}
+        alone = load(tmp_path, good_tensors() | gray).train_and_validation(0)[0].images
+        assert torch.equal(found[:, one], alone)
 
 
 @pytest.mark.parametrize(
@@ -40,11 +64,13 @@ def test_a_good_file(tmp_path):
     [
         ("train_images", torch.zeros(6, 784, dtype=torch.uint8), "train_images is .*expected"),
         ("train_images", torch.zeros(6, 28, 28), "train_images is torch.float32"),
-        ("train_images", torch.zeros(6, 8, 8, dtype=torch.uint8), "differ in size"),
+        ("train_images", torch.zeros(6, 1, 8, 8, dtype=torch.uint8), "differ in size"),
+        ("train_images", torch.zeros(6, 3, 28, 28, dtype=torch.uint8), "differ in size"),
         ("train_labels", torch.tensor([0, 1]), "6 train images, 2 labels"),
         ("test_labels", torch.tensor([0, 2]), "test labels are not all among its 2 classes"),
         ("test_labels", torch.tensor([0, -1]), "test labels are not all among its 2 classes"),
-        ("std", torch.tensor([0.5], dtype=torch.float64), "std is"),
+        ("std", torch.tensor([0.5]), "std is"),
+        ("std", torch.tensor([0.5, 0.5]).double(), "mean and std are not of the 1 channels"),
         ("other", torch.zeros(1), "it holds .*other"),
     ],
 )
@@ -66,16 +92,17 @@ def test_the_identity_is_of_the_content_not_of_the_file(tmp_path):
     save_file(tensors, tmp_path / "two", metadata=padded)
     other = prepared_record.verified(tmp_path / "two")
     assert other.sha256 == one.sha256
-    assert other.file_sha256 != one.file_sha256
-    assert one.file_sha256 == sha256(tmp_path / "one")  # as version 0.2 names it
+    assert one == identity(tmp_path / "old", of_version_0_2())
+    assert one.names[1] == sha256(tmp_path / "old")  # as version 0.2 names it
     images, labels = tensors["test_images"].clone(), tensors["test_labels"]
-    images[1, 0, 0] = 1
+    images[1, 0, 0, 0] = 1
     for changed in (
         {"test_images": images},
         {"test_images": images.flip(0)},
         {"test_labels": labels.flip(0)},
-        {"mean": torch.tensor(0.4, dtype=torch.float64)},
-        {"train_images": tensors["train_images"].reshape(6, 14, 56)},
+        {"mean": torch.tensor([0.4], dtype=torch.float64)},
+        {"train_images": tensors["train_images"].reshape(6, 1, 14, 56)},
+        {"train_images": tensors["train_images"].reshape(6, 7, 28, 4)},
     ):
         assert identity(tmp_path / "new", tensors | changed).sha256 != one.sha256
     assert identity(tmp_path / "new", tensors, '["a", "c"]').sha256 != one.sha256
@@ -83,13 +110,13 @@ def test_the_identity_is_of_the_content_not_of_the_file(tmp_path):
 
 def test_a_record_of_the_earlier_version_names_the_file(tmp_path):
     path = tmp_path / "data.safetensors"
-    with_record = identity(path, good_tensors())
+    with_record = identity(path, of_version_0_2())
     content = {"dataset": "x", "content": {}, "size": path.stat().st_size}
     records.write(tmp_path / "data.prepared.json", content, [path])
     assert set(prepared_record.names_in_record(path)) == set(with_record.names)
     assert prepared_record.verified(path) == replace(with_record, dataset="x")
     path.unlink()
-    assert prepared_record.names_in_record(path) == (with_record.file_sha256,)
+    assert prepared_record.names_in_record(path) == with_record.names[1:]
 
 
 def test_a_truncated_file(tmp_path):

@@ -66,7 +66,7 @@ def splits(small_data):
 def attempt(splits, checkpoints, settings, model="CNN") -> Training:
     """Train as a new process does: nothing but the checkpoint is left of the one before."""
     seed_everything(1 if not checkpoints.path.exists() else time.time_ns())
-    network = models.build({"name": model}, (SIZE, SIZE), 10)
+    network = models.build({"name": model}, (1, SIZE, SIZE), 10)
     progress = Progress(settings, len(splits[0]), len(splits[1]))
     return loop.train(
         network, *splits, loss_function("nll_loss", 10), settings, checkpoints, progress
@@ -512,7 +512,7 @@ def test_a_state_from_a_gpu_goes_on_here():
 
 
 def test_no_graph_without_a_gpu():
-    model = models.build({"name": "MLP"}, (28, 28), 10)
+    model = models.build({"name": "MLP"}, (1, 28, 28), 10)
     optimizer = torch.optim.Adadelta(model.parameters())
     assert not graph.allowed(model, optimizer)
     assert optimizer.param_groups[0]["capturable"] is False

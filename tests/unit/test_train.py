@@ -216,7 +216,7 @@ def test_the_validation_split_replaces_the_test_set(small_data, tmp_path):
 
 def test_parameter_counts_are_the_lessons():
     for name, count in {"MLP": 101_770, "CNN": 1_199_882}.items():
-        model = models.build({"name": name}, (28, 28), 10)
+        model = models.build({"name": name}, (1, 28, 28), 10)
         assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
@@ -264,7 +264,7 @@ SCHEDULER_ARGUMENTS = {
 @pytest.mark.parametrize("scheduler", [None, *SCHEDULERS])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_and_scheduler_can_be_made(optimizer, scheduler):
-    model = models.build({"name": "MLP", "hidden": 2}, (4, 4), 2)
+    model = models.build({"name": "MLP", "hidden": 2}, (1, 4, 4), 2)
     made = recipe.make_optimizer({"name": optimizer, "lr": 0.1}, model.parameters())
     assert type(made).__name__ == optimizer
     if scheduler:
@@ -278,7 +278,7 @@ def test_every_optimizer_and_scheduler_can_be_made(optimizer, scheduler):
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "sigmoid"])
 @pytest.mark.parametrize("name", ["MLP", "CNN"])
 def test_every_activation(name, activation):
-    model = models.build({"name": name, "activation": activation}, (28, 28), 10)
+    model = models.build({"name": name, "activation": activation}, (1, 28, 28), 10)
     model.eval()
     output = model(torch.zeros(2, 1, 28, 28))
     assert output.exp().sum(dim=1).tolist() == pytest.approx([1, 1])
@@ -366,7 +366,7 @@ def train_in_process(folder, source, **changes):
     checkpoints = Checkpoints(folder / "checkpoint", {}, 1e9)
     with own_model(folder, source):
         seed_everything(config.seed)
-        model = models.build(config.model, (4, 4), 3)
+        model = models.build(config.model, (1, 4, 4), 3)
         progress = Progress(config, len(training_set), len(test_set))
         loss = recipe.loss_function(config.loss, 3)
         loop.train(model, training_set, test_set, loss, config, checkpoints, progress)

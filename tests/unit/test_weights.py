@@ -44,7 +44,7 @@ KINDS = {
 
 
 def new():
-    return models.build({"name": "Net"}, (4, 4), 3)
+    return models.build({"name": "Net"}, (1, 4, 4), 3)
 
 
 def assert_equal(one, other):
@@ -81,7 +81,7 @@ def test_a_checkpoint_holds_them_too(tmp_path, source):
 
 @pytest.mark.parametrize("name", ["MLP", "CNN"])
 def test_the_lessons_networks_are_plain_tensors(tmp_path, name):
-    model = models.build({"name": name}, (28, 28), 10)
+    model = models.build({"name": name}, (1, 28, 28), 10)
     save_weights(model, tmp_path / "file")
     with safe_open(tmp_path / "file", framework="pt") as file:
         assert file.metadata() is None
@@ -97,12 +97,12 @@ def test_tied_weights_stay_tied(tmp_path):
 
 
 def test_the_weights_of_another_model(tmp_path):
-    save_weights(models.build({"name": "MLP", "hidden": 3}, (28, 28), 10), tmp_path / "file")
+    save_weights(models.build({"name": "MLP", "hidden": 3}, (1, 28, 28), 10), tmp_path / "file")
     with pytest.raises(UserError, match="holds the weights of a different model than MLP"):
-        load_weights(models.build({"name": "MLP"}, (28, 28), 10), tmp_path / "file")
+        load_weights(models.build({"name": "MLP"}, (1, 28, 28), 10), tmp_path / "file")
 
 
 def test_a_file_that_is_none(tmp_path):
     (tmp_path / "file").write_bytes(b"\0" * 100)
     with pytest.raises(UserError, match=r"cannot read .*file"):
-        load_weights(models.build({"name": "MLP"}, (28, 28), 10), tmp_path / "file")
+        load_weights(models.build({"name": "MLP"}, (1, 28, 28), 10), tmp_path / "file")

@@ -29,7 +29,7 @@ from lib.core.files import read_object, select, write_json
 MODULES = {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler"}
 # Arguments of constructors that are not for the config to give.
 GIVEN = {
-    "model": {"image_size", "num_classes"},
+    "model": {"input_shape", "image_size", "num_classes"},
     "optimizer": {"params"},
     "scheduler": {"optimizer", "last_epoch"},
 }

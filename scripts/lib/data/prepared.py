@@ -15,7 +15,7 @@ VALIDATION_SEED = 0
 
 @dataclass(frozen=True)
 class Split:
-    """Images float32 [N, 1, height, width], normalized, and labels int64 [N]."""
+    """Images float32 [N, channels, height, width], normalized, and labels int64 [N]."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -31,19 +31,23 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The content of a prepared file: raw images uint8 [N, height, width], labels int64 [N]."""
+    """The content of a prepared file: raw images uint8, labels int64 [N].
+
+    Images are [N, channels, height, width]. Mean and standard deviation, float64 [channels], are of
+    pixels scaled to 0-1.
+    """
 
     train_images: torch.Tensor
     train_labels: torch.Tensor
     test_images: torch.Tensor
     test_labels: torch.Tensor
-    mean: float
-    std: float
+    mean: torch.Tensor
+    std: torch.Tensor
     classes: list[str]
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Height and width in pixels."""
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
         return tuple(self.train_images.shape[1:])
 
     def normalized(self, images: torch.Tensor, labels: torch.Tensor, name: str) -> Split:
@@ -52,9 +56,8 @@ class Dataset:
         ToTensor divides a float32 by 255; Normalize then subtracts and divides by float32
         constants. Doing so for the whole set at once rounds every pixel the same.
         """
-        mean, std = (torch.tensor(value, dtype=torch.float32) for value in (self.mean, self.std))
-        pixels = images.to(torch.float32).div_(255).sub_(mean).div_(std)
-        return Split(pixels.unsqueeze(1), labels, name)
+        mean, std = (each.to(torch.float32).reshape(-1, 1, 1) for each in (self.mean, self.std))
+        return Split(images.to(torch.float32).div_(255).sub_(mean).div_(std), labels, name)
 
     def test_split(self) -> Split:
         """Return the test set, normalized."""
@@ -120,22 +123,29 @@ def load(path: Path) -> Dataset:
             classes = json.loads((file.metadata() or {}).get("classes", "[]"))
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+    tensors = {name: _with_channels(name, tensor) for name, tensor in tensors.items()}
     problem = _problem(tensors, classes)
     if problem:
         raise UserError(f"{path} is not a prepared data set: {problem}")
-    tensors["mean"], tensors["std"] = tensors["mean"].item(), tensors["std"].item()
     return Dataset(**tensors, classes=classes)
+
+
+def _with_channels(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor as it is written now. Version 0.2 wrote gray images without channels."""
+    if name.endswith("_images") and tensor.dim() == 3:
+        return tensor.unsqueeze(1)
+    return tensor.reshape(-1) if name in ("mean", "std") else tensor
 
 
 def _problem(tensors: dict[str, torch.Tensor], classes: list[str]) -> str | None:
     """Return what is wrong with the tensors of a prepared file, or None."""
     expected = {
-        "train_images": (torch.uint8, 3),
+        "train_images": (torch.uint8, 4),
         "train_labels": (torch.int64, 1),
-        "test_images": (torch.uint8, 3),
+        "test_images": (torch.uint8, 4),
         "test_labels": (torch.int64, 1),
-        "mean": (torch.float64, 0),
-        "std": (torch.float64, 0),
+        "mean": (torch.float64, 1),
+        "std": (torch.float64, 1),
     }
     if set(tensors) != set(expected):
         return f"it holds {sorted(tensors)} rather than {sorted(expected)}"
@@ -146,6 +156,9 @@ def _problem(tensors: dict[str, torch.Tensor], classes: list[str]) -> str | None
             return f"{name} is {found}, expected {dtype} of {dimensions} dimensions"
     if tensors["train_images"].shape[1:] != tensors["test_images"].shape[1:]:
         return "training and test images differ in size"
+    channels = tensors["train_images"].shape[1]
+    if not len(tensors["mean"]) == len(tensors["std"]) == channels:
+        return f"mean and std are not of the {channels} channels of its images"
     for split in ("train", "test"):
         images, labels = tensors[f"{split}_images"], tensors[f"{split}_labels"]
         if not len(images) or len(images) != len(labels):

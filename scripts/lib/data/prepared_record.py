@@ -5,11 +5,14 @@ what it should be without reading it. This module imports no torch.
 """
 
 import hashlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from lib.core import records
 from lib.core.errors import UserError
@@ -23,19 +26,18 @@ class Identity:
     """Which data is in a prepared file.
 
     Attributes:
-        sha256: the digest of its content, see `content_sha256`: by this, results name their data.
-        file_sha256: the digest of the file: by this, results of version 0.2 do.
+        names: the digests by which results may name it. The first is that of its content, see
+            `content_sha256`.
         dataset: the name of the data set; None if the file has no record.
     """
 
-    sha256: str
-    file_sha256: str
+    names: tuple[str, ...]
     dataset: str | None = None
 
     @property
-    def names(self) -> tuple[str, str]:
-        """The digests by which results may name it."""
-        return self.sha256, self.file_sha256
+    def sha256(self) -> str:
+        """The digest by which new results name it."""
+        return self.names[0]
 
 
 def content_sha256(prepared: Path) -> str:
@@ -48,16 +50,40 @@ def content_sha256(prepared: Path) -> str:
         UserError: the file cannot be read; the message names it.
     """
     digest = hashlib.sha256()
+    with _opened(prepared) as file:
+        digest.update((file.metadata() or {}).get("classes", "").encode())
+        for name in sorted(file.keys()):
+            array = _without_channel(name, file.get_tensor(name))
+            digest.update(f"\n{name} {array.dtype} {list(array.shape)}\n".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _opened(prepared: Path) -> Iterator[safe_open]:
     try:
         with safe_open(prepared, framework="numpy") as file:
-            digest.update((file.metadata() or {}).get("classes", "").encode())
-            for name in sorted(file.keys()):
-                array = file.get_tensor(name)
-                digest.update(f"\n{name} {array.dtype} {list(array.shape)}\n".encode())
-                digest.update(array.tobytes())
+            yield file
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {prepared}: {error}") from error
-    return digest.hexdigest()
+
+
+def _without_channel(name: str, array: np.ndarray) -> np.ndarray:
+    """Return a tensor of a prepared file as version 0.2 has written it, where it could."""
+    if name.endswith("_images") and array.ndim == 4 and array.shape[1] == 1:
+        return array[:, 0]
+    return array.reshape(()) if name in ("mean", "std") and array.size == 1 else array
+
+
+def _file_sha256_of_version_0_2(prepared: Path) -> str:
+    """Return the digest of the file that version 0.2 would have written.
+
+    By it, the results of that version name their data.
+    """
+    with _opened(prepared) as file:
+        names = list(file.keys())
+        arrays = {name: _without_channel(name, file.get_tensor(name)) for name in names}
+        return hashlib.sha256(save(arrays, file.metadata())).hexdigest()
 
 
 def write(prepared: Path, dataset: str, entry: dict) -> None:
@@ -67,6 +93,7 @@ def write(prepared: Path, dataset: str, entry: dict) -> None:
         "content": catalog.content_of(entry),
         "size": prepared.stat().st_size,
         "data_sha256": content_sha256(prepared),
+        "earlier_sha256": _file_sha256_of_version_0_2(prepared),
     }
     records.write(prepared_record(prepared), content, [prepared])
 
@@ -78,13 +105,13 @@ def verified(prepared: Path) -> Identity:
         UserError: the file cannot be read, or is not the one that its record describes.
     """
     path = prepared_record(prepared)
+    if not path.is_file():
+        return Identity((content_sha256(prepared), _file_sha256_of_version_0_2(prepared)))
+    record = records.read(path)
     try:
         digest = sha256(prepared)
     except OSError as error:
         raise UserError(f"cannot read {prepared}: {error.strerror}") from error
-    if not path.is_file():
-        return Identity(content_sha256(prepared), digest)
-    record = records.read(path)
     if record["files"].get(prepared.name) != digest:
         # Newer than its record: so the next start of Snakemake reads it, and makes it again.
         with suppress(OSError):
@@ -93,21 +120,23 @@ def verified(prepared: Path) -> Identity:
             f"{prepared} is truncated or corrupt: its digest is not the one in {path}. "
             "The next start of snakemake makes it again"
         )
-    # The record of version 0.2 names only the digest of the file.
-    content = record.get("data_sha256") or content_sha256(prepared)
-    return Identity(content, digest, record["dataset"])
+    return Identity(_names(record, prepared), record["dataset"])
 
 
 def names_in_record(prepared: Path) -> tuple[str, ...] | None:
     """Return the digests by which results may name the data; None without a valid record."""
     with suppress(UserError):
-        record = records.read(prepared_record(prepared))
-        names = [record["files"].get(prepared.name)]
-        # That of version 0.2 has only this.
-        if "data_sha256" in record or prepared.is_file():
-            names.append(record.get("data_sha256") or content_sha256(prepared))
-        return tuple(names)
+        return _names(records.read(prepared_record(prepared)), prepared)
     return None
+
+
+def _names(record: dict, prepared: Path) -> tuple[str, ...]:
+    # The record of that version describes its own file.
+    earlier = record.get("earlier_sha256") or record["files"].get(prepared.name)
+    content = record.get("data_sha256")  # version 0.2 has not recorded it
+    if not content and prepared.is_file():
+        content = content_sha256(prepared)
+    return tuple(filter(None, (content, earlier)))
 
 
 def is_of(prepared: Path, entry: dict) -> bool:

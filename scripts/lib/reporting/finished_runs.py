@@ -31,7 +31,7 @@ class TestSet:
 
     path: Path  # of the prepared dataset
     names: tuple[str, ...]  # the digests by which results may name its data
-    images: np.ndarray  # uint8 [images, height, width]
+    images: np.ndarray  # uint8 [images, channels, height, width]
     labels: np.ndarray  # int64 [images]
 
 
@@ -116,6 +116,7 @@ def read_test_set(path: Path) -> TestSet:
     try:
         with safe_open(path, framework="numpy") as file:
             images, labels = file.get_tensor("test_images"), file.get_tensor("test_labels")
+            images = images if images.ndim == 4 else images[:, None]  # as of version 0.2
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     return TestSet(path, data.names, images, labels)

@@ -91,9 +91,10 @@ def svg_uri(svg: str) -> str:
 
 
 def png_uri(image: np.ndarray) -> str:
-    """Return an image, uint8 [height, width], as a data URI."""
+    """Return an image, uint8 [channels, height, width] of 1 or 3 channels, as a data URI."""
     content = io.BytesIO()
-    Image.fromarray(image).save(content, "PNG", optimize=True)
+    pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+    Image.fromarray(pixels).save(content, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 

@@ -32,7 +32,7 @@ MOST_EPOCHS = 1000  # that the scheduler is tried for
 
 def dry_step(
     settings: Settings,
-    image_size: tuple[int, int],
+    input_shape: tuple[int, int, int],
     num_classes: int,
     train_size: int,
     test_sizes: Iterable[int],
@@ -42,7 +42,7 @@ def dry_step(
 
     Args:
         settings: of the training.
-        image_size: height and width of the images in pixels.
+        input_shape: channels, height and width of the images.
         num_classes: the number of classes.
         train_size: training images.
         test_sizes: images of each split on which the model is evaluated.
@@ -56,11 +56,11 @@ def dry_step(
     with no_trace(), errors_named(name):
         seed_everything(settings.seed)
         batch = last_batch(train_size, settings.batch_size)
-        images, labels = some_images(batch, image_size, num_classes, device)
+        images, labels = some_images(batch, input_shape, num_classes, device)
         batch = min(last_batch(size, settings.evaluation_batch_size) for size in test_sizes)
-        test_images, _ = some_images(batch, image_size, num_classes, device)
+        test_images, _ = some_images(batch, input_shape, num_classes, device)
 
-        model = models.build(settings.model, image_size, num_classes).to(device)
+        model = models.build(settings.model, input_shape, num_classes).to(device)
         check_parameters(name, model)
         optimizer = make_optimizer(settings.optimizer, model.parameters())
         scheduler = make_scheduler(settings.scheduler, optimizer)
@@ -74,7 +74,7 @@ def dry_step(
         check_output(name, evaluated(model, test_images), len(test_images), num_classes)
         try_recipe(settings, model, optimizer, scheduler)
 
-        fresh = models.build(settings.model, image_size, num_classes)
+        fresh = models.build(settings.model, input_shape, num_classes)
         check_saved(name, model, fresh.to(device), test_images)
         state = Training(model, optimizer, scheduler).state()
         deserialize(io.BytesIO(serialize(state)))  # as for a checkpoint
@@ -98,14 +98,14 @@ def last_batch(size: int, batch_size: int) -> int:
 
 
 def some_images(
-    batch: int, image_size: tuple[int, int], num_classes: int, device: torch.device
+    batch: int, input_shape: tuple[int, int, int], num_classes: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return random images [N, 1, height, width] and labels [N]: two, or one if a batch has one.
+    """Return random images [N, channels, height, width] and labels [N].
 
-    Layers such as BatchNorm1d cannot train on a single image.
+    There are two, or one if a batch has one: layers such as BatchNorm1d cannot train on one.
     """
     count = min(2, batch)
-    images = torch.rand(count, 1, *image_size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(count, *input_shape, generator=torch.Generator().manual_seed(0))
     return images.to(device), torch.tensor([0, num_classes - 1][:count]).to(device)
 
 

@@ -73,8 +73,7 @@ def train(
         Stopped: a signal asked for it; the checkpoint is saved.
     """
     seed_everything(settings.seed)
-    image_size = tuple(training_set.images.shape[2:])
-    model = models.build(settings.model, image_size, num_classes)
+    model = models.build(settings.model, tuple(training_set.images.shape[1:]), num_classes)
     parameters, diverged = sum(parameter.numel() for parameter in model.parameters()), None
     progress.started(parameters, device)
     model, loss = model.to(device), loss_function(settings.loss, num_classes)
@@ -114,7 +113,7 @@ def evaluate_split(
     """
     # As in the training: what a constructor draws and keeps for itself is then the same.
     seed_everything(settings.seed)
-    model = models.build(settings.model, tuple(held_out.images.shape[2:]), num_classes)
+    model = models.build(settings.model, tuple(held_out.images.shape[1:]), num_classes)
     load_weights(model, weights)
     loss = loss_function(settings.loss, num_classes)
     return predict(model.to(device), held_out, loss, settings)
