@@ -14,6 +14,7 @@ import torch
 from lib.cluster import profile, slurm
 from lib.cluster.snakemake_command import ask_slurm
 from lib.core.errors import UserError
+from lib.data.splits import held_out_size
 from lib.running import process
 from lib.running.dry_step import dry_step
 from lib.study.config import add_argument, read_study
@@ -41,18 +42,18 @@ def main() -> None:
 
 def model_problems(study: Study) -> list[str]:
     """Try a training step of each experiment; return what is wrong, and print who passes."""
-    entry = study.dataset_entry
+    data = study.facts
     problems = []
     for name, experiment in study.experiments.items():
         settings = experiment.recipe
-        held_out = settings.validation_size
+        held_out = held_out_size(settings.validation_size, data.train_size)
         try:
             dry_step(
                 settings,
-                (1, *entry["image_size"]),
-                len(entry["classes"]),
-                entry["train_size"] - held_out,
-                (held_out or entry["test_size"], entry["test_size"]),
+                tuple(data.input_shape),
+                len(data.classes),
+                data.train_size - held_out,
+                (held_out or data.test_size, data.test_size),
                 torch.device("cpu"),
             )
             print(f"{name}: {settings.model['name']} can be trained", flush=True)
@@ -66,7 +67,13 @@ def where_the_data_is(study: Study) -> str:
     prepared = study.layout.prepared(study.dataset)
     if prepared.is_file():
         return f"{study.dataset} is prepared: {prepared}"
-    return f"{study.dataset} will be downloaded on this machine into {study.data_dir}"
+    if "files" in study.dataset_entry:
+        return f"{study.dataset} will be downloaded on this machine into {study.data_dir}"
+    data = study.facts
+    return (
+        f"{study.dataset} is here: {data.train_size:,} training and {data.test_size:,} test images "
+        f"of {len(data.classes)} classes"
+    )
 
 
 if __name__ == "__main__":

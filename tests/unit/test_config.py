@@ -323,6 +323,8 @@ def test_every_known_data_set_is_valid():
 
     for name in strict_yaml.load(ROOT / "config/datasets.yaml"):
         entry = catalog.load(ROOT / "config/datasets.yaml", name)
+        if "files" not in entry:
+            continue
         assert catalog.idx_size(entry, "train_images") == 47040016
         assert catalog.idx_size(entry, "test_labels") == 10008
 

@@ -7,6 +7,7 @@ from conftest import ROOT
 
 from lib.core import strict_yaml
 from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, SHARED, Settings
+from lib.data import catalog, readers
 from lib.study.config import config_schema
 
 TEXT = (ROOT / "config/README.md").read_text()
@@ -73,6 +74,22 @@ def test_every_loss_is_listed_with_the_outputs_that_it_fits():
 def test_every_data_set_is_documented():
     for name in strict_yaml.load(ROOT / "config/datasets.yaml"):
         assert f"`{name}`" in TEXT
+
+
+def test_every_key_of_a_data_set_is_documented():
+    text = (ROOT / "docs/data.md").read_text()
+    documented = set(re.findall(r"`(\w+)`", text))
+    for kind in readers.kinds():
+        assert set(catalog.schema_of(kind)["properties"]) <= documented | {"npm", "torchvision"}
+
+
+def test_the_data_sets_in_the_documents_are_valid():
+    text = (ROOT / "docs/data.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    entries = [entry for block in blocks for entry in strict_yaml.parse(block).values()]
+    assert len(entries) >= 3
+    for entry in entries:
+        strict_yaml.check(entry, catalog.schema_of(readers.kind_of(entry)), "docs/data.md")
 
 
 def name_of(path) -> str:

@@ -17,6 +17,7 @@ DOCUMENTS = (
     "README.md",
     "config/README.md",
     "docs/cluster.md",
+    "docs/data.md",
     "docs/results.md",
     "docs/search.md",
     "docs/report.md",
@@ -64,6 +65,10 @@ ONLY_CHECKED = (
     "make cancel",
     "make run VENV=",
     "make reproduce RUN=all",
+    # Downloads; tests/workflow/test_own_images.py runs these.
+    "pip download ",
+    "python -m zipfile ",
+    "snakemake --profile profiles/local --configfile config/examples/solar-cells.yaml",
     "tests/cluster/slurm.py up",
     "tests/cluster/slurm.py run",
 )

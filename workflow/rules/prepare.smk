@@ -1,4 +1,5 @@
-# Check the raw files and make one file of tensors. Local: it takes seconds, once per data set.
+# Check the images and make one file of tensors. Local: it takes seconds or minutes, once per data
+# set.
 
 
 rule prepare:
@@ -22,4 +23,4 @@ rule prepare:
         "python scripts/prepare.py --dataset {params.dataset:q}"
         " --datasets-file {params.datasets_file:q} --files {input.listing:q}"
         " --output {output.data:q}"
-        " > {log:q} 2>&1"
+        " 2>&1 | tee {log:q}"

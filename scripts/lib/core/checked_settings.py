@@ -103,6 +103,9 @@ def problems(settings: Settings) -> list[str]:
     found += torch_problems("optimizer", settings.optimizer)
     if settings.scheduler:
         found += torch_problems("scheduler", settings.scheduler)
+    size = settings.validation_size
+    if size >= 1 and not isinstance(size, int):
+        found.append(f"validation_size: {size} is neither a whole number nor a share below 1")
     return found
 
 

@@ -18,7 +18,7 @@ from lib.core.errors import UserError
 from lib.core.files import sha256
 
 SCRIPTS = Path(__file__).absolute().parents[2]
-COMPUTING = ("models/", "lib/training/", "lib/data/prepared.py")
+COMPUTING = ("models/", "lib/training/", "lib/data/prepared.py", "lib/data/splits.py")
 COMMANDS = ("train.py", "evaluate.py")  # which put it together
 
 

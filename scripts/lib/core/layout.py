@@ -36,6 +36,16 @@ def prepared_record(prepared: Path) -> Path:
     return prepared.with_name(f"{prepared.stem}.prepared.json")
 
 
+def images_file(prepared: Path) -> Path:
+    """Return the list of images beside a prepared file."""
+    return prepared.with_name(f"{prepared.stem}.images.csv.gz")
+
+
+def audit_file(prepared: Path) -> Path:
+    """Return what was found in the data, beside a prepared file."""
+    return prepared.with_name(f"{prepared.stem}.audit.json")
+
+
 @dataclass(frozen=True)
 class RunFiles:
     """The files of one run, in its folder."""

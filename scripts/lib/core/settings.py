@@ -129,7 +129,10 @@ class Settings:
         "a function in torch.nn.functional that fits the model's output",
     ] = "nll_loss"
     validation_size: Annotated[
-        int, COUNT, "training images held out, and measured after each epoch, not the test set"
+        float,
+        NOT_NEGATIVE | {"maximum": 2**31 - 1},
+        "training images held out, or their share, below 1; measured after each epoch, not the "
+        "test set",
     ] = 0
     precision: Annotated[
         str, {"enum": ["fp32", "bf16"]}, "bf16: torch.autocast, which changes the numbers"

@@ -1,10 +1,15 @@
 """The known data sets: what `config/datasets.yaml` says of each."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from lib.core import strict_yaml
 from lib.core.errors import UserError
+from lib.data import readers
+
+NO_CONTENT = ("npm", "torchvision", "unreadable", "duplicates")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,9 +38,33 @@ def load(datasets_file: Path, name: str) -> dict:
     if name not in entries:
         hint = strict_yaml.nearest(name, sorted(map(str, entries)))
         raise UserError(f"dataset: {name!r} is not an entry of {datasets_file}{hint}")
-    schema = strict_yaml.schema("datasets")
-    strict_yaml.check(entries[name], schema, f"{datasets_file}: {name}")
-    return entries[name]
+    entry = entries[name]
+    with errors_of(datasets_file, name):
+        if not isinstance(entry, dict):
+            raise UserError("expected a mapping of keys to values")
+        strict_yaml.check(entry, schema_of(readers.kind_of(entry)), "")
+    return entry
+
+
+def schema_of(kind: str) -> dict:
+    """Return the schema of the entries of a kind: the keys of all kinds, and its own."""
+    schema, module = strict_yaml.schema("datasets"), readers.module(kind)
+    return schema | {
+        "properties": schema["properties"] | module.SCHEMA,
+        "required": [kind, *getattr(module, "REQUIRED", ())],
+    }
+
+
+@contextmanager
+def errors_of(datasets_file: Path, name: str) -> Iterator[None]:
+    """Let each line of an error begin with the file of data sets and the name of the entry."""
+    try:
+        yield
+    except UserError as error:
+        lines = str(error).splitlines()
+        raise UserError(
+            "\n".join(f"{datasets_file}: {name}: {line.removeprefix(': ')}" for line in lines)
+        ) from error
 
 
 def idx_size(entry: dict, role: str) -> int:
@@ -61,10 +90,12 @@ def raw_dir(data_dir: Path, name: str) -> Path:
 def content_of(entry: dict) -> dict:
     """Return the part of an entry that decides what the prepared data is, as JSON holds it.
 
-    Where the files come from is not in it.
+    Where downloaded files come from is not in it, nor what is done where something is wrong. That
+    shows in the data itself.
     """
-    digests = {
-        role: file.get("sha256") or file["archive_md5"] for role, file in entry["files"].items()
-    }
-    names = ("image_size", "train_size", "test_size", "classes", "mean", "std")
-    return {"files": digests} | {name: entry[name] for name in names if name in entry}
+    content = {key: value for key, value in entry.items() if key not in NO_CONTENT}
+    if "files" in entry:
+        content["files"] = {
+            role: file.get("sha256") or file["archive_md5"] for role, file in entry["files"].items()
+        }
+    return content | ({"duplicates": "drop"} if entry.get("duplicates") == "drop" else {})

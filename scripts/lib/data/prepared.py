@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from lib.core.errors import UserError
+from lib.data.splits import held_out_size, whole_groups
 
 # The validation split is the same for all runs, so its seed is not the run's.
 VALIDATION_SEED = 0
@@ -44,6 +45,7 @@ class Dataset:
     mean: torch.Tensor
     std: torch.Tensor
     classes: list[str]
+    train_groups: torch.Tensor | None = None  # int64 [N], of training images that have groups
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -63,15 +65,23 @@ class Dataset:
         """Return the test set, normalized."""
         return self.normalized(self.test_images, self.test_labels, "test")
 
-    def train_and_validation(self, validation_size: int) -> tuple[Split, Split | None]:
+    def train_and_validation(self, validation_size: float) -> tuple[Split, Split | None]:
         """Return the training set without the images held out, and those (None where 0).
+
+        Args:
+            validation_size: how many images are held out, or which share of them, below 1. Where
+                the images have groups, whole groups are, so that it may be some more or fewer.
 
         Raises:
             UserError: more images would be held out than the training set has to give.
         """
         if not validation_size:
             return self.normalized(self.train_images, self.train_labels, "training"), None
-        held_out = stratified(self.train_labels, validation_size)
+        size = held_out_size(validation_size, len(self.train_labels))
+        if self.train_groups is None:
+            held_out = stratified(self.train_labels, size)
+        else:
+            held_out = grouped(self.train_labels, self.train_groups, size)
         return (
             self.normalized(self.train_images[~held_out], self.train_labels[~held_out], "training"),
             self.normalized(self.train_images[held_out], self.train_labels[held_out], "validation"),
@@ -111,6 +121,33 @@ def stratified(labels: torch.Tensor, size: int) -> torch.Tensor:
     return mask
 
 
+def grouped(labels: torch.Tensor, groups: torch.Tensor, size: int) -> torch.Tensor:
+    """Choose about `size` images in whole groups, so that each class keeps about its share.
+
+    Args:
+        labels: int64 [N].
+        groups: of each image, int64 [N].
+        size: images to choose.
+
+    Returns:
+        A mask, bool [N].
+
+    Raises:
+        UserError: that would be none, or all.
+    """
+    names = groups.unique()
+    generator = torch.Generator().manual_seed(VALIDATION_SEED)
+    order = names[torch.randperm(len(names), generator=generator)].tolist()
+    wanted = torch.bincount(labels) * (size / len(labels))
+    chosen = whole_groups(groups.tolist(), labels.tolist(), wanted.numpy(), order)
+    if not 0 < len(chosen) < len(names):
+        raise UserError(
+            f"validation_size: about {size} of {len(labels)} training images are {len(chosen)} of "
+            f"their {len(names)} groups"
+        )
+    return torch.isin(groups, torch.tensor(sorted(chosen)))
+
+
 def load(path: Path) -> Dataset:
     """Read a prepared data set and check that it is one.
 
@@ -147,6 +184,8 @@ def _problem(tensors: dict[str, torch.Tensor], classes: list[str]) -> str | None
         "mean": (torch.float64, 1),
         "std": (torch.float64, 1),
     }
+    if "train_groups" in tensors:
+        expected["train_groups"] = (torch.int64, 1)
     if set(tensors) != set(expected):
         return f"it holds {sorted(tensors)} rather than {sorted(expected)}"
     for name, (dtype, dimensions) in expected.items():

@@ -5,9 +5,10 @@ what it should be without reading it. This module imports no torch.
 """
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,27 @@ from safetensors.numpy import save
 from lib.core import records
 from lib.core.errors import UserError
 from lib.core.files import sha256
-from lib.core.layout import prepared_record
-from lib.data import catalog
+from lib.core.layout import audit_file, images_file, prepared_record
+from lib.data import catalog, readers
+from lib.data.pixels import Form, shape_of
+from lib.data.survey import survey
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a study has to know of its data set.
+
+    Attributes:
+        classes: their names, in the order of the labels 0, 1, ...
+        train_size: the number of training images.
+        test_size: the number of test images.
+        input_shape: channels, height and width of an image.
+    """
+
+    classes: list[str]
+    train_size: int
+    test_size: int
+    input_shape: list[int]
 
 
 @dataclass(frozen=True)
@@ -43,8 +63,8 @@ class Identity:
 def content_sha256(prepared: Path) -> str:
     """Return the SHA-256 of what a prepared file holds, in whatever way the file holds it.
 
-    That is the images and the labels of both splits, mean and standard deviation, and the names of
-    the classes, which say what the labels mean.
+    That is the images and the labels of both splits, mean and standard deviation, the names of the
+    classes, which say what the labels mean, and the list of the images, where they have names.
 
     Raises:
         UserError: the file cannot be read; the message names it.
@@ -56,6 +76,7 @@ def content_sha256(prepared: Path) -> str:
             array = _without_channel(name, file.get_tensor(name))
             digest.update(f"\n{name} {array.dtype} {list(array.shape)}\n".encode())
             digest.update(array.tobytes())
+        digest.update((file.metadata() or {}).get("images_sha256", "").encode())
     return digest.hexdigest()
 
 
@@ -86,16 +107,55 @@ def _file_sha256_of_version_0_2(prepared: Path) -> str:
         return hashlib.sha256(save(arrays, file.metadata())).hexdigest()
 
 
-def write(prepared: Path, dataset: str, entry: dict) -> None:
-    """Write the record of a prepared file, made of a data set's entry of the catalog."""
+def write(prepared: Path, dataset: str, entry: dict, sources: Iterable[Path] = ()) -> None:
+    """Write the record of a prepared file, with what is beside it.
+
+    Args:
+        prepared: the file.
+        dataset: the name of the data set.
+        entry: of the catalog, of which the file was made.
+        sources: the files and folders of which it was made, but for those that were downloaded.
+    """
     content = {
         "dataset": dataset,
         "content": catalog.content_of(entry),
         "size": prepared.stat().st_size,
         "data_sha256": content_sha256(prepared),
         "earlier_sha256": _file_sha256_of_version_0_2(prepared),
+        "facts": asdict(_facts_in(prepared)),
+        "sources": {str(path): path.stat().st_mtime_ns for path in sources},
     }
-    records.write(prepared_record(prepared), content, [prepared])
+    beside = [path for path in (images_file(prepared), audit_file(prepared)) if path.is_file()]
+    records.write(prepared_record(prepared), content, [prepared, *beside])
+
+
+def _facts_in(prepared: Path) -> Facts:
+    with _opened(prepared) as file:
+        train, test = (file.get_slice(f"{split}_images").get_shape() for split in ("train", "test"))
+        classes = json.loads((file.metadata() or {}).get("classes", "[]"))
+    return Facts(classes, train[0], test[0], train[1:])
+
+
+def facts(prepared: Path, entry: dict) -> Facts:
+    """Return what is known of a data set: from its record, or else by looking at its images.
+
+    Raises:
+        UserError: it is not prepared, and the data is not what the entry says; one line for each
+            problem.
+    """
+    if "files" in entry:  # all is in the entry, and they may be not downloaded yet
+        shape = [entry.get("channels", 1), *entry["image_size"]]
+        return Facts(entry["classes"], entry["train_size"], entry["test_size"], shape)
+    with suppress(UserError):
+        record = records.read(prepared_record(prepared))
+        if is_of(prepared, entry):
+            return Facts(**record["facts"])
+    reader = readers.open_reader(entry)
+    found = survey(reader, entry)
+    form = Form.of(entry)
+    channels, *image_size = shape_of(reader.read(found.items[0]))
+    shape = [form.channels or channels, *(form.image_size or image_size)]
+    return Facts(found.classes, *found.sizes.values(), shape)
 
 
 def verified(prepared: Path) -> Identity:
@@ -140,10 +200,23 @@ def _names(record: dict, prepared: Path) -> tuple[str, ...]:
 
 
 def is_of(prepared: Path, entry: dict) -> bool:
-    """Return whether a prepared file was made of an entry of the catalog; if not known, True."""
+    """Return whether a prepared file was made of an entry of the catalog; if not known, True.
+
+    What it was made of must not have changed since, as far as it is still there.
+    """
     with suppress(UserError):
-        return records.read(prepared_record(prepared))["content"] == catalog.content_of(entry)
+        record = records.read(prepared_record(prepared))
+        return record["content"] == catalog.content_of(entry) and not any(
+            _changed(Path(path), time) for path, time in record.get("sources", {}).items()
+        )
     return True
+
+
+def _changed(path: Path, mtime_ns: int) -> bool:
+    try:
+        return path.stat().st_mtime_ns != mtime_ns
+    except OSError:
+        return False
 
 
 def damage(prepared: Path) -> str | None:

@@ -16,9 +16,12 @@ import models
 from lib.core import checked_settings, strict_yaml, sweep
 from lib.core.errors import UserError
 from lib.core.files import check_folder
+from lib.core.layout import Layout
 from lib.core.settings import COMPONENTS, OPTIMIZERS, SCHEDULERS, SCHEMAS, SHARED, Settings
 from lib.core.signatures import MODULES, learn
 from lib.data import catalog
+from lib.data.prepared_record import Facts, facts
+from lib.data.splits import held_out_size
 from lib.study import choice
 from lib.study.study import Experiment, Search, Study
 
@@ -65,24 +68,38 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     strict_yaml.check(config, config_schema(), where)
     config = with_defaults(config)
     learn_signatures(config["experiments"])
-    try:
-        entry = catalog.load(Path(config["datasets_file"]), config["dataset"])
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    config["experiments"], searches = with_points(config, where)
     for key in ("results_dir", "data_dir"):
         config[key] = expanded(config[key], f"{where}: {key}")
-    study = make_study(config, entry, searches)
+    entry, facts = read_dataset(config, where)
+    config["experiments"], searches = with_points(config, where)
+    study = make_study(config, entry, facts, searches)
     problems = [
         f"{where}: experiments.{each.search or name}: {problem}"
         for name, each in study.experiments.items()
-        for problem in experiment_problems(each, entry["train_size"])
+        for problem in experiment_problems(each, facts.train_size)
     ]
     problems += pack_problems(config, where)
     if problems:
         raise UserError("\n".join(dict.fromkeys(problems)))  # many points may have the same one
     check_folders(study, where)
     return choice.with_search_results(study)
+
+
+def read_dataset(config: dict, where: str) -> tuple[dict, Facts]:
+    """Return the entry of the data set of a config, and what is known of the data.
+
+    Raises:
+        UserError: there is no such entry, it is wrong, or the data is not there.
+    """
+    file, name = Path(config["datasets_file"]), config["dataset"]
+    try:
+        entry = catalog.load(file, name)
+        with catalog.errors_of(file, name):
+            return entry, facts(Layout(Path(config["results_dir"])).prepared(name), entry)
+    except UserError as error:
+        raise UserError(
+            "\n".join(f"{where}: {line}" for line in str(error).splitlines())
+        ) from error
 
 
 def check_folders(study: Study, where: str) -> None:
@@ -239,7 +256,7 @@ def recipe_of(experiment: dict, training: dict) -> Settings:
 def experiment_problems(experiment: Experiment, train_size: int) -> list[str]:
     """Return what is wrong with an experiment that the schema cannot see."""
     problems = checked_settings.problems(experiment.recipe)
-    held_out = experiment.recipe.validation_size
+    held_out = held_out_size(experiment.recipe.validation_size, train_size)
     if held_out >= train_size:
         problems.append(
             f"validation_size: {held_out} of {train_size} training images would leave none to "
@@ -257,7 +274,9 @@ def pack_problems(config: dict, where: str) -> list[str]:
     return [f"{where}: cpus_per_job: {cpus} is less than the {most} cores of one run (cpus)"]
 
 
-def make_study(config: dict, dataset_entry: dict, searches: dict[str, Search]) -> Study:
+def make_study(
+    config: dict, dataset_entry: dict, facts: Facts, searches: dict[str, Search]
+) -> Study:
     """Return the study of a checked config, and of the points of its searches."""
     search_of = {point: name for name, search in searches.items() for point in search.points}
     experiments = {
@@ -275,6 +294,7 @@ def make_study(config: dict, dataset_entry: dict, searches: dict[str, Search]) -
         dataset=config["dataset"],
         datasets_file=config["datasets_file"],
         dataset_entry=dataset_entry,
+        facts=facts,
         data_dir=config["data_dir"],
         mirrors=config["mirrors"],
         experiments=experiments,

@@ -37,7 +37,10 @@ class RunStates:
         self.data_problem = prepared_record.damage(data)
         names = None if self.data_problem else prepared_record.names_in_record(data)
         if not prepared_record.is_of(data, study.dataset_entry):
-            self.data_problem = f"{data} was made of another entry of {study.datasets_file}"
+            self.data_problem = (
+                f"{data} was made of another entry of {study.datasets_file}, or its images have "
+                "changed since"
+            )
             names = ()  # all results are of other data
         self.expected = Expected(data=names, is_same=cache(code_digests.is_same))
 
@@ -116,7 +119,10 @@ def raw_files_problem(study: Study) -> str | None:
     if not listing.is_file():
         return None
     try:
-        for role, file in read_json(listing)["files"].items():
+        listed = read_json(listing)["files"]
+        if listed.keys() != entry.get("files", {}).keys():
+            return f"{listing} is of another entry of {study.datasets_file}"
+        for role, file in listed.items():
             if "sha256" in entry["files"][role] and (
                 file["sha256"] != entry["files"][role]["sha256"]
             ):

@@ -6,6 +6,7 @@ from pathlib import Path
 from lib.core.errors import UserError
 from lib.core.layout import Layout, run_name
 from lib.core.settings import Settings
+from lib.data.prepared_record import Facts
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Study:
     dataset: str
     datasets_file: str
     dataset_entry: dict
+    facts: Facts  # of the data set
     data_dir: str
     mirrors: list[str]
     experiments: dict[str, Experiment]

@@ -1,0 +1,134 @@
+"""What a data set can be made of: one file in this folder per kind.
+
+A kind is the key in an entry of `config/datasets.yaml` that says where the images are, and the
+module of that name here. Such a module has
+
+- `SCHEMA`, the JSON schema of the keys that the kind has, its own among them, and maybe `REQUIRED`,
+  those that an entry must have; the keys of all kinds are in `workflow/schemas`;
+- `Reader`, a class that is made with an entry and with what `download.py` has found for it by its
+  role (nothing, where the data is on this machine), reads what there is to list, and has
+    - `items`: a list of `Item`, in the order that the data set is to have,
+    - `read(item)`: the image, as the bytes of a file, or as pixels: [height, width] or
+      [height, width, channels],
+    - `watched`: the files and folders that change where the data changes,
+    - `notes`: what was left out, in words.
+"""
+
+import importlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from lib.core.errors import UserError
+
+MOST_SHOWN = 10  # problems of one kind of mistake
+SPLITS = {
+    "train": "train", "training": "train", "test": "test", "testing": "test",
+    "val": "validation", "valid": "validation", "validation": "validation",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a data set.
+
+    Attributes:
+        name: by which people know it, such as its file relative to the data's folder; each once.
+        label: as the data has it, in words.
+        split: one of the values of `SPLITS`; None where `test_share` decides.
+        group: what must not be in two splits, such as a patient; None if there are no groups.
+        source: by which the reader finds it.
+    """
+
+    name: str
+    label: str
+    split: str | None = None
+    group: str | None = None
+    source: Any = None
+
+
+class Reader(Protocol):
+    """What a kind of data offers."""
+
+    items: list[Item]
+    watched: list[Path]
+    notes: list[str]
+
+    def read(self, item: Item) -> bytes | np.ndarray:
+        """Return an image."""
+
+
+def kinds() -> list[str]:
+    """Return the kinds of data: the names of the modules in this folder."""
+    return sorted(path.stem for path in Path(__file__).parent.glob("[a-z]*.py"))
+
+
+def module(kind: str):
+    """Return the module of a kind."""
+    return importlib.import_module(f"lib.data.readers.{kind}")
+
+
+def kind_of(entry: dict) -> str:
+    """Return the kind of an entry: the key that says where its images are.
+
+    Raises:
+        UserError: it has none of them, or several.
+    """
+    found = [kind for kind in kinds() if kind in entry]
+    if len(found) != 1:
+        has = f"it has {' and '.join(found)}" if found else f"it has none of {', '.join(kinds())}"
+        raise UserError(f"one key must say where the images are: {has}")
+    return found[0]
+
+
+def open_reader(entry: dict, files: dict | None = None) -> Reader:
+    """Return the reader of an entry; `files` are those that `download.py` has listed, if it has.
+
+    Raises:
+        UserError: what it names is not there, or is not what it should be; one line for each
+            problem, naming the key, and the file or the line.
+    """
+    return module(kind_of(entry)).Reader(entry, files or {})
+
+
+def raise_problems(problems: Iterable[str], where: str = "") -> None:
+    """Raise one error for all problems, of which the first ones are shown; none where none are."""
+    problems = list(problems)
+    if problems:
+        more = len(problems) - MOST_SHOWN
+        shown = problems[:MOST_SHOWN] + ([f"... and {more:,} more"] if more > 0 else [])
+        raise UserError("\n".join(f"{where}{line}" for line in shown))
+
+
+def existing(path: str, key: str, *, folder: bool = False) -> Path:
+    """Return a path that an entry names, absolute or relative to the project's folder.
+
+    Raises:
+        UserError: there is no such file, or no such folder.
+    """
+    try:
+        found = Path(path).expanduser()
+        there = found.is_dir() if folder else found.is_file()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{key}: {path!r}: {error}") from error
+    if not there:
+        other = "a file" if found.is_file() else "a folder" if found.is_dir() else None
+        what = "folder" if folder else "file"
+        raise UserError(f"{key}: {path} is {other}, not a {what}" if other else
+                        f"{key}: there is no {what} {path}")  # fmt: skip
+    return found
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        UserError: it cannot be read; the message does not name it.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(error.strerror or str(error)) from error

@@ -1,0 +1,228 @@
+"""What goes into a prepared data set, before any image is decoded: its classes and its splits."""
+
+import hashlib
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lib.core.errors import UserError
+from lib.data.readers import Item, Reader, raise_problems
+from lib.data.splits import whole_groups
+
+# What divides training from test images is the same for all runs, and for every version.
+SPLIT_SEED = 0
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The images of a data set.
+
+    Attributes:
+        classes: their names, in the order of the labels 0, 1, ...
+        items: the images that take part: first those of the training set, then the test set's.
+        labels: of each image, int64 [images].
+        train_size: how many of them are of the training set.
+        notes: what was left out or decided, in words.
+    """
+
+    classes: list[str]
+    items: list[Item]
+    labels: np.ndarray
+    train_size: int
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of images in each split."""
+        return {"train": self.train_size, "test": len(self.items) - self.train_size}
+
+
+def survey(reader: Reader, entry: dict) -> Survey:
+    """Divide the images of a reader into classes and splits.
+
+    Raises:
+        UserError: it cannot be done as the entry says; one line for each problem, with its key.
+    """
+    notes = list(reader.notes)
+    classes, items, labels = with_classes(reader.items, entry.get("classes"), notes)
+    items = with_groups(items, entry.get("group"))
+    splits = splits_of(items, labels, entry, notes)
+    train = [index for index, split in enumerate(splits) if split == "train"]
+    test = [index for index, split in enumerate(splits) if split == "test"]
+    check_classes(classes, labels[train], labels[test], notes)
+    order = train + test
+    return Survey(classes, [items[each] for each in order], labels[order], len(train), notes)
+
+
+def with_classes(
+    items: Sequence[Item], named: list[str] | dict[str, list] | None, notes: list[str]
+) -> tuple[list[str], list[Item], np.ndarray]:
+    """Return the classes, the images that have one, and their labels.
+
+    Args:
+        items: all images.
+        named: the classes in their order; or which values of the data each is made of: images of
+            other values are left out. By default, each value is a class, in the order of numbers
+            or letters.
+        notes: what was left out is added.
+
+    Raises:
+        UserError: a class has no image, or an image none of the classes in a list.
+    """
+    counts = Counter(plain(item.label) for item in items)
+    if named is None:
+        named = sorted(counts, key=lambda value: (number(value) is None, number(value) or 0, value))
+    values = named if isinstance(named, dict) else {name: [name] for name in named}
+    label_of = {plain(value): index for index, each in enumerate(values.values()) for value in each}
+    others = [f"{value} ({count:,})" for value, count in counts.items() if value not in label_of]
+    problems = [
+        f"classes: no image is of {name!r}; there are: {', '.join(sorted(counts)[:20])}"
+        for name, each in values.items()
+        if not any(plain(value) in counts for value in each)
+    ]
+    if others and not isinstance(named, dict):
+        problems.append(f"classes: there are images of others: {', '.join(others[:20])}")
+    if "all" in values:
+        problems.append(
+            "classes: 'all' is the last row of the accuracy tables: name it otherwise, such as "
+            "classes: {every: [all], ...}"
+        )
+    raise_problems(problems)
+    if others:
+        count = sum(counts.values()) - sum(counts[value] for value in label_of)
+        notes.append(f"{count:,} images are of none of the classes: {', '.join(others[:20])}")
+    chosen = [item for item in items if plain(item.label) in label_of]
+    labels = np.array([label_of[plain(item.label)] for item in chosen], dtype=np.int64)
+    if len(values) < 2:
+        raise UserError(f"classes: there is only one, {next(iter(values), 'of no name')!r}")
+    return list(values), chosen, labels
+
+
+def plain(value) -> str:
+    """Return a label so that those of the same meaning are equal: 1, 1.0 and `1.00`; true."""
+    if isinstance(value, bool) or str(value).lower() in ("true", "false"):
+        return str(value).lower()
+    found = number(value)
+    return str(value) if found is None else repr(found).removesuffix(".0")
+
+
+def number(value) -> float | None:
+    """Return a label as a number; None where it is none."""
+    try:
+        return float(value) if re.fullmatch(r"[-+0-9.eE]+", str(value).strip()) else None
+    except ValueError:
+        return None
+
+
+def with_groups(items: list[Item], group: str | int | None) -> list[Item]:
+    """Return the images with their groups, where a pattern over their names finds them.
+
+    Raises:
+        UserError: a pattern is none, has no group, or does not fit a name; or the data has none.
+    """
+    if group is None:
+        return items
+    if "(" not in str(group):
+        if any(item.group is None for item in items):
+            raise UserError(
+                f"group: the data has no column {group!r}. A pattern over the names of the files "
+                "has parentheses: ^(patient[0-9]+)_"
+            )
+        return items
+    try:
+        pattern = re.compile(group)
+    except re.error as error:
+        raise UserError(f"group: {group!r} is not a regular expression: {error}") from error
+    if pattern.groups != 1:
+        raise UserError(f"group: {group!r} needs one pair of parentheses, around what is the group")
+    found = [pattern.search(item.name) for item in items]
+    raise_problems(
+        f"group: {group!r} does not fit {item.name!r}"
+        for item, match in zip(items, found, strict=True)
+        if match is None
+    )
+    pairs = zip(items, found, strict=True)
+    return [Item(i.name, i.label, i.split, match[1], i.source) for i, match in pairs]
+
+
+def splits_of(items: list[Item], labels: np.ndarray, entry: dict, notes: list[str]) -> list[str]:
+    """Return the split of each image, `train` or `test`: the data's, or by `test_share`.
+
+    Raises:
+        UserError: it is said twice, or not at all.
+    """
+    share, given = entry.get("test_share"), {item.split for item in items}
+    if None in given:
+        if given != {None}:
+            raise UserError("only some of the images have a split")
+        if share is None:
+            raise UserError(
+                "test_share: the data does not say which images are for testing. Set a share, such "
+                "as test_share: 0.2"
+            )
+        return divided(items, labels, share, notes)
+    if share is not None:
+        raise UserError("test_share: the data says itself which images are for testing: remove it")
+    # Without images for testing, those for validation are.
+    test = "test" if "test" in given else "validation"
+    for split, text in (("train", "training"), (test, "testing")):
+        if split not in given:
+            raise UserError(f"the data has no images for {text}, only for {', '.join(given)}")
+    if "validation" in given:
+        use = "testing" if test == "validation" else "training: validation_size holds out of them"
+        notes.append(f"the images for validation are used for {use}")
+    return ["test" if item.split == test else "train" for item in items]
+
+
+def divided(items: list[Item], labels: np.ndarray, share: float, notes: list[str]) -> list[str]:
+    """Choose a share of each class for testing, by a seed that does not change.
+
+    The order in which images, or whole groups, are chosen is that of the SHA-256 of the seed and
+    their names: equal on all machines and in all versions of Python.
+    """
+    counts = np.bincount(labels)
+    wanted = np.rint(counts * share)
+    if items[0].group is not None:
+        groups = [item.group for item in items]
+        chosen = whole_groups(groups, labels.tolist(), wanted, sorted(set(groups), key=drawn))
+        found = sum(group in chosen for group in groups) / len(groups)
+        notes.append(f"as groups stay whole, the share for testing is {found:.3f}")
+        return ["test" if item.group in chosen else "train" for item in items]
+    splits = ["train"] * len(items)
+    members = defaultdict(list)
+    for index, label in enumerate(labels.tolist()):
+        members[label].append(index)
+    for label, indices in members.items():
+        indices.sort(key=lambda index: drawn(items[index].name))
+        for index in indices[: int(wanted[label])]:
+            splits[index] = "test"
+    return splits
+
+
+def drawn(name: str) -> str:
+    """Return a key that sorts names in a random order, the same everywhere."""
+    return hashlib.sha256(f"{SPLIT_SEED} {name}".encode()).hexdigest()
+
+
+def check_classes(
+    classes: list[str], train: np.ndarray, test: np.ndarray, notes: list[str]
+) -> None:
+    """Check that all classes can be learned; note those that cannot be tested.
+
+    Raises:
+        UserError: a class has no training image, or there are no test images.
+    """
+    counts = [np.bincount(each, minlength=len(classes)) for each in (train, test)]
+    raise_problems(
+        f"classes: {name!r} has no training image, only {there:,} for testing"
+        for name, here, there in zip(classes, *counts, strict=True)
+        if not here
+    )
+    if not len(test):
+        raise UserError("test_share: it leaves no image for testing")
+    missing = [name for name, there in zip(classes, counts[1], strict=True) if not there]
+    if missing:
+        notes.append(f"no image for testing is of {', '.join(missing)}")

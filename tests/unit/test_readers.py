@@ -1,0 +1,550 @@
+"""What a data set can be made of, and what people's files are like."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import prepare
+from lib.core.errors import UserError
+from lib.data import catalog, readers
+from lib.data.prepared import Dataset, grouped
+from lib.data.survey import drawn, survey
+
+RANDOM = np.random.default_rng(0)
+
+
+def picture(path, mode="L", size=(8, 8), value=None, **options):
+    """Write an image file of a mode: of one gray value, or else of random ones."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0], 3)
+    pixels = RANDOM.integers(0, 256, shape) if value is None else np.full(shape, value)
+    image = Image.fromarray(pixels.astype(np.uint8))
+    image.convert(mode).save(path, **options)
+    return path
+
+
+def prepared(entry, **more):
+    """Prepare an entry; return tensors, rows, audit."""
+    entry = entry | more
+    catalog.strict_yaml.check(entry, catalog.schema_of(readers.kind_of(entry)), "entry")
+    reader = readers.open_reader(entry)
+    return prepare.prepare(reader, survey(reader, entry), entry, 2)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten gray images of each of two classes, in folders of the classes."""
+    for label in ("cat", "dog"):
+        for index in range(10):
+            picture(tmp_path / "pets" / label / f"{index}.png")
+    return tmp_path / "pets"
+
+
+def names(rows, split=None):
+    return [row["file"] for row in rows if split in (None, row["split"])]
+
+
+# ---- folders of classes
+
+
+def test_folders_of_classes(folder):
+    tensors, rows, audit = prepared({"folder": str(folder), "test_share": 0.2})
+    assert tensors["train_images"].shape == (16, 1, 8, 8)
+    assert tensors["test_labels"].tolist().count(0) == tensors["test_labels"].tolist().count(1) == 2
+    assert audit.classes["test"] == {"cat": 2, "dog": 2}
+    for row, image in zip(rows, [*tensors["train_images"], *tensors["test_images"]], strict=True):
+        assert np.array_equal(np.asarray(Image.open(folder / row["file"])), image[0])
+        assert row["label"] == row["file"].split("/")[0]
+
+
+def test_folders_of_splits(tmp_path):
+    for split, label, count in (("train", "a", 3), ("train", "b", 2), ("Test", "a", 1)):
+        for index in range(count):
+            picture(tmp_path / split / label / f"{index}.JPG", "RGB")
+    (tmp_path / "doc").mkdir()
+    tensors, rows, audit = prepared({"folder": str(tmp_path)})
+    assert tensors["train_images"].shape == (5, 3, 8, 8)
+    assert names(rows, "test") == ["Test/a/0.JPG"]
+    assert audit.notes == ["1 folders beside the splits: doc", "no image for testing is of b"]
+
+
+@pytest.mark.parametrize(
+    ("splits", "train", "test"),
+    [
+        (("train", "valid"), {"train"}, {"valid"}),
+        (("train", "val", "test"), {"train", "val"}, {"test"}),
+    ],
+)
+def test_a_folder_for_validation(tmp_path, splits, train, test):
+    for split in splits:
+        for label in "ab":
+            picture(tmp_path / split / label / "0.png")
+    _, rows, audit = prepared({"folder": str(tmp_path)})
+    assert {name.split("/")[0] for name in names(rows, "train")} == train
+    assert {name.split("/")[0] for name in names(rows, "test")} == test
+    assert any("the images for validation are used for" in line for line in audit.lines())
+
+
+def test_what_is_no_image_and_no_class(folder):
+    for name in (".DS_Store", "cat/Thumbs.db", "cat/._0.png", "cat/.ipynb_checkpoints/0.png",
+                 "__MACOSX/cat/0.png", ".git/x.png", "dog/notes.txt", "labels.csv"):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"junk")
+    _, rows, audit = prepared({"folder": str(folder), "test_share": 0.2})
+    assert len(rows) == 20
+    assert audit.notes == ["1 files are no images by their names: dog/notes.txt"]
+
+
+def test_odd_names_links_and_nested_folders(tmp_path):
+    root = tmp_path / "data"
+    odd = ["a b,c.png", 'q"uote.png', "ä \u4e2d.png", "nested/deep/0.png", "UPPER.PNG", "10.jpeg"]
+    for label in ("e l", "é"):
+        for name in odd:
+            picture(root / label / name)
+    picture(tmp_path / "elsewhere/linked.png")
+    (root / "e l/link.png").symlink_to(tmp_path / "elsewhere/linked.png")
+    (root / "é/more").symlink_to(tmp_path / "elsewhere")
+    (root / "é/circle").symlink_to(root / "é")
+    _, rows, _ = prepared({"folder": str(root), "test_share": 0.3})
+    assert sorted(names(rows)) == sorted(
+        [f"{label}/{name}" for label in ("e l", "é") for name in odd]
+        + ["e l/link.png", "é/more/linked.png"]
+    )
+
+
+def test_exported_numbers_have_the_order_of_the_set(tmp_path):
+    labels = [3, 1, 3, 2, 1, 2, 3, 1, 1, 2, 3, 3]
+    for index, label in enumerate(labels):
+        for split in ("train", "test"):
+            picture(tmp_path / split / str(label) / f"{index}.png")
+    tensors, _, _ = prepared({"folder": str(tmp_path)}, duplicates="keep")
+    assert (tensors["train_labels"] + 1).tolist() == labels
+
+
+# ---- what is said of a folder that is wrong, in one list
+
+WRONG_FOLDERS = {
+    "no such folder": (lambda f: None, {"folder": "nowhere"}, ["there is no folder nowhere"]),
+    "a file": (lambda f: None, {"folder": __file__}, ["is a file, not a folder"]),
+    "an empty class": (
+        lambda f: [(f / name).mkdir() for name in ("eel", "fox")],
+        {},
+        ["eel: there is no image in this class", "fox: there is no image in this class"],
+    ),
+    "no share": (lambda f: None, {"test_share": None}, ["Set a share, such as test_share: 0.2"]),
+    "a class named all": (lambda f: picture(f / "all/0.png"), {}, ["'all' is the last row"]),
+    "several sizes": (
+        lambda f: picture(f / "cat/x.png", size=(20, 9)),
+        {},
+        ["image_size: the images have 2 sizes, from 8 x 8 to 9 x 20"],
+    ),
+    "unreadable files": (
+        lambda f: [(f / f"cat/x{n}.png").write_bytes(b"x" * n) for n in range(15)],
+        {},
+        ["15 of 35 images cannot be read", "unreadable: skip", "cat/x0.png: it is empty",
+         "cat/x1.png: it is not an image of a known format", "... and 6 more"],
+    ),
+    "a truncated file": (
+        lambda f: (f / "cat/0.png").write_bytes((f / "cat/0.png").read_bytes()[:60]),
+        {},
+        ["1 of 20 images cannot be read", "cat/0.png: it is truncated or damaged"],
+    ),
+    "a copy in the test set": (
+        lambda f: [picture(f / f"{name}/same{n}.png", value=9) for name in ("cat", "dog")
+                   for n in range(9)],
+        {},
+        ["training images are in the test set, too", "duplicates: drop"],
+    ),
+    "a class that is not there": (
+        lambda f: None,
+        {"classes": ["cat", "cow"]},
+        ["no image is of 'cow'; there are: cat, dog", "there are images of others: dog (10)"],
+    ),
+    "an odd pattern": (lambda f: None, {"group": "("}, ["is not a regular expression"]),
+    "a pattern that does not fit": (
+        lambda f: None, {"group": "(cat)"}, ["'(cat)' does not fit 'dog/0.png'", "dog/9.png"]
+    ),
+    "a column": (lambda f: None, {"group": "patient"}, ["the data has no column 'patient'"]),
+    "a name that is not UTF-8": (
+        lambda f: (f / "cat" / os.fsdecode(b"\xff.png")).write_bytes(b""), {}, ["not valid UTF-8"]
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("do", "change", "said"), WRONG_FOLDERS.values(), ids=WRONG_FOLDERS)
+def test_a_folder_that_is_wrong(folder, do, change, said):
+    do(folder)
+    entry = {"folder": str(folder), "test_share": 0.4} | change
+    entry = {key: value for key, value in entry.items() if value is not None}
+    with pytest.raises(UserError) as failure:
+        prepared(entry)
+    for words in said:
+        assert words in str(failure.value)
+
+
+def test_unreadable_files_are_left_out_and_listed(folder):
+    for index in range(3):
+        (folder / f"cat/bad{index}.png").write_bytes(b"x")
+    entry = {"folder": str(folder), "test_share": 0.2, "unreadable": "skip"}
+    _, rows, audit = prepared(entry)
+    assert len(rows) == 20
+    assert set(audit.unreadable) == {f"cat/bad{index}.png" for index in range(3)}
+    assert "3 files were left out: cat/bad0.png, cat/bad1.png, cat/bad2.png" in audit.lines()
+
+
+def test_copies_are_dropped_from_the_training_set_or_kept(folder):
+    for label in ("cat", "dog"):
+        for index in range(9):
+            picture(folder / label / f"same{index}.png", value=9)
+    entry = {"folder": str(folder), "test_share": 0.4}
+    kept, _, audit = prepared(entry, duplicates="keep")
+    assert (len(kept["train_images"]) + len(kept["test_images"]), audit.dropped) == (38, 0)
+    dropped, _, audit = prepared(entry, duplicates="drop")
+    same = (dropped["train_images"] == 9).all(dim=(1, 2, 3))
+    assert not same.any()
+    assert len(dropped["test_images"]) == len(kept["test_images"])
+    assert (
+        audit.dropped
+        == audit.leaked
+        == 38 - len(dropped["train_images"]) - len(dropped["test_images"])
+    )
+    assert len(audit.constant) == audit.repeated["test"] + 1
+    assert set(audit.contradicting) == set(audit.constant)  # the same image is a cat, and a dog
+
+
+# ---- groups
+
+
+def test_groups_stay_whole_in_both_divisions(tmp_path):
+    for patient in range(20):
+        for index in range(patient % 5 + 1):
+            picture(tmp_path / "xy"[patient % 2] / f"p{patient:02}_{index}.png")
+    entry = {"folder": str(tmp_path), "test_share": 0.3, "group": "(p[0-9]+)_"}
+    tensors, rows, audit = prepared(entry)
+    groups = {
+        split: {r["group"] for r in rows if r["split"] == split} for split in ("train", "test")
+    }
+    assert groups["test"]
+    assert not groups["train"] & groups["test"]
+    assert not audit.groups_in_both
+    assert 0.2 < len(names(rows, "test")) / len(rows) < 0.4
+    labels, of = tensors["train_labels"], tensors["train_groups"]
+    mask = grouped(labels, of, 10)
+    assert 7 <= mask.sum() <= 13
+    assert not np.isin(of[mask], of[~mask]).any()
+    dataset = Dataset(**tensors, classes=["x", "y"])
+    training, validation = dataset.train_and_validation(10 / len(labels))
+    assert (len(training), len(validation)) == (len(labels) - mask.sum(), mask.sum())
+    with pytest.raises(UserError, match="validation_size: about 1 of"):
+        dataset.train_and_validation(0.001)
+
+
+# ---- kinds of image files
+
+
+def gray_and_color(root):
+    """A file of each mode, of one gray value, so that it is known what is right."""
+    root.mkdir()
+    base = np.full((8, 8, 3), 100, np.uint8)
+    rgb, gray = Image.fromarray(base), Image.fromarray(base[..., 0])
+    half = Image.new("L", (8, 8), 0)
+    rgba, la = rgb.copy(), gray.copy()
+    rgba.putalpha(half)
+    la.putalpha(half)
+    palette = rgb.quantize(4)
+    return {
+        "rgb.png": (rgb, 100), "gray.png": (gray, 100), "rgba.png": (rgba, 255),
+        "la.png": (la, 255), "cmyk.jpg": (rgb.convert("CMYK"), 100), "gray.jpeg": (gray, 100),
+        "one.png": (Image.new("1", (8, 8), 1), 255), "palette.gif": (palette, 100),
+        "page.tiff": (gray, 100), "web.webp": (rgb, 100), "UP.JPG": (gray, 100),
+    }  # fmt: skip
+
+
+def test_each_mode_is_right(tmp_path):
+    files = gray_and_color(tmp_path / "a")
+    for name, (image, _) in files.items():
+        image.save(tmp_path / "a" / name)
+    transparent = Image.new("P", (8, 8), 0)
+    transparent.putpalette([10, 200, 30] + [0] * 765)
+    transparent.save(tmp_path / "a/clear.png", transparency=0)
+    frames = [Image.new("L", (8, 8), value) for value in (40, 200)]
+    frames[0].save(tmp_path / "a/film.gif", save_all=True, append_images=frames[1:])
+    picture(tmp_path / "b/0.png")
+    entry = {"folder": str(tmp_path), "test_share": 0.1, "channels": 1, "duplicates": "keep"}
+    tensors, rows, audit = prepared(entry)
+    images = [*tensors["train_images"], *tensors["test_images"]]
+    found = {row["file"]: image for row, image in zip(rows, images, strict=True)}
+    expected = {name: value for name, (_, value) in files.items()}
+    for name, value in (expected | {"clear.png": 255, "film.gif": 40}).items():
+        pixels = found[f"a/{name}"].numpy()
+        assert abs(int(pixels.min()) - value) < 3, name
+        assert abs(int(pixels.max()) - value) < 3, name
+    assert audit.converted["transparent, put on white"] == 3
+    assert audit.converted["first of several frames"] == 1
+    assert audit.converted["CMYK to RGB"] == 1
+
+
+def test_mixed_files_become_color(tmp_path):
+    for label in "ab":
+        picture(tmp_path / label / "0.png", "L")
+        picture(tmp_path / label / "1.png", "RGB")
+    tensors, _, audit = prepared({"folder": str(tmp_path), "test_share": 0.5})
+    assert tensors["train_images"].shape[1] == 3
+    assert audit.converted == {"gray to color": 2}
+
+
+def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
+    pixels = RANDOM.integers(0, 256, (4, 9), dtype=np.uint8)
+    for label in "ab":
+        for index in range(2):
+            path = tmp_path / label / f"{index}.png"
+            path.parent.mkdir(exist_ok=True)
+            turned = Image.fromarray(np.rot90(pixels + index + (label == "b") * 7))
+            exif = Image.Exif()
+            exif[0x0112] = 6  # show it turned to the right by 90 degrees
+            turned.save(path, exif=exif)
+    tensors, _, audit = prepared({"folder": str(tmp_path), "test_share": 0.5})
+    assert tensors["train_images"].shape == (2, 1, 4, 9)
+    shown = [each[0] - each[0, 0, 0] + pixels[0, 0] for each in tensors["test_images"].numpy()]
+    assert all(np.array_equal(each, pixels) for each in shown)
+    assert audit.converted == {"turned as its camera says": 4}
+
+
+def test_sixteen_bits_need_max_value(tmp_path):
+    for label, value in (("a", 1000), ("b", 4095)):
+        for index in range(2):
+            path = tmp_path / label / f"{index}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.full((4, 4), value - index, np.uint16)).save(path)
+    entry = {"folder": str(tmp_path), "test_share": 0.5, "duplicates": "keep"}
+    with pytest.raises(UserError, match=r"a/0.png: it has more than 8 bits, .* set max_value"):
+        prepared(entry)
+    with pytest.raises(
+        UserError, match="values are from 4095 to 4095, not from 0 to max_value, 4000"
+    ):
+        prepared(entry, max_value=4000)
+    tensors, _, _ = prepared(entry, max_value=4095)
+    assert {int(each.max()) for each in tensors["train_images"]} == {62, 255}
+
+
+@pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("size", [(30, 50), (50, 30), (9, 200), (64, 64), (5, 5)])
+def test_images_of_any_size_are_scaled_as_torchvision_does(resize, size):
+    from torchvision.transforms import v2
+
+    from lib.data.pixels import Form, pixels_of
+
+    image = Image.fromarray(RANDOM.integers(0, 256, (*size, 3), dtype=np.uint8))
+    found, _ = pixels_of(np.asarray(image), Form((32, 32), 3, resize))
+    assert found.shape == (3, 32, 32)
+    expected = {
+        "crop": v2.Compose([v2.Resize(32), v2.CenterCrop(32)]), "stretch": v2.Resize((32, 32)),
+    }  # fmt: skip
+    if resize in expected:
+        assert np.array_equal(found, np.moveaxis(np.asarray(expected[resize](image)), 2, 0))
+    else:
+        height, width = size
+        inside = 32 * min(height, width) // max(height, width) or 1
+        assert abs(int(found.any(axis=(0, 2)).sum()) - (inside if height < width else 32)) <= 1
+        assert abs(int(found.any(axis=(0, 1)).sum()) - (inside if width < height else 32)) <= 1
+
+
+# ---- tables
+
+ROWS = [("a/0.png", "no"), ("a/1.png", "yes"), ("b 2.png", "no"), ("3.png", "yes")]
+
+
+def table(folder, text, encoding="utf-8", name="labels.csv"):
+    for path, _ in ROWS:
+        picture(folder / path)
+    (folder / name).write_bytes(text.encode(encoding))
+    return {"table": str(folder / name), "test_share": 0.5}
+
+
+def lines(delimiter, header=True, end="\n"):
+    rows = [("path", "label"), *ROWS] if header else ROWS
+    return end.join(delimiter.join(row) for row in rows) + end
+
+
+TABLES = {
+    "commas": (lines(","), "utf-8", {}),
+    "semicolons": (lines(";"), "utf-8", {}),
+    "tabs": (lines("\t"), "utf-8", {}),
+    "a mark at the beginning": (lines(","), "utf-8-sig", {}),
+    "CRLF": (lines(",", end="\r\n"), "utf-8", {}),
+    "quotes": ('path,label\n"a/0.png",no\n"a/1.png","yes"\nb 2.png,no\n3.png,yes\n', "utf-8", {}),
+    "empty lines": (lines(",").replace("\n", "\n\n") + "\n\n", "utf-8", {}),
+    "other names": (
+        lines(",").replace("path,label", "file,good"), "utf-8",
+        {"columns": {"path": "file", "label": "good"}},
+    ),
+    "no header": (lines(",", header=False), "utf-8", {"columns": {"path": 1, "label": 2}}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "encoding", "more"), TABLES.values(), ids=TABLES)
+def test_tables_of_any_look(tmp_path, text, encoding, more):
+    entry = table(tmp_path, text, encoding) | more
+    _, rows, _ = prepared(entry)
+    assert sorted((row["file"], row["label"]) for row in rows) == sorted(ROWS)
+
+
+def test_blanks_between_columns_and_classes_of_values(tmp_path):
+    """As in the table of the solar cells."""
+    rows = "0.png  1.0  mono\n1.png  0.3333333333333333  poly\n2.png  0.0 mono\n"
+    rows += "3.png 1  poly\n4.png 0 x\n"
+    for index in range(5):
+        picture(tmp_path / f"{index}.png")
+    (tmp_path / "labels.csv").write_text(rows)
+    entry = {
+        "table": str(tmp_path / "labels.csv"), "columns": {"path": 1, "label": 2, "group": 3},
+        "classes": {"functional": [0], "defective": [1.0]}, "test_share": 0.5,
+    }  # fmt: skip
+    reader = readers.open_reader(entry)
+    found = survey(reader, entry | {"test_share": 0.4})
+    assert found.classes == ["functional", "defective"]
+    assert {item.name for item in found.items} == {"0.png", "2.png", "3.png", "4.png"}
+    assert "1 images are of none of the classes: 0.3333333333333333 (1)" in found.notes
+    assert {item.group for item in found.items} == {"mono", "poly", "x"}
+
+
+def test_latin_1_is_said(tmp_path):
+    entry = table(tmp_path, lines(",").replace("yes", "für"), "latin-1")
+    _, rows, audit = prepared(entry)
+    assert {row["label"] for row in rows} == {"no", "für"}
+    assert any("read as Latin-1" in note for note in audit.notes)
+
+
+def test_a_column_says_the_split(tmp_path):
+    splits = ("Train", "test", "test", "training")
+    text = "path,label,split\n" + "".join(
+        f"{path},{label},{split}\n" for (path, label), split in zip(ROWS, splits, strict=True)
+    )
+    entry = table(tmp_path, text)
+    del entry["test_share"]
+    _, rows, _ = prepared(entry)
+    assert names(rows, "test") == ["a/1.png", "b 2.png"]
+    with pytest.raises(UserError, match="the data says itself which images are for testing"):
+        prepared(entry, test_share=0.5)
+
+
+WRONG_TABLES = {
+    "no such column": ("file,class\n0.png,a\n", ["no column 'path'", "no column 'label'",
+                       "its first line is: file, class", "{path: 1, label: 2}"]),
+    "no label": ("path,label\n3.png,\n,b\n", ["line 2: no label", "line 3: no path"]),
+    "a row that is too short": ("path,label\n3.png\n", ["line 2: it has only 1 columns"]),
+    "twice": (lines(",") + "3.png,no\n", ["line 6: 3.png is in line 5 already"]),
+    "a split": ("path,label,split\n3.png,a,rest\n", ["line 2: the split 'rest' is not train"]),
+    "empty": ("", ["labels.csv is empty"]),
+    "only a header": ("path,label\n", ["has no rows"]),
+    "missing files": (lines(",") + "x.png,no\n", ["1 of 5 images cannot", "x.png: No such file"]),
+    "one class": ("path,label\n3.png,a\na/0.png,a\n", ["classes: there is only one, 'a'"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "said"), WRONG_TABLES.values(), ids=WRONG_TABLES)
+def test_a_table_that_is_wrong(tmp_path, text, said):
+    with pytest.raises(UserError) as failure:
+        prepared(table(tmp_path, text))
+    for words in said:
+        assert words in str(failure.value)
+
+
+LABELS = {
+    "numbers": (["10", "2", "1"], ["1", "2", "10"]),
+    "floats": (["1.0", "0.5", "0.50"], ["0.5", "1"]),
+    "booleans": (["True", "false", "FALSE"], ["false", "true"]),
+    "words": (["b", "B", "a"], ["B", "a", "b"]),
+}
+
+
+@pytest.mark.parametrize(("labels", "classes"), LABELS.values(), ids=LABELS)
+def test_the_order_of_classes(tmp_path, labels, classes):
+    items = [
+        readers.Item(f"{n}", label, ("train", "test")[n > 2]) for n, label in enumerate(labels * 2)
+    ]
+    reader = type("Reader", (), {"items": items, "notes": []})
+    assert survey(reader, {}).classes == classes
+
+
+# ---- arrays
+
+
+def arrays(count=6, shape=(8, 8), dtype=np.uint8):
+    images = {
+        f"x_{s}": RANDOM.integers(0, 256, (count, *shape)).astype(dtype) for s in ("train", "test")
+    }
+    labels = {f"y_{split}": np.arange(count) % 2 for split in ("train", "test")}
+    return images | labels
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8), (8, 8, 3), (3, 8, 8)])
+@pytest.mark.parametrize("single", [True, False])
+def test_arrays(tmp_path, shape, single):
+    content = arrays(shape=shape)
+    np.savez(tmp_path / "all.npz", **content)
+    for name, each in content.items():
+        np.save(tmp_path / f"{name}.npy", each)
+    source = {name: str(tmp_path / f"{name}.npy") for name in content}
+    tensors, rows, _ = prepared({"arrays": str(tmp_path / "all.npz") if single else source})
+    expected = content["x_train"].reshape(6, 1, 8, 8) if 3 not in shape else content["x_train"]
+    expected = np.moveaxis(expected, 3, 1) if shape == (8, 8, 3) else expected
+    assert np.array_equal(tensors["train_images"], expected)
+    assert tensors["test_labels"].tolist() == [0, 1] * 3
+    assert names(rows)[6] == "x_test[0]"
+
+
+def test_arrays_without_a_test_set_and_of_floats(tmp_path):
+    content = {"x_train": RANDOM.random((10, 4, 4)), "y_train": np.array(["u", "v"] * 5)}
+    np.savez(tmp_path / "all.npz", **content)
+    entry = {"arrays": str(tmp_path / "all.npz"), "test_share": 0.2, "max_value": 1}
+    tensors, _, _ = prepared(entry)
+    assert len(tensors["test_images"]) == 2
+
+
+WRONG_ARRAYS = {
+    "labels": ({"y_train": np.zeros(5, int)}, r"y_train is \[5\], for 6 images"),
+    "a shape": ({"x_train": np.zeros((6, 64), np.uint8)}, r"x_train is \[6, 64\], not \[N, height"),
+    "missing": ({"y_test": None}, "there is no y_test, only"),
+    "objects": ({"y_train": np.array([{}] * 6)}, "cannot read y_train in .*Object arrays"),
+    "sizes": ({"x_test": np.zeros((6, 9, 9), np.uint8)}, "image_size: the images have 2 sizes"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), WRONG_ARRAYS.values(), ids=WRONG_ARRAYS)
+def test_arrays_that_are_wrong(tmp_path, change, said):
+    content = {name: each for name, each in (arrays() | change).items() if each is not None}
+    np.savez(tmp_path / "all.npz", **content)
+    with pytest.raises(UserError, match=said):
+        prepared({"arrays": str(tmp_path / "all.npz")})
+
+
+# ---- entries
+
+WRONG_ENTRIES = {
+    "no kind": ({"image_size": [8, 8]}, "it has none of arrays, files, folder"),
+    "two kinds": ({"folder": "x", "table": "y"}, "it has folder and table"),
+    "an unknown key": ({"folder": "x", "test_shar": 0.2}, "unknown key 'test_shar'; did you mean"),
+    "a share": ({"folder": "x", "test_share": 1.5}, "test_share: 1.5"),
+    "a key of another kind": ({"folder": "x", "columns": {}}, "unknown key 'columns'"),
+    "four channels": ({"folder": "x", "channels": 4}, "channels: 4 is not known"),
+    "one class": ({"folder": "x", "classes": ["a"]}, "classes: "),
+}
+
+
+@pytest.mark.parametrize(("entry", "said"), WRONG_ENTRIES.values(), ids=WRONG_ENTRIES)
+def test_an_entry_that_is_wrong(tmp_path, entry, said):
+    path = tmp_path / "datasets.yaml"
+    path.write_text(json.dumps({"Mine": entry}))
+    with pytest.raises(UserError) as failure:
+        catalog.load(path, "Mine")
+    assert str(failure.value).startswith(f"{path}: Mine: ")
+    assert said in str(failure.value)
+
+
+def test_the_order_of_a_division_does_not_change():
+    """It is a part of the identity of the data: a change would make all results out of date."""
+    assert "".join(sorted("abcdefgh", key=drawn)) == "eghbfacd"
