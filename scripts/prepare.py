@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,6 @@ from lib.core.layout import audit_file, images_file
 from lib.data import audit, catalog, prepared_record
 from lib.data.pixels import Form, pixels_of, shape_of
 from lib.data.readers import Item, Reader, open_reader, raise_problems
-from lib.data.sources import log
 from lib.data.survey import Survey, survey
 
 COLUMNS = ["index", "split", "file", "label", "group", "digest"]
@@ -136,18 +136,20 @@ def form_of(reader: Reader, items: list[Item], entry: dict, threads: int) -> For
     form = Form.of(entry)
     if form.image_size and form.channels:
         return form
-    shapes = set()
-    for shape in each_of(items, lambda item: shape_of(reader.read(item)), threads, "looking"):
+    names = {}  # one of each shape
+    found = each_of(items, lambda item: shape_of(reader.read(item)), threads, "looking")
+    for item, shape in zip(items, found, strict=True):
         if not isinstance(shape, str):  # or the file cannot be read
-            shapes.add(shape)
-    sizes = sorted({shape[1:] for shape in shapes}, key=np.prod)
+            names.setdefault(shape, item.name)
+    sizes = sorted({shape[1:] for shape in names}, key=np.prod)
     if not form.image_size and len(sizes) > 1:
-        (low, wide), (high, wider) = sizes[0], sizes[-1]
+        of = {shape[1:]: name for shape, name in names.items()}
+        low, high = (f"{h} x {w} ({of[h, w]})" for h, w in (sizes[0], sizes[-1]))
         raise UserError(
-            f"image_size: the images have {len(sizes)} sizes, from {low} x {wide} to "
-            f"{high} x {wider} (height x width). Set one, such as image_size: [64, 64]"
+            f"image_size: the images have {len(sizes)} sizes, from {low} to {high}, height x "
+            "width. Set one, such as image_size: [64, 64]"
         )
-    channels = form.channels or max((shape[0] for shape in shapes), default=1)
+    channels = form.channels or max((shape[0] for shape in names), default=1)
     return replace(
         form, image_size=form.image_size or max(sizes, default=(1, 1)), channels=channels
     )
@@ -187,7 +189,8 @@ def each_of(items, function, threads: int, what: str) -> Iterator:
             yield from pool.map(safe, items[first : first + AT_ONCE])
             bar.update(min(AT_ONCE, len(items) - first))
             if bar.disable and time.monotonic() > next_line:
-                log(f"{what}: {first + AT_ONCE:,} of {len(items):,} images")
+                done = f"{what}: {first + AT_ONCE:,} of {len(items):,} images"
+                print(done, file=sys.stderr, flush=True)
                 next_line = time.monotonic() + 10
 
 

@@ -37,7 +37,8 @@ def test_it_writes_what_the_design_says(finished_once):
         for experiment in ("mlp", "cnn")
     }
     logs |= {"logs/download-MNIST-small.log", "logs/prepare-MNIST-small.log", "logs/report.log"}
-    data = {f"data/MNIST-small.{end}" for end in ("json", "prepared.json", "safetensors")}
+    ends = ("json", "prepared.json", "safetensors", "images.csv.gz", "audit.json")
+    data = {f"data/MNIST-small.{end}" for end in ends}
     raw = {file for file in files if file.startswith("data/MNIST-small/raw/")}
     kept = {
         f"{folder}/{finished_once.record('mlp')[key]}.{ending}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib.core import code_digests
 from lib.core.layout import FIGURES, REPORT_TABLES, SEARCH_TABLE
-from lib.data import catalog
+from lib.data import catalog, readers
 from lib.reporting.verdict import reports_on
 from lib.study import choice, forecast
 from lib.study.run_states import RunStates, other_versions
@@ -49,6 +49,7 @@ EVALUATED = FILES.outputs("evaluate", "{experiment}", "{seed}")
 # The data, whose content decides what depends on it, not its time: see lib/study/run_states.py.
 PREPARED = FILES.prepared(STUDY.dataset).as_posix()
 PREPARED_RECORD = FILES.prepared_record(STUDY.dataset).as_posix()
+READER = readers.module_file(readers.kind_of(STUDY.dataset_entry))
 CONTENT = json.dumps(catalog.content_of(STUDY.dataset_entry), sort_keys=True)
 
 

@@ -13,7 +13,7 @@ rule prepare:
         FILES.log("prepare", STUDY.dataset).as_posix(),
     localrule: True
     params:
-        code=code_of("scripts/prepare.py"),
+        code=code_of("scripts/prepare.py", READER),
         dataset=STUDY.dataset,
         content=CONTENT,
         datasets_file=lambda wildcards, output: STUDY.datasets_file,

@@ -19,9 +19,7 @@ from lib.core import records
 from lib.core.errors import UserError
 from lib.core.files import sha256
 from lib.core.layout import audit_file, images_file, prepared_record
-from lib.data import catalog, readers
-from lib.data.pixels import Form, shape_of
-from lib.data.survey import survey
+from lib.data import catalog
 
 
 @dataclass(frozen=True)
@@ -134,28 +132,6 @@ def _facts_in(prepared: Path) -> Facts:
         train, test = (file.get_slice(f"{split}_images").get_shape() for split in ("train", "test"))
         classes = json.loads((file.metadata() or {}).get("classes", "[]"))
     return Facts(classes, train[0], test[0], train[1:])
-
-
-def facts(prepared: Path, entry: dict) -> Facts:
-    """Return what is known of a data set: from its record, or else by looking at its images.
-
-    Raises:
-        UserError: it is not prepared, and the data is not what the entry says; one line for each
-            problem.
-    """
-    if "files" in entry:  # all is in the entry, and they may be not downloaded yet
-        shape = [entry.get("channels", 1), *entry["image_size"]]
-        return Facts(entry["classes"], entry["train_size"], entry["test_size"], shape)
-    with suppress(UserError):
-        record = records.read(prepared_record(prepared))
-        if is_of(prepared, entry):
-            return Facts(**record["facts"])
-    reader = readers.open_reader(entry)
-    found = survey(reader, entry)
-    form = Form.of(entry)
-    channels, *image_size = shape_of(reader.read(found.items[0]))
-    shape = [form.channels or channels, *(form.image_size or image_size)]
-    return Facts(found.classes, *found.sizes.values(), shape)
 
 
 def verified(prepared: Path) -> Identity:

@@ -20,7 +20,8 @@ from lib.core.layout import Layout
 from lib.core.settings import COMPONENTS, OPTIMIZERS, SCHEDULERS, SCHEMAS, SHARED, Settings
 from lib.core.signatures import MODULES, learn
 from lib.data import catalog
-from lib.data.prepared_record import Facts, facts
+from lib.data.facts import facts_of
+from lib.data.prepared_record import Facts
 from lib.data.splits import held_out_size
 from lib.study import choice
 from lib.study.study import Experiment, Search, Study
@@ -95,7 +96,7 @@ def read_dataset(config: dict, where: str) -> tuple[dict, Facts]:
     try:
         entry = catalog.load(file, name)
         with catalog.errors_of(file, name):
-            return entry, facts(Layout(Path(config["results_dir"])).prepared(name), entry)
+            return entry, facts_of(Layout(Path(config["results_dir"])).prepared(name), entry)
     except UserError as error:
         raise UserError(
             "\n".join(f"{where}: {line}" for line in str(error).splitlines())

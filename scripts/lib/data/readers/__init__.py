@@ -71,6 +71,11 @@ def module(kind: str):
     return importlib.import_module(f"lib.data.readers.{kind}")
 
 
+def module_file(kind: str) -> Path:
+    """Return the file of a kind, on which the prepared data depends."""
+    return Path(__file__).with_name(f"{kind}.py")
+
+
 def kind_of(entry: dict) -> str:
     """Return the kind of an entry: the key that says where its images are.
 

@@ -1,0 +1,39 @@
+"""What is known of a data set before a run: how many images, of which shape, in which classes."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from lib.core import records
+from lib.core.errors import UserError
+from lib.core.layout import prepared_record
+from lib.data.pixels import Form, shape_of
+from lib.data.prepared_record import Facts, is_of
+from lib.data.readers import open_reader
+from lib.data.survey import survey
+
+SOME = 5  # images that are looked at, until one can be read
+
+
+def facts_of(prepared: Path, entry: dict) -> Facts:
+    """Return what is known of a data set: from its record, or else by looking at its images.
+
+    Raises:
+        UserError: it is not prepared, and the data is not what the entry says; one line for each
+            problem.
+    """
+    if "files" in entry:  # all is in the entry, and they may be not downloaded yet
+        shape = [entry.get("channels", 1), *entry["image_size"]]
+        return Facts(entry["classes"], entry["train_size"], entry["test_size"], shape)
+    with suppress(UserError):
+        record = records.read(prepared_record(prepared))
+        if is_of(prepared, entry):
+            return Facts(**record["facts"])
+    reader = open_reader(entry)
+    found, form = survey(reader, entry), Form.of(entry)
+    for item in found.items[:SOME]:
+        with suppress(UserError):  # which files cannot be read is found when all are
+            channels, *image_size = shape_of(reader.read(item))
+            shape = [form.channels or channels, *(form.image_size or image_size)]
+            return Facts(found.classes, *found.sizes.values(), shape)
+    names = ", ".join(item.name for item in found.items[:SOME])
+    raise UserError(f"none of these images can be read: {names}")
