@@ -60,9 +60,10 @@ reproduce: venv  ## repeat runs from their records: make reproduce RUN=cnn/seed1
 	    $(if $(SAMPLE),--sample $(call quoted,$(SAMPLE))) $(if $(EXACT),--exact) \
 	    --profile $(call quoted,$(or $(PROFILE),profiles/local))
 
-predict: venv  ## classify image files: make predict IMAGE=digit.png MODEL=results/runs/cnn/seed1
-	@$(call files,$(or $(IMAGE),$(error name a file: make predict IMAGE=digit.png))) \
-	    $(PY) scripts/predict.py --model $(call quoted,$(or $(MODEL),results/runs/cnn/seed1)) -- "$$@"
+predict: venv  ## classify images: make predict IMAGES=new/ MODEL=results/runs/cnn/seed1 CSV=new.csv
+	@$(call files,$(or $(IMAGES),$(IMAGE),$(error name files or a folder: make predict IMAGES=new/))) \
+	    $(PY) scripts/predict.py --model $(call quoted,$(or $(MODEL),results/runs/cnn/seed1)) \
+	    $(if $(CSV),--csv $(call quoted,$(CSV))) -- "$$@"
 
 cluster:  ## start a throw-away Slurm on this machine (root, Debian or Ubuntu)
 	@tests/cluster/slurm.py up

@@ -14,11 +14,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
-import sys
-import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,18 +22,17 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tqdm import tqdm
 
 from lib.core.errors import UserError
 from lib.core.files import atomic_path, read_json, write_json
 from lib.core.layout import audit_file, images_file
 from lib.data import audit, catalog, prepared_record
-from lib.data.pixels import Form, pixels_of, shape_of
+from lib.data.decoding import CORES, decoded, each_of
+from lib.data.pixels import Form, shape_of
 from lib.data.readers import Item, Reader, open_reader, raise_problems
 from lib.data.survey import Survey, survey
 
 COLUMNS = ["index", "split", "file", "label", "group", "digest"]
-AT_ONCE = 256  # images that are in work
 
 
 def main() -> None:
@@ -51,7 +45,7 @@ def main() -> None:
     add(
         "--threads",
         type=command_line.at_least(1, 1024),
-        default=len(os.sched_getaffinity(0)),
+        default=CORES,
         help="that decode images (default: the cores, %(default)s)",
     )
     args = parser.parse_args()
@@ -84,7 +78,7 @@ def prepare(
             to do then.
     """
     form = form_of(reader, found.items, entry, threads)
-    images, done = decoded(reader, found.items, form, threads)
+    images, done = decoded(found.items, reader.read, form, threads)
     unreadable = {index: each for index, each in enumerate(done) if isinstance(each, str)}
     if entry.get("unreadable") != "skip":
         raise_unreadable(found.items, unreadable)
@@ -137,7 +131,7 @@ def form_of(reader: Reader, items: list[Item], entry: dict, threads: int) -> For
     if form.image_size and form.channels:
         return form
     names = {}  # one of each shape
-    found = each_of(items, lambda item: shape_of(reader.read(item)), threads, "looking")
+    found = each_of(items, lambda item: shape_of(reader.read(item)), "looking", threads)
     for item, shape in zip(items, found, strict=True):
         if not isinstance(shape, str):  # or the file cannot be read
             names.setdefault(shape, item.name)
@@ -153,45 +147,6 @@ def form_of(reader: Reader, items: list[Item], entry: dict, threads: int) -> For
     return replace(
         form, image_size=form.image_size or max(sizes, default=(1, 1)), channels=channels
     )
-
-
-def decoded(
-    reader: Reader, items: list[Item], form: Form, threads: int
-) -> tuple[np.ndarray, list[list[str] | str]]:
-    """Decode all images.
-
-    Returns:
-        uint8 [N, channels, height, width], and for each image what was done to it, or, as a string,
-        why it cannot be read.
-    """
-    images = np.zeros((len(items), form.channels, *form.image_size), dtype=np.uint8)
-
-    def decode(number: int) -> list[str]:
-        images[number], done = pixels_of(reader.read(items[number]), form)
-        return done
-
-    return images, list(each_of(range(len(items)), decode, threads, "decoding"))
-
-
-def each_of(items, function, threads: int, what: str) -> Iterator:
-    """Yield what a function returns for each item, in order, or the text of its `UserError`."""
-
-    def safe(item):
-        try:
-            return function(item)
-        except UserError as error:
-            return str(error)
-
-    bar = tqdm(total=len(items), desc=what, unit="image", disable=None, leave=False)
-    next_line = time.monotonic() + 10
-    with ThreadPoolExecutor(threads) as pool, bar:
-        for first in range(0, len(items), AT_ONCE):
-            yield from pool.map(safe, items[first : first + AT_ONCE])
-            bar.update(min(AT_ONCE, len(items) - first))
-            if bar.disable and time.monotonic() > next_line:
-                done = f"{what}: {first + AT_ONCE:,} of {len(items):,} images"
-                print(done, file=sys.stderr, flush=True)
-                next_line = time.monotonic() + 10
 
 
 def raise_unreadable(items: list[Item], unreadable: dict[int, str]) -> None:

@@ -75,6 +75,7 @@ def main() -> None:
     own_code = code_digests.file_digests(code)
     origin = {
         "dataset": data.dataset,
+        "form": data.form,
         "code": own_code,
         "versions": provenance.versions(models.file_of(name)),
         **provenance.code_state(),

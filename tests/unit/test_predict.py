@@ -36,6 +36,11 @@ def run(finished, *arguments, check=True):
     return done
 
 
+def read_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def as_drawn(image, look):
     """Return a digit as a user may have it."""
     picture = Image.fromarray(image)
@@ -106,8 +111,8 @@ def test_they_are_classified_as_the_test_set_is(finished_once, digits, look, tmp
     for number, image in enumerate(digits[0][:count]):
         as_drawn(image, look).save(tmp_path / f"{number}.png")
     files = [tmp_path / f"{number}.png" for number in range(count)]
-    done = run(finished_once, "--csv", *files)
-    rows = list(csv.DictReader(done.stdout.splitlines()))
+    run(finished_once, *files, "--csv", tmp_path / "new.csv")
+    rows = read_rows(tmp_path / "new.csv")
     right = sum(
         int(row["prediction"]) == label for row, label in zip(rows, digits[1], strict=False)
     )
@@ -199,10 +204,10 @@ def test_other_images_are_classified_where_one_cannot_be(finished_once, digits, 
     for number in (0, 1):
         Image.fromarray(digits[0][number]).save(tmp_path / f"{number}.png")
     files = [tmp_path / f"{name}.png" for name in ("blank", "0", "notes", "1")]
-    done = run(finished_once, "--csv", *files, check=False)
+    done = run(finished_once, *files, "--csv", tmp_path / "new.csv", check=False)
     assert done.returncode == 1
-    rows = list(csv.DictReader(done.stdout.splitlines()))
-    assert [row["image"] for row in rows] == [str(files[1]), str(files[3])]
+    rows = read_rows(tmp_path / "new.csv")
+    assert [row["file"] for row in rows] == [str(files[1]), str(files[3])]
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
     assert str(files[0]) in errors[0]
@@ -217,11 +222,12 @@ def test_show_draws_what_the_network_sees(finished_once, digits, tmp_path):
     done = run(finished_once, *files, "--show", picture)
     assert f"what the network saw is in {picture}" in done.stderr
     seen = np.asarray(Image.open(picture))
-    tile = 28 * predict.ENLARGED + 4
+    enlarged = predict.DRAWN // 28
+    tile = 28 * enlarged + 4
     assert seen.shape == (2 * tile, 10 * tile)
     for number in (0, 11):
         top, left = tile * (number // 10), tile * (number % 10)
-        step = slice(2 + predict.ENLARGED // 2, tile - 2, predict.ENLARGED)
+        step = slice(2 + enlarged // 2, tile - 2, enlarged)
         framed = drawings.framed_file(files[number], 28, 28)
         assert (seen[top : top + tile, left : left + tile][step, step] == framed).all()
 
@@ -253,13 +259,8 @@ def test_a_network_that_knows_no_digits(finished, digits, known, tmp_path):
     change_record(finished, classes=CLOTHES, **known)
     Image.fromarray(digits[0][0]).save(tmp_path / "seven.png")
     trained = finished.record("cnn").get("dataset", finished.record("cnn")["data"])
-    done = run(finished, tmp_path / "seven.png", check=False)
-    assert done.returncode == 1
-    assert not done.stdout
+    done = run(finished, tmp_path / "seven.png")
     assert f"was trained on {trained}, whose classes are T-shirt/top, Trouser" in done.stderr
-    assert "add --any-classes" in done.stderr
-    done = run(finished, "--any-classes", tmp_path / "seven.png")
-    assert f"was trained on {trained}, whose classes are" in done.stderr
     assert done.stdout.splitlines()[0].split(": ")[1] in CLOTHES
 
 
@@ -336,6 +337,38 @@ def test_weights_that_give_no_numbers(digits, finished_once, tmp_path, monkeypat
         return torch.full((1, 10), torch.nan)
 
     monkeypatch.setattr(predict, "probabilities", empty)
-    folder = finished_once.run_folder("cnn")
+    network = predict.Network(finished_once.run_folder("cnn"), torch.device("cpu"))
     with pytest.raises(UserError, match="not a number"):
-        predict.classify(digits[0][:1], folder, finished_once.record("cnn"))
+        network.classify(digits[0][:1, None])
+
+
+def test_a_network_of_unframed_images_sees_them_as_they_are(finished, digits, tmp_path):
+    """A folder of the test set gets the recorded predictions, to the bit."""
+    form = {"resize": None, "max_value": None, "framing": None}
+    change_record(finished, classes=CLOTHES, form=form)
+    for number, image in enumerate(digits[0]):
+        path = tmp_path / "test" / str(number % 3) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    (tmp_path / "test/0/notes.txt").write_text("no image")
+    done = run(finished, tmp_path / "test", "--csv", tmp_path / "new.csv")
+    assert "1,000 images were classified" in done.stderr
+    recorded = pd.read_csv(finished.run_folder("cnn") / "predictions.csv.gz")
+    found = pd.read_csv(tmp_path / "new.csv", dtype={"confidence": np.float32})
+    assert [CLOTHES[label] for label in recorded["prediction"]] == found["prediction"].tolist()
+    assert (recorded["confidence"].astype(np.float32) == found["confidence"]).all()
+
+
+def test_folders_and_patterns(finished_once, digits, tmp_path):
+    for number in range(4):
+        (tmp_path / "new").mkdir(exist_ok=True)
+        Image.fromarray(digits[0][number]).save(tmp_path / "new" / f"{number}.png")
+    names = [str(tmp_path / "new" / f"{number}.png") for number in range(4)]
+    for named in (tmp_path / "new", tmp_path / "new/*.png"):
+        lines = run(finished_once, named).stdout.splitlines()
+        assert [line.partition(": ")[0] for line in lines if not line.startswith(" ")] == names
+    for nothing in ("*.jpg", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        done = run(finished_once, tmp_path / nothing, check=False)
+        assert done.returncode == 1
+        assert f"{tmp_path / nothing}: there is no image" in done.stderr

@@ -139,7 +139,7 @@ WRONG_FOLDERS = {
     "several sizes": (
         lambda f: picture(f / "cat/x.png", size=(20, 9)),
         {},
-        ["image_size: the images have 2 sizes, from 8 x 8 (cat/", "to 9 x 20 (cat/x.png)"],
+        ["image_size: the images have 2 sizes, from 8 x 8 (", "to 9 x 20 (cat/x.png)"],
     ),
     "unreadable files": (
         lambda f: [(f / f"cat/x{n}.png").write_bytes(b"x" * n) for n in range(15)],

@@ -82,9 +82,9 @@ def test_make_run_works_where_paths_have_spaces(spaced):
         "two.png two.png": ["two.png", "two.png"],
         "*.png": [one, "two.png"],
     }.items():
-        shown = make(spaced, "predict", f"IMAGE={value}", model)
+        shown = make(spaced, "predict", f"IMAGES={value}", model)
         assert re.findall(r"^(.*\.png): ", shown, re.MULTILINE) == images
-    shown = make(spaced, "predict", "IMAGE=no such.png", model, check=False)
+    shown = make(spaced, "predict", "IMAGES=no such.png", model, check=False)
     assert "no such.png: No such file" in shown
 
 
@@ -263,7 +263,7 @@ def test_an_environment_made_by_hand_that_has_everything_is_used(project):
 
 def test_every_target_uses_the_environment_that_is_named():
     targets = re.findall(r"^([a-z-]+):.*?## ", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    values = ["RUN=cnn/seed1", "IMAGE=digit.png"]
+    values = ["RUN=cnn/seed1", "IMAGES=digit.png"]
     for target in set(targets) - {"help", "clean", "cluster", "cluster-down"}:
         command = ["make", "-n", target, "VENV=theirs", *values]
         planned = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout

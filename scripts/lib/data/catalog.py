@@ -9,7 +9,7 @@ from lib.core import strict_yaml
 from lib.core.errors import UserError
 from lib.data import readers
 
-NO_CONTENT = ("npm", "torchvision", "unreadable", "duplicates")
+NO_CONTENT = ("npm", "torchvision", "unreadable", "duplicates", "framing")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

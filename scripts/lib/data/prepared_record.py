@@ -21,6 +21,8 @@ from lib.core.files import sha256
 from lib.core.layout import audit_file, images_file, prepared_record
 from lib.data import catalog
 
+FORM = ("resize", "max_value", "framing")  # keys of an entry that an image for `predict` needs
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -47,10 +49,12 @@ class Identity:
         names: the digests by which results may name it. The first is that of its content, see
             `content_sha256`.
         dataset: the name of the data set; None if the file has no record.
+        form: how its images were brought into one form, as the entry says; None if not known.
     """
 
     names: tuple[str, ...]
     dataset: str | None = None
+    form: dict | None = None
 
     @property
     def sha256(self) -> str:
@@ -121,6 +125,7 @@ def write(prepared: Path, dataset: str, entry: dict, sources: Iterable[Path] = (
         "data_sha256": content_sha256(prepared),
         "earlier_sha256": _file_sha256_of_version_0_2(prepared),
         "facts": asdict(_facts_in(prepared)),
+        "form": {key: entry.get(key) for key in FORM},
         "sources": {str(path): path.stat().st_mtime_ns for path in sources},
     }
     beside = [path for path in (images_file(prepared), audit_file(prepared)) if path.is_file()]
@@ -156,7 +161,7 @@ def verified(prepared: Path) -> Identity:
             f"{prepared} is truncated or corrupt: its digest is not the one in {path}. "
             "The next start of snakemake makes it again"
         )
-    return Identity(_names(record, prepared), record["dataset"])
+    return Identity(_names(record, prepared), record["dataset"], record.get("form"))
 
 
 def names_in_record(prepared: Path) -> tuple[str, ...] | None:

@@ -29,7 +29,7 @@ class Reader:
         others, self.items = [], []
         for split, place in self.places():
             for folder in visible(place, folders=True):
-                found = list(self.images(folder, others))
+                found = list(image_files(folder, others, self.watched))
                 if not found:
                     problems.append(f"folder: {folder}: there is no image in this class: remove it")
                 label = folder.name
@@ -62,29 +62,34 @@ class Reader:
         self.watched += named.values()
         return list(named.items())
 
-    def images(self, folder: Path, others: list[Path]) -> Iterator[Path]:
-        """Yield the images in a folder and those below it; what is no image goes to `others`."""
-        seen = set()  # against links that lead in circles
-        for place, folders, files in os.walk(folder, followlinks=True):
-            here = Path(place)
-            real = here.resolve()
-            if real in seen:
-                folders.clear()
-                continue
-            seen.add(real)
-            self.watched.append(here)
-            folders[:] = [name for name in folders if not hidden(name)]
-            for name in files:
-                if not hidden(name):
-                    path = here / name
-                    if path.suffix.lower() in extensions():
-                        yield path
-                    else:
-                        others.append(path)
-
     def read(self, item: Item) -> bytes:
         """Return the content of a file."""
         return read_bytes(item.source)
+
+
+def image_files(folder: Path, others: list[Path], folders: list[Path]) -> Iterator[Path]:
+    """Yield the images in a folder and those below it.
+
+    Args:
+        folder: where to look.
+        others: files that are no images by their names are added.
+        folders: those that were looked at are added.
+    """
+    seen = set()  # against links that lead in circles
+    for place, below, files in os.walk(folder, followlinks=True):
+        here = Path(place)
+        real = here.resolve()
+        if real in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        folders.append(here)
+        below[:] = [name for name in below if not hidden(name)]
+        for path in (here / name for name in files if not hidden(name)):
+            if path.suffix.lower() in extensions():
+                yield path
+            else:
+                others.append(path)
 
 
 def hidden(name: str) -> bool:
