@@ -1,6 +1,7 @@
 """Evaluate a trained run on the test set: load its weights from disk, predict, count.
 
-RUN/predictions.csv.gz   one row per test image: index, label, prediction, confidence
+RUN/predictions.csv.gz   one row per test image: index, label, prediction, confidence, and file,
+                         where the images have names
 RUN/accuracy.csv         the accuracy table: one row per class and a last row `all`
 RUN/evaluation.json      test loss, and with which weights, data and versions
 
@@ -23,11 +24,12 @@ from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.run_state import Expected, read_trained
 from lib.core.settings import Settings
-from lib.data import prepared, prepared_record
+from lib.data import image_list, prepared, prepared_record
 from lib.running import process
 from lib.running.run_results import write_evaluation
 from lib.training import network
 from lib.training.accuracy import accuracy_table
+from lib.training.predictions import with_names
 
 
 def main() -> None:
@@ -60,6 +62,7 @@ def main() -> None:
     origin = {"slurm": provenance.slurm_job(), **provenance.code_state()}  # as in train.py, now
     dataset = prepared.load(args.data)
     test_loss, predictions = network.evaluate(settings, dataset, files.weights)
+    predictions = with_names(predictions, image_list.names(args.data, "test"))
     table = accuracy_table(predictions, dataset.classes)
     overall = table.iloc[-1]
     print(

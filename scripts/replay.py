@@ -27,7 +27,7 @@ from lib.core.errors import NodeError, TemporaryError, UserError
 from lib.core.files import write_json
 from lib.core.layout import RunFiles
 from lib.core.settings import Settings
-from lib.data import prepared
+from lib.data import image_list, prepared
 from lib.reporting import reproduction
 from lib.reporting.reproduction import INSTRUCTIONS, USE_INSTRUCTIONS, Stored
 from lib.running import replay
@@ -117,7 +117,8 @@ def first_steps(stored: Stored, data: Path, proof: str) -> Replay:
     if not difference and evaluation:
         torch.set_num_threads(evaluation["threads"])
         loss = evaluation["test_loss"]
-        difference = replay.evaluation_difference(settings, dataset, stored.files, loss)
+        names = image_list.names(data, "test")
+        difference = replay.evaluation_difference(settings, dataset, names, stored.files, loss)
         of_now = {"threads": evaluation["threads"], "versions": now["versions"]}
         machine = reproduction.differing_machine(evaluation, of_now)
         if evaluation["host"] != socket.gethostname():

@@ -51,10 +51,10 @@ class Audit:
     notes: list[str]
 
     def as_dict(self) -> dict:
-        """Return it as JSON holds it; of many files, the first ones."""
+        """Return it as JSON holds it, with what there is to say; of many files, the first ones."""
         lists = ("contradicting", "constant", "groups_in_both")
         shortened = {name: getattr(self, name)[:MOST_LISTED] for name in lists}
-        return asdict(self) | shortened
+        return asdict(self) | shortened | {"lines": self.lines()}
 
     def lines(self) -> list[str]:
         """Say what is worth saying."""

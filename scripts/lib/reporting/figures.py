@@ -33,6 +33,7 @@ LEGEND = len(COLORS)
 MATRICES = 50  # maximum number of confusion matrices
 DRAWN = 1e100  # larger losses are left out, like those that are infinite: matplotlib overflows
 NUMBERED = 20  # with more classes than this, cells have no numbers
+NAMED = 40  # names along a side; of more classes, every second one, or third, ...
 
 plt.rcParams |= {
     "svg.fonttype": "none", "svg.hashsalt": "figures", "font.family": "sans-serif",
@@ -70,7 +71,7 @@ def draw(experiments: list[FinishedExperiment], summary: list[dict]) -> list[Fig
         confusion(experiments),
         class_accuracy(experiments),
         reliability(experiments),
-        cost(experiments),
+        cost(experiments, summary),
     ]
 
 
@@ -165,7 +166,10 @@ def _legend(figure, experiments: list[FinishedExperiment], notes: list[str] | No
 
 
 def confusion(experiments: list[FinishedExperiment]) -> Figure:
-    """Draw confusion matrices: test images by label and prediction, mean over the runs."""
+    """Draw confusion matrices: test images by label and prediction, mean over the runs.
+
+    A cell is the share of its row, below which is the number of images.
+    """
     shown, columns = experiments[:MATRICES], min(2, len(experiments))
     rows = math.ceil(len(shown) / columns)
     side = WIDTH / columns * 1.6
@@ -174,9 +178,10 @@ def confusion(experiments: list[FinishedExperiment]) -> Figure:
     classes = experiments[0].runs[0].record["classes"]
     for panel, each in zip(axes.flat, shown, strict=False):
         counts = sum(confusion_counts(run, len(classes)) for run in each.runs) / len(each.runs)
-        scale = PowerNorm(0.35, 0, counts.max())  # keeps rare mistakes visible
-        form = "{:.0f}" if len(each.runs) == 1 else "{:.1f}"
-        _cells(panel, counts, classes, classes, form, scale, numbered=counts > 0)
+        shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        scale = PowerNorm(0.5, 0, 100)  # keeps rare mistakes visible
+        texts = np.vectorize(lambda share, count: f"{share:.1f}%\n{count:.0f}")(shares, counts)
+        _cells(panel, shares, classes, classes, np.where(counts > 0, texts, ""), scale)
         panel.set(title=each.name, xlabel="prediction", ylabel="label")
         wrong = counts - np.diag(np.diag(counts))
         label, prediction = np.unravel_index(wrong.argmax(), wrong.shape)
@@ -185,8 +190,8 @@ def confusion(experiments: list[FinishedExperiment]) -> Figure:
     for panel in axes.flat[len(shown) :]:
         panel.axis("off")
     alt = (
-        "Confusion matrices: test images by label and prediction. The most frequent mistakes: "
-        + _few(worst)
+        "Confusion matrices: test images by label and prediction, in percent of the label. The most "
+        "frequent mistakes: " + _few(worst)
     )
     return finish(figure, "confusion", "Confusion matrices", alt)
 
@@ -208,15 +213,8 @@ def class_accuracy(experiments: list[FinishedExperiment]) -> Figure:
     )  # fmt: skip
     figure, panel = plt.subplots(figsize=(WIDTH * 1.2, 0.9 + 0.3 * len(experiments)))
     scale = Normalize(np.nanmin(values) - 1, 100)
-    _cells(
-        panel,
-        values,
-        [each.name for each in experiments],
-        classes,
-        "{:.1f}",
-        scale,
-        np.isfinite(values),
-    )
+    texts = np.where(np.isfinite(values), np.vectorize("{:.1f}".format)(values), "")
+    _cells(panel, values, [each.name for each in experiments], classes, texts, scale)
     panel.set_xlabel("class (cells: accuracy, %)")
     hardest = [
         f"{each.name} {classes[int(np.nanargmin(row))]} ({np.nanmin(row):.1f}%)"
@@ -226,25 +224,27 @@ def class_accuracy(experiments: list[FinishedExperiment]) -> Figure:
     return finish(figure, "class-accuracy", "Accuracy by class", alt)
 
 
-def _cells(panel, values, rows, columns, form: str, scale, numbered) -> None:
-    """Fill a panel with colored cells. With few classes, those in `numbered` show their value."""
+def _cells(panel, values, rows, columns, texts, scale) -> None:
+    """Fill a panel with colored cells. With few classes, they show their texts."""
     panel.pcolormesh(values, cmap="Blues", norm=scale, linewidth=0.3, edgecolor="#8888")
     panel.grid(visible=False)
     panel.invert_yaxis()
     long = max(map(len, columns)) > 3
-    panel.set_xticks(
-        np.arange(len(columns)) + 0.5, columns, rotation=45 if long else 0, ha="right" if long
-        else "center",
-    )  # fmt: skip
-    panel.set_yticks(np.arange(len(rows)) + 0.5, rows)
+    look = {"rotation": 45, "ha": "right"} if long else {"ha": "center"}
+    for names, set_ticks, more in (
+        (columns, panel.set_xticks, look),
+        (rows, panel.set_yticks, {}),
+    ):
+        places = range(0, len(names), math.ceil(len(names) / NAMED))
+        set_ticks([place + 0.5 for place in places], [names[place] for place in places], **more)
     panel.tick_params(length=0)
     if len(columns) > NUMBERED:
         return
+    size = 8 if len(columns) <= 4 else 6.5 if "\n" not in "".join(texts.flat) else 5
     for (row, column), value in np.ndenumerate(values):
-        if numbered[row, column]:
-            ink = "#ffffff" if scale(value) > 0.55 else "#000000"
-            place = (column + 0.5, row + 0.5)
-            panel.text(*place, form.format(value), color=ink, size=6.5, ha="center", va="center")
+        ink = "#ffffff" if scale(value) > 0.55 else "#000000"
+        place = (column + 0.5, row + 0.5)
+        panel.text(*place, texts[row, column], color=ink, size=size, ha="center", va="center")
 
 
 def reliability(experiments: list[FinishedExperiment]) -> Figure:
@@ -264,7 +264,7 @@ def reliability(experiments: list[FinishedExperiment]) -> Figure:
     return finish(figure, "calibration", "Calibration", alt)
 
 
-def cost(experiments: list[FinishedExperiment]) -> Figure:
+def cost(experiments: list[FinishedExperiment], summary: list[dict]) -> Figure:
     """Draw accuracy against training time, one point per run."""
     figure, panel = plt.subplots(figsize=(WIDTH, WIDTH * 0.6))
     times = []
@@ -280,12 +280,24 @@ def cost(experiments: list[FinishedExperiment]) -> Figure:
     if max(everything) > 10 * min(everything):
         panel.set_xscale("log")
         panel.xaxis.set_major_formatter("{x:g}")
+        panel.xaxis.set_minor_formatter("")  # between powers of ten, there is no room for numbers
     else:
         panel.set_xlim(left=0)
     panel.set(xlabel="training time per run (s)", ylabel="test accuracy (%)")
+    _at_least_as_high_as_an_interval(panel, summary)
     _legend(figure, experiments)
     alt = "Test accuracy against training time. Mean training time: " + _few(times)
     return finish(figure, "cost", "Accuracy against training time", alt)
+
+
+def _at_least_as_high_as_an_interval(panel, summary: list[dict]) -> None:
+    """Let the axis of accuracies be no shorter than an interval: smaller differences are none."""
+    known = [row for row in summary if row["accuracy_low"] is not None]
+    widths = [100 * (row["accuracy_high"] - row["accuracy_low"]) for row in known]
+    low, high = panel.get_ylim()
+    missing = max(widths, default=0) - (high - low)
+    if missing > 0:
+        panel.set_ylim(low - missing / 2, high + missing / 2)
 
 
 def _few(parts, most: int = 8) -> str:

@@ -17,9 +17,10 @@ from lib.core import adoptions
 from lib.core.adoptions import Adoption
 from lib.core.errors import UserError
 from lib.core.failure_file import Failure
-from lib.core.layout import Layout, RunFiles
+from lib.core.files import read_object
+from lib.core.layout import Layout, RunFiles, audit_file
 from lib.core.run_state import Expected, read_evaluation, read_trained, run_state
-from lib.data import prepared_record
+from lib.data import image_list, prepared_record
 from lib.reporting.uncertainty import calibration
 
 PREDICTIONS = {"label": np.int16, "prediction": np.int16, "confidence": np.float32}
@@ -33,6 +34,8 @@ class TestSet:
     names: tuple[str, ...]  # the digests by which results may name its data
     images: np.ndarray  # uint8 [images, channels, height, width]
     labels: np.ndarray  # int64 [images]
+    files: list[str] | None = None  # the images' names, where they have some
+    audit: dict | None = None  # what was found in the data, see `lib.data.audit.Audit`
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,8 @@ def read_test_set(path: Path) -> TestSet:
             images = images if images.ndim == 4 else images[:, None]  # as of version 0.2
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    return TestSet(path, data.names, images, labels)
+    audit = read_object(audit_file(path), {"classes": dict, "largest_class": list, "lines": list})
+    return TestSet(path, data.names, images, labels, image_list.names(path, "test"), audit)
 
 
 def read(

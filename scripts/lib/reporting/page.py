@@ -71,13 +71,14 @@ def render(
         differing={name: {} for name in names} | differing_settings(shown),
         losses=sorted({each.settings["loss"] for each in shown}),
         splits=sorted({run.history["split"].iloc[0] for each in shown for run in each.runs}),
-        galleries=[gallery(a, b, test_set.images) for a, b in pairs[:GALLERIES]],
+        galleries=[gallery(a, b, test_set) for a, b in pairs[:GALLERIES]],
         pairs=len(pairs),
         all_compared=len(experiments) <= tables.ALL_PAIRS,
-        all_wrong=all_wrong(shown, test_set.images),
+        all_wrong=all_wrong(shown, test_set),
         calibration={each.name: each.calibration[1] for each in shown},
         costs=[cost_row(each) for each in shown],
-        origin=origin(shown),
+        origin=data_rows(shown, test_set) + origin(shown),
+        largest_class=test_set.audit and test_set.audit["largest_class"],
         settings={each.name: flat(each.settings) for each in shown},
         test_size=len(test_set.labels),
         command=command,
@@ -157,18 +158,19 @@ def answer(experiment: FinishedExperiment, index: int) -> tuple[str, float]:
     return experiment.runs[0].record["classes"][choice], float(np.mean(sure))
 
 
-def tile(experiments: list[FinishedExperiment], index: int, images: np.ndarray) -> dict:
+def tile(experiments: list[FinishedExperiment], index: int, test_set: TestSet) -> dict:
     """Return an image with its label and the experiments' predictions."""
     first = experiments[0].runs[0]
     return {
         "index": int(index),
-        "uri": png_uri(images[index]),
+        "file": test_set.files[index] if test_set.files else None,
+        "uri": png_uri(test_set.images[index]),
         "label": first.record["classes"][int(first.labels[index])],
         "answers": [(each.name, *answer(each, index)) for each in experiments],
     }
 
 
-def gallery(a: FinishedExperiment, b: FinishedExperiment, images: np.ndarray) -> dict:
+def gallery(a: FinishedExperiment, b: FinishedExperiment, test_set: TestSet) -> dict:
     """Return the images that only one of two experiments classifies correctly, for both.
 
     The images for which the wrong experiment is most confident come first.
@@ -177,17 +179,17 @@ def gallery(a: FinishedExperiment, b: FinishedExperiment, images: np.ndarray) ->
     for right, wrong in ((a, b), (b, a)):
         found = tables.only_right(right, wrong)
         order = np.argsort([-answer(wrong, index)[1] for index in found], kind="stable")
-        shown = [tile([right, wrong], index, images) for index in found[order][:IMAGES]]
+        shown = [tile([right, wrong], index, test_set) for index in found[order][:IMAGES]]
         sides.append(
             {"right": right.name, "wrong": wrong.name, "count": len(found), "tiles": shown}
         )
     return {"a": a.name, "b": b.name, "sides": sides}
 
 
-def all_wrong(experiments: list[FinishedExperiment], images: np.ndarray) -> dict:
+def all_wrong(experiments: list[FinishedExperiment], test_set: TestSet) -> dict:
     """Return the images that every run of every experiment misclassifies."""
     found = np.flatnonzero(~np.any([each.ever_right for each in experiments], axis=0))
-    shown = [tile(experiments[:ANSWERS], index, images) for index in found[:IMAGES]]
+    shown = [tile(experiments[:ANSWERS], index, test_set) for index in found[:IMAGES]]
     return {"count": len(found), "tiles": shown}
 
 
@@ -216,6 +218,19 @@ def cost_row(experiment: FinishedExperiment) -> dict:
         "queue": float(np.mean(waits)) if waits else None,
         "resumes": sum(run.record["resumes"] for run in runs),
     }
+
+
+def data_rows(
+    experiments: list[FinishedExperiment], test_set: TestSet
+) -> list[tuple[str, list[str]]]:
+    """Return what there is to know about the data: its name, its form, what was found in it."""
+    record, (channels, height, width) = experiments[0].runs[0].record, test_set.images.shape[1:]
+    rows = [
+        ("data set", [str(record["dataset"] or record["data"])]),
+        ("images", [f"{height} x {width} pixels, {'gray' if channels == 1 else 'color'}"]),
+    ]
+    lines = test_set.audit["lines"] if test_set.audit else []
+    return [*rows, *([("found in the data", ["; ".join(lines)])] if lines else [])]
 
 
 def origin(experiments: list[FinishedExperiment]) -> list[tuple[str, list[str]]]:

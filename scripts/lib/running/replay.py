@@ -15,6 +15,7 @@ from lib.data.prepared import Dataset, Split
 from lib.training import device as devices
 from lib.training import network
 from lib.training.accuracy import accuracy_table
+from lib.training.predictions import with_names
 from lib.training.recipe import make_optimizer, make_scheduler
 
 
@@ -125,19 +126,21 @@ def rates_difference(settings: Settings, stored: Sequence[float]) -> str:
 
 
 def evaluation_difference(
-    settings: Settings, dataset: Dataset, files: RunFiles, loss: float
+    settings: Settings, dataset: Dataset, names: list[str] | None, files: RunFiles, loss: float
 ) -> str:
     """Say in what the evaluation of the stored weights differs; nothing where it does not.
 
     Args:
         settings: of the run.
         dataset: that it was trained on.
+        names: of the test images, if they have some.
         files: of the run.
         loss: its mean loss on the test set.
     """
     now, predictions = network.evaluate(settings, dataset, files.weights)
     table = accuracy_table(predictions, dataset.classes).to_csv(index=False)
     stored = files.accuracy.read_text(encoding="utf-8")
+    predictions = with_names(predictions, names)
     found = table_difference("predictions", files.predictions, predictions)
     found = found or text_difference("accuracy table", stored, table)
     return found or number_difference("test loss", loss, now)

@@ -31,6 +31,11 @@ def prediction_table(output: torch.Tensor, labels: torch.Tensor, kind: str | Non
     )
 
 
+def with_names(predictions: pd.DataFrame, names: list[str] | None) -> pd.DataFrame:
+    """Return predictions with a last column `file`, where the images have names."""
+    return predictions if names is None else predictions.assign(file=names)
+
+
 def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
     """Write a table as `prediction_table` returns it, compressed."""
     with (
