@@ -190,8 +190,8 @@ def confusion(experiments: list[FinishedExperiment]) -> Figure:
     for panel in axes.flat[len(shown) :]:
         panel.axis("off")
     alt = (
-        "Confusion matrices: test images by label and prediction, in percent of the label. The most "
-        "frequent mistakes: " + _few(worst)
+        "Confusion matrices: test images by label and prediction, in percent of the label. "
+        "The most frequent mistakes: " + _few(worst)
     )
     return finish(figure, "confusion", "Confusion matrices", alt)
 
