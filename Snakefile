@@ -1,7 +1,6 @@
 """data -> train -> evaluate -> report. The config says what to run, the profile says where."""
 
 import os
-import shlex
 import sys
 from pathlib import Path
 
@@ -28,7 +27,7 @@ from lib.core.errors import UserError
 from lib.core.subprocesses import CODE_VARIABLE, shell_prefix
 from lib.forks import start as forks
 from lib.reporting.verdict import verdict_of
-from lib.study import choice, run_states
+from lib.study import choice, run_states, stored
 from lib.study.config import read_study
 
 sys.path.pop(0)
@@ -92,6 +91,8 @@ onstart:
         locks.mark(STUDY.layout)
     if workflow.is_main_process:
         try:
+            if not repeats():
+                stored.write(STUDY)
             JOBS_CODE.start(STUDY.layout, submissions.in_queue, locks.is_dead)
         except UserError as error:
             sys.exit(f"error: {error}")
@@ -113,4 +114,4 @@ onerror:
         decided = choice.with_search_results(STUDY)
         summary.write_resources(decided)
         print(summary.unfinished(decided))
-        print(summary.report_what_is_done(decided, shlex.join(["snakemake", *sys.argv[1:]])))
+        print(summary.report_what_is_done(decided, stored.command(STUDY, sys.argv[1:])))

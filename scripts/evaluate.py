@@ -59,7 +59,8 @@ def main() -> None:
     code_sha256, own_code = code_digests.combined_digest(code), code_digests.file_digests(code)
     data = prepared_record.verified(args.data)
     check_origin(files, record, Expected(expected_settings, data.names))
-    origin = {"slurm": provenance.slurm_job(), **provenance.code_state()}  # as in train.py, now
+    # As in train.py, now.
+    origin = {"slurm": provenance.slurm_job(), **provenance.code_state(own_code)}
     dataset = prepared.load(args.data)
     test_loss, predictions = network.evaluate(settings, dataset, files.weights)
     predictions = with_names(predictions, image_list.names(args.data, "test"))

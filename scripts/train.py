@@ -78,7 +78,7 @@ def main() -> None:
         "form": data.form,
         "code": own_code,
         "versions": provenance.versions(models.file_of(name)),
-        **provenance.code_state(),
+        **provenance.code_state(own_code),
     }
     files = RunFiles(args.output)
     results = RunResults(files, identity)

@@ -1,12 +1,15 @@
 """What a config may say, and what is said of one that is wrong."""
 
+from dataclasses import replace
+
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SEARCH
 from own_models import net, own_model
 
 from lib.core import strict_yaml
 from lib.core.errors import UserError
 from lib.core.settings import SCHEMAS
+from lib.study import stored
 from lib.study.config import read_study
 from models.layers import ACTIVATIONS, OUTPUTS
 
@@ -347,3 +350,18 @@ def test_a_file_in_the_place_of_the_data(tmp_path):
     config.write_text(f"data_dir: {tmp_path}/data\nresults_dir: {tmp_path}/results\n")
     with pytest.raises(UserError, match=r"config.yaml: data_dir: .*data is a file"):
         read_study([config], {})
+
+
+def test_a_study_that_is_kept_is_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "config.yaml"
+    path.write_text(f"{SEARCH}versions: strict\n")
+    study = read_study([path], {"results_dir": str(tmp_path / "out"), "seeds": "[3, 4]"})
+    stored.write(study)
+    kept = read_study([study.layout.study], {})
+    names = {"datasets_file": study.datasets_file, "config": study.config}
+    assert replace(kept, **names) == study
+    assert kept.datasets_file == str(tmp_path / "out/data/datasets.yaml")
+    assert stored.command(study, ["-n", "--profile=a b", "--config", "seeds=[1]"]) == (
+        f"snakemake --profile 'a b' --configfile {study.layout.study}"
+    )

@@ -236,7 +236,11 @@ def test_the_columns_of_slurm(finished):
     ("file", "values", "words"),
     [
         ("run.json", {"gpu": "NVIDIA H100"}, "trained on different devices (NVIDIA H100, cpu)"),
-        ("run.json", {"git_dirty": True}, "run with uncommitted changes in scripts/ or workflow/"),
+        (
+            "run.json",
+            {"git_dirty": True},
+            "run with uncommitted changes in scripts/, workflow/, config/",
+        ),
         ("evaluation.json", {"git_dirty": True}, "run with uncommitted changes"),
         (
             "run.json",

@@ -38,7 +38,7 @@ def test_it_writes_what_the_design_says(finished_once):
     }
     logs |= {"logs/download-MNIST-small.log", "logs/prepare-MNIST-small.log", "logs/report.log"}
     ends = ("json", "prepared.json", "safetensors", "images.csv.gz", "audit.json")
-    data = {f"data/MNIST-small.{end}" for end in ends}
+    data = {f"data/MNIST-small.{end}" for end in ends} | {"study.yaml", "data/datasets.yaml"}
     raw = {file for file in files if file.startswith("data/MNIST-small/raw/")}
     kept = {
         f"{folder}/{finished_once.record('mlp')[key]}.{ending}"
@@ -273,3 +273,12 @@ def test_from_another_folder_it_says_where_to_go(project, tmp_path, option):
     assert done.returncode == 1
     assert f"run snakemake in the folder of this project: cd {project.folder}\n" in done.stdout
     assert "No module" not in done.stdout
+
+
+def test_the_report_names_a_config_that_exists(finished):
+    """And that says the same, whatever becomes of the files of the config."""
+    command = "snakemake --profile profiles/local --configfile results/small/study.yaml"
+    assert command in (finished.results / "report.html").read_text()
+    for path in (finished.folder / "tests/data").glob("*.yaml"):
+        path.unlink()
+    assert finished.planned(config="results/small/study.yaml") == set()

@@ -37,7 +37,7 @@ rule report:
         runs=lambda wildcards: study_with_search_results().report_options,
         search=lambda wildcards, input: ["--search", input.search] if input.search else [],
         # A function of `output` is not recorded: another command line does not report again.
-        command=lambda wildcards, output: shlex.join(["snakemake", *sys.argv[1:]]),
+        command=lambda wildcards, output: stored.command(STUDY, sys.argv[1:]),
     message:
         "Report on {params.results}"
     shell:

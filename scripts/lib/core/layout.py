@@ -172,6 +172,16 @@ class Layout:
         folder = self.run(experiment, seed).folder.as_posix()
         return [f"{folder}/{name}" for name in SNAKEMAKE_OUTPUTS[stage]]
 
+    @property
+    def study(self) -> Path:
+        """The config of the study whose results these are."""
+        return self.results / "study.yaml"
+
+    @property
+    def study_dataset(self) -> Path:
+        """The entry of its data set, in a file of data sets."""
+        return self.results / "data" / "datasets.yaml"
+
     def listing(self, dataset: str) -> Path:
         """Return the list of a data set's raw files."""
         return self.results / "data" / f"{dataset}.json"

@@ -6,6 +6,7 @@ import platform
 import re
 import resource
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -19,8 +20,10 @@ PACKAGES = ("torch", "torchvision", "snakemake", "safetensors", "numpy")
 ORIGIN = "origin.json"  # in a copy of the code: where it is from, when it was made
 STATE = {
     "git_commit": str | None, "git_dirty": bool | None, "snapshot": str | None,
-    "environment": str | None,
+    "environment": str | None, "git_untracked": list,
 }  # fmt: skip
+# What decides a study: the code, and what is to be trained.
+DECIDING = ("scripts", "workflow", "config", "Snakefile")
 # Variables of the environment that may change what torch and its libraries compute.
 VARIABLES = re.compile(
     "CUBLAS_WORKSPACE_CONFIG|NVIDIA_TF32_OVERRIDE|OPENBLAS_CORETYPE|PYTHONHASHSEED|"
@@ -113,22 +116,38 @@ def version(package: str) -> str | None:
         return None
 
 
-def code_state() -> dict:
+def code_state(code: Iterable[str] = ()) -> dict:
     """Return where the code of this process is from.
 
+    Args:
+        code: the files that it uses, by their paths below `scripts/`.
+
     Returns:
-        `git_commit`, and as `git_dirty` whether `scripts/` or `workflow/` differ from it: None
-        where the project is no git checkout, or git is not installed. As `snapshot`, the digest
-        of the kept code, and as `environment`, that of the kept list of packages, see
-        `lib.core.snapshot`: None if this is the project itself.
+        `git_commit`, and as `git_dirty` whether one of `DECIDING` differs from it, or git does not
+        know a file that is used: None where the project is no git checkout, or git is not
+        installed. As `snapshot`, the digest of the kept code, and as `environment`, that of the
+        kept list of packages, see `lib.core.snapshot`: None if this is the project itself.
     """
-    kept = read_object(SCRIPTS.parent / ORIGIN, STATE)
-    if kept:
-        return kept
+    state = read_object(SCRIPTS.parent / ORIGIN, STATE) or state_of_project()
+    untracked = state.pop("git_untracked")
+    if any(f"scripts/{name}" in untracked for name in code):
+        state["git_dirty"] = True
+    return state
+
+
+def state_of_project() -> dict:
+    """Return what a copy of the project's code keeps for `code_state`."""
     commit = _output("git", "rev-parse", "HEAD")
-    status = _output("git", "status", "--porcelain", "--", "scripts", "workflow")
-    dirty = None if status is None else bool(status)
-    return {"git_commit": commit, "git_dirty": dirty, "snapshot": None, "environment": None}
+    status = _output("git", "status", "--porcelain", "--untracked-files=all", "--", *DECIDING)
+    lines = (status or "").splitlines()
+    changed = [line for line in lines if not line.startswith("?? ")]
+    return {
+        "git_commit": commit,
+        "git_dirty": None if status is None else bool(changed),
+        "git_untracked": [line[3:] for line in lines if line.startswith("?? ")],
+        "snapshot": None,
+        "environment": None,
+    }
 
 
 @functools.cache  # asked for at the start and at the end

@@ -153,7 +153,7 @@ class CodeOfJobs:
         atexit.register(self.end)
         self.snapshot.keep(layout)
         self.snapshot.unpack(self.folder)
-        state = provenance.code_state()
+        state = provenance.state_of_project()
         if Snapshot.take().digest != self.snapshot.digest:  # it was edited, or is another commit
             state |= {"git_commit": None, "git_dirty": None}
         origin = state | {

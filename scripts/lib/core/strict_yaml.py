@@ -1,6 +1,7 @@
 """Read YAML strictly, check it against a JSON schema, and report in one line what is wrong."""
 
 import datetime
+import io
 import math
 import re
 from collections.abc import Iterator
@@ -38,6 +39,14 @@ def parse(text: str) -> Any:
     """
     # `pure`: the faster C reader knows YAML 1.1 only, where 1e-3 is a string.
     return YAML(typ="safe", pure=True).load(text)
+
+
+def dump(value: Any) -> str:
+    """Return what `parse` reads as this value."""
+    text, yaml = io.StringIO(), YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+    yaml.dump(value, text)
+    return text.getvalue()
 
 
 def load(path: Path) -> Any:

@@ -242,7 +242,9 @@ def warnings(experiments: list[FinishedExperiment]) -> list[str]:
     if changed:
         found.append(f"run with different code ({', '.join(changed)})")
     if any(each["git_dirty"] for run in runs for each in (run.record, run.evaluation)):
-        found.append("run with uncommitted changes in scripts/ or workflow/")
+        found.append(
+            "run with uncommitted changes in scripts/, workflow/, config/, or the Snakefile"
+        )
     return found
 
 

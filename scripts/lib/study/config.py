@@ -8,6 +8,7 @@ import argparse
 import copy
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,9 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     for key in ("results_dir", "data_dir"):
         config[key] = expanded(config[key], f"{where}: {key}")
     entry, facts = read_dataset(config, where)
+    whole = copy.deepcopy(config)
     config["experiments"], searches = with_points(config, where)
-    study = make_study(config, entry, facts, searches)
+    study = replace(make_study(config, entry, facts, searches), config=whole)
     problems = [
         f"{where}: experiments.{each.search or name}: {problem}"
         for name, each in study.experiments.items()
@@ -296,6 +298,7 @@ def make_study(
         datasets_file=config["datasets_file"],
         dataset_entry=dataset_entry,
         facts=facts,
+        config=config,
         data_dir=config["data_dir"],
         mirrors=config["mirrors"],
         experiments=experiments,
