@@ -359,8 +359,7 @@ def test_a_study_that_is_kept_is_the_same(tmp_path, monkeypatch):
     study = read_study([path], {"results_dir": str(tmp_path / "out"), "seeds": "[3, 4]"})
     stored.write(study)
     kept = read_study([study.layout.study], {})
-    names = {"datasets_file": study.datasets_file, "config": study.config}
-    assert replace(kept, **names) == study
+    assert replace(kept, datasets_file=study.datasets_file) == study
     assert kept.datasets_file == str(tmp_path / "out/data/datasets.yaml")
     assert stored.command(study, ["-n", "--profile=a b", "--config", "seeds=[1]"]) == (
         f"snakemake --profile 'a b' --configfile {study.layout.study}"

@@ -9,8 +9,8 @@ import shutil
 import subprocess
 import sys
 
-import numpy as np
 import pytest
+from color_images import write_color_images
 from conftest import BIN
 from PIL import Image
 from safetensors.numpy import load_file
@@ -24,7 +24,6 @@ experiments:
   mlp: {model: {name: MLP, hidden: 8}}
   cnn: {model: {name: CNN}}
 """
-COLORS = {"red": (255, 40, 40), "green": (40, 255, 40), "blue": (40, 40, 255)}
 
 
 def write(project, entry: str, config: str = STUDY) -> None:
@@ -32,20 +31,9 @@ def write(project, entry: str, config: str = STUDY) -> None:
     (project.folder / "study.yaml").write_text(config)
 
 
-def color_images(folder):
-    """Write forty noisy images of each of three colors, in folders of their colors."""
-    random = np.random.default_rng(0)
-    for name, color in COLORS.items():
-        (folder / name).mkdir(parents=True)
-        for index in range(40):
-            pixels = random.uniform(0.3, 1, (12, 12, 1)) * color
-            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{index}.png")
-    return folder
-
-
 @pytest.fixture
 def colors(project):
-    color_images(project.folder / "colors")
+    write_color_images(project.folder / "colors")
     write(project, "  folder: colors\n  test_share: 0.25\n")
     return project
 

@@ -66,7 +66,7 @@ class Study:
     datasets_file: str
     dataset_entry: dict
     facts: Facts  # of the data set
-    config: dict = field(repr=False)  # as it was read, with all defaults
+    config: dict = field(repr=False, compare=False)  # as it was read, with all defaults
     data_dir: str
     mirrors: list[str]
     experiments: dict[str, Experiment]
