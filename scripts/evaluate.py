@@ -62,8 +62,9 @@ def main() -> None:
     # As in train.py, now.
     origin = {"slurm": provenance.slurm_job(), **provenance.code_state(own_code)}
     dataset = prepared.load(args.data)
+    names = image_list.names(args.data, "test")
     test_loss, predictions = network.evaluate(settings, dataset, files.weights)
-    predictions = with_names(predictions, image_list.names(args.data, "test"))
+    predictions = with_names(predictions, names)
     table = accuracy_table(predictions, dataset.classes)
     overall = table.iloc[-1]
     print(

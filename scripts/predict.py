@@ -44,7 +44,7 @@ from lib.core.settings import Settings
 from lib.data.decoding import decoded
 from lib.data.drawings import framed_file
 from lib.data.pixels import Form
-from lib.data.readers import read_bytes
+from lib.data.readers import raise_problems, read_bytes
 from lib.data.readers.folder import image_files, natural
 from lib.training import device as devices
 from lib.training.metrics import probabilities
@@ -86,8 +86,7 @@ def main() -> None:
     args = parser.parse_args()
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # damaged files are reported here
     paths = files_of(args.images)
-    if args.show:
-        check_picture(args.show, paths)
+    check_outputs(args.csv, args.show, paths)
 
     network = Network(args.model, devices.choose(args.device))
     say(f"{args.model} {network.trained_on}")
@@ -121,7 +120,10 @@ def files_of(names: list[str]) -> list[Path]:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(image_files(path, [], []), key=lambda each: natural(each.as_posix()))
+            problems = []
+            inside = list(image_files(path, [], {}, problems))
+            inside.sort(key=lambda each: natural(each.as_posix()))
+            raise_problems(problems)
         else:
             is_pattern = not path.exists() and glob.has_magic(name)
             inside = list(map(Path, sorted(glob.glob(name)))) if is_pattern else [path]  # noqa: PTH207
@@ -131,12 +133,14 @@ def files_of(names: list[str]) -> list[Path]:
     return found
 
 
-def check_picture(path: Path, images: list[Path]) -> None:
-    """Raise a UserError if a picture would be no PNG file, or would replace one of the images."""
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--show {path}: the name must end in .png")
-    if path.resolve() in [image.resolve() for image in images]:
-        raise UserError(f"--show {path}: it would replace the image of that name")
+def check_outputs(table: Path | None, picture: Path | None, images: list[Path]) -> None:
+    """Raise a UserError if a picture would be no PNG file, or a file would replace an image."""
+    if picture and picture.suffix.lower() != ".png":
+        raise UserError(f"--show {picture}: the name must end in .png")
+    there = {image.resolve() for image in images}
+    for option, path in (("--csv", table), ("--show", picture)):
+        if path and path.resolve() in there:
+            raise UserError(f"{option} {path}: it would replace the image of that name")
 
 
 @dataclass(frozen=True)

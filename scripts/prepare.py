@@ -30,7 +30,7 @@ from lib.data import audit, catalog, prepared_record
 from lib.data.decoding import CORES, decoded, each_of
 from lib.data.pixels import Form, shape_of
 from lib.data.readers import Item, Reader, open_reader, raise_problems
-from lib.data.survey import Survey, survey
+from lib.data.survey import Survey, check_classes, survey
 
 COLUMNS = ["index", "split", "file", "label", "group", "digest"]
 
@@ -90,10 +90,8 @@ def prepare(
     dropped = {valid[index] for index in leaked} if entry.get("duplicates") == "drop" else set()
     chosen = [index for index in valid if index not in dropped]
     train_size = sum(index < found.train_size for index in chosen)
-    if not 0 < train_size < len(chosen):
-        raise UserError("there are no images left for training and testing")
-
     items, labels = [found.items[index] for index in chosen], found.labels[chosen]
+    check_classes(found.classes, labels[:train_size], labels[train_size:], [])
     kept = [digests[index] for index in chosen]
     report = audit.Audit(
         classes={
@@ -256,7 +254,7 @@ def write(
         metadata["images_sha256"] = hashlib.sha256(content).hexdigest()
     with atomic_path(path) as temporary:
         save_file({name: each.contiguous() for name, each in prepared.items()}, temporary, metadata)
-    prepared_record.write(path, dataset, entry, reader.watched)
+    prepared_record.write(path, dataset, entry, reader)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """What a data set can be made of, and what people's files are like."""
 
+import io
 import json
 import os
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -88,6 +91,51 @@ def test_a_folder_for_validation(tmp_path, splits, train, test):
     assert any("the images for validation are used for" in line for line in audit.lines())
 
 
+WRONG_SPLITS = {
+    ("test", "val"): "there must be one folder train",
+    ("train", "training", "test"): "there must be one folder train",
+    ("train", "holdout"): "the folder of the test images must be called test",
+}
+
+
+@pytest.mark.parametrize("splits", WRONG_SPLITS)
+def test_folders_of_splits_that_are_wrong(tmp_path, splits):
+    for split in splits:
+        for label in "ab":
+            picture(tmp_path / split / label / "0.png")
+    with pytest.raises(UserError, match=WRONG_SPLITS[splits]):
+        prepared({"folder": str(tmp_path), "test_share": 0.5})
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path):
+    for label in ("train", "bus"):
+        for index in range(4):
+            picture(tmp_path / label / f"{index}.png")
+    _, _, audit = prepared({"folder": str(tmp_path), "test_share": 0.5})
+    assert audit.classes["test"] == {"bus": 2, "train": 2}
+
+
+def test_the_list_of_images_tells_a_change_from_none(folder):
+    entry = {"folder": str(folder), "test_share": 0.2}
+
+    def listed():
+        return readers.listing_sha256(readers.open_reader(entry))
+
+    before = listed()
+    (folder / "cat/.DS_Store").write_bytes(b"x")
+    assert listed() == before
+    picture(folder / "cat/0.png", size=(9, 9))
+    assert listed() != before
+
+
+def test_a_class_that_loses_all_its_images(folder):
+    for index in range(10):
+        (folder / f"cat/{index}.png").write_bytes(b"x")
+    entry = {"folder": str(folder), "test_share": 0.2, "unreadable": "skip"}
+    with pytest.raises(UserError, match="classes: 'cat' has no training image, only 0 for testing"):
+        prepared(entry)
+
+
 def test_what_is_no_image_and_no_class(folder):
     for name in (".DS_Store", "cat/Thumbs.db", "cat/._0.png", "cat/.ipynb_checkpoints/0.png",
                  "__MACOSX/cat/0.png", ".git/x.png", "dog/notes.txt", "labels.csv"):  # fmt: skip
@@ -95,7 +143,7 @@ def test_what_is_no_image_and_no_class(folder):
         (folder / name).write_bytes(b"junk")
     _, rows, audit = prepared({"folder": str(folder), "test_share": 0.2})
     assert len(rows) == 20
-    assert audit.notes == ["1 files are no images by their names: dog/notes.txt"]
+    assert audit.notes == ["2 files are no images of a class: labels.csv, dog/notes.txt"]
 
 
 def test_odd_names_links_and_nested_folders(tmp_path):
@@ -132,7 +180,7 @@ WRONG_FOLDERS = {
     "an empty class": (
         lambda f: [(f / name).mkdir() for name in ("eel", "fox")],
         {},
-        ["eel: there is no image in this class", "fox: there is no image in this class"],
+        ["there is no image in the class", "pets/eel: remove it", "pets/fox: remove it"],
     ),
     "no share": (lambda f: None, {"test_share": None}, ["Set a share, such as test_share: 0.2"]),
     "a class named all": (lambda f: picture(f / "all/0.png"), {}, ["'all' is the last row"]),
@@ -168,6 +216,9 @@ WRONG_FOLDERS = {
         lambda f: None, {"group": "(cat)"}, ["'(cat)' does not fit 'dog/0.png'", "dog/9.png"]
     ),
     "a column": (lambda f: None, {"group": "patient"}, ["the data has no column 'patient'"]),
+    "a pattern whose group is empty": (
+        lambda f: None, {"group": "(?:cat|(dog))/"}, ["does not fit 'cat/0.png'"]
+    ),
     "a name that is not UTF-8": (
         lambda f: (f / "cat" / os.fsdecode(b"\xff.png")).write_bytes(b""), {}, ["not valid UTF-8"]
     ),
@@ -313,6 +364,52 @@ def test_a_photograph_is_turned_as_its_camera_says(tmp_path):
     assert audit.converted == {"turned as its camera says": 4}
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
+def test_the_shape_is_that_of_the_pixels(kind, orientation):
+    from lib.data.pixels import Form, pixels_of, shape_of
+
+    stored = np.zeros((16, 48), np.uint8)
+    stored[:, :24] = 255
+    exif, content = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(content, kind, exif=exif)
+    shape, (pixels, _) = shape_of(content.getvalue()), pixels_of(content.getvalue(), Form())
+    assert shape == pixels.shape
+    turns = {1: 0, 3: 2, 6: 3, 8: 1}[orientation]
+    assert np.abs(pixels[0].astype(int) - np.rot90(stored, turns)).max() < 9
+
+
+def test_a_bitmap_with_a_palette(tmp_path):
+    for label in "ab":
+        for index in range(2):
+            image = Image.fromarray(RANDOM.integers(0, 256, (8, 8, 3), dtype=np.uint8)).quantize(10)
+            (tmp_path / label).mkdir(exist_ok=True)
+            image.save(tmp_path / label / f"{index}.bmp")
+    tensors, rows, _ = prepared({"folder": str(tmp_path), "test_share": 0.5})
+    for row, pixels in zip(rows[:2], tensors["train_images"], strict=True):
+        expected = np.asarray(Image.open(tmp_path / row["file"]).convert("RGB"))
+        assert np.array_equal(np.moveaxis(pixels.numpy(), 0, 2), expected)
+
+
+def sixteen_bit_rgb() -> bytes:
+    """Return a PNG file of 2 x 1 pixels with 16 bits per color, which Pillow cannot write."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    head = chunk(b"IHDR", struct.pack(">2I5B", 2, 1, 16, 2, 0, 0, 0))
+    rows = chunk(b"IDAT", zlib.compress(b"\0" + struct.pack(">6H", *range(1000, 7000, 1000))))
+    return b"\x89PNG\r\n\x1a\n" + head + rows + chunk(b"IEND", b"")
+
+
+def test_sixteen_bits_per_color_are_an_error(folder):
+    (folder / "cat/deep.png").write_bytes(sixteen_bit_rgb())
+    with pytest.raises(UserError, match=r"cat/deep\.png: it has 16 bits per color"):
+        prepared({"folder": str(folder), "test_share": 0.2, "image_size": [8, 8], "channels": 3})
+
+
 def test_sixteen_bits_need_max_value(tmp_path):
     for label, value in (("a", 1000), ("b", 4095)):
         for index in range(2):
@@ -375,6 +472,8 @@ TABLES = {
     "tabs": (lines("\t"), "utf-8", {}),
     "a mark at the beginning": (lines(","), "utf-8-sig", {}),
     "CRLF": (lines(",", end="\r\n"), "utf-8", {}),
+    "delimiters in quotes": ('"path";"label"\n"a/0.png";no\na/1.png;yes\nb 2.png;no\n3.png;yes\n',
+                             "utf-8", {}),
     "quotes": ('path,label\n"a/0.png",no\n"a/1.png","yes"\nb 2.png,no\n3.png,yes\n', "utf-8", {}),
     "empty lines": (lines(",").replace("\n", "\n\n") + "\n\n", "utf-8", {}),
     "other names": (
@@ -435,7 +534,12 @@ WRONG_TABLES = {
     "no such column": ("file,class\n0.png,a\n", ["no column 'path'", "no column 'label'",
                        "its first line is: file, class", "{path: 1, label: 2}"]),
     "no label": ("path,label\n3.png,\n,b\n", ["line 2: no label", "line 3: no path"]),
-    "a row that is too short": ("path,label\n3.png\n", ["line 2: it has only 1 columns"]),
+    "a row that is too short": ("path,label\n3.png\n", ["line 2: it has 1 columns, not 2"]),
+    "a row that is too long": ("path,label\n3.png,dog, big\n", ["line 2: it has 3 columns, not 2"]),
+    "an open quote": ('path,label\n3.png,"dog\na/0.png,cat\n', ["labels.csv, line 3: "]),
+    "not a number": ("path,label\n3.png,nan\n", ["line 2: no label"]),
+    "no group": ("path,label,group\n3.png,a,\n", ["line 2: no group"]),
+    "a name twice": (lines(",") + "./3.png,no\n", ["line 6: ./3.png is in line 5 already"]),
     "twice": (lines(",") + "3.png,no\n", ["line 6: 3.png is in line 5 already"]),
     "a split": ("path,label,split\n3.png,a,rest\n", ["line 2: the split 'rest' is not train"]),
     "empty": ("", ["labels.csv is empty"]),
@@ -454,20 +558,44 @@ def test_a_table_that_is_wrong(tmp_path, text, said):
 
 
 LABELS = {
-    "numbers": (["10", "2", "1"], ["1", "2", "10"]),
-    "floats": (["1.0", "0.5", "0.50"], ["0.5", "1"]),
-    "booleans": (["True", "false", "FALSE"], ["false", "true"]),
-    "words": (["b", "B", "a"], ["B", "a", "b"]),
+    "numbers": (["10", "2", "1"], None, ["1", "2", "10"]),
+    "floats": (["1.0", "0.5", "-2"], None, ["-2", "0.5", "1.0"]),
+    "words": (["b", "c", "a"], None, ["a", "b", "c"]),
+    "zeros in front": (["007", "07x", "1e3"], None, ["007", "07x", "1e3"]),
+    "a list": (["b", "c", "a"], ["c", "a", "b"], ["c", "a", "b"]),
+    "numbers of a mapping": (["0.0", "1", "2"], {"no": [0], "yes": [1.0]}, ["no", "yes"]),
+    "booleans of a mapping": (["True", "False"], {"no": [False], "yes": [True]}, ["no", "yes"]),
+    "large": ([str(10**20), str(10**20 + 1)], None, [str(10**20), str(10**20 + 1)]),
 }
 
 
-@pytest.mark.parametrize(("labels", "classes"), LABELS.values(), ids=LABELS)
-def test_the_order_of_classes(tmp_path, labels, classes):
+def surveyed(labels, classes):
+    splits = ["train"] * len(labels) + ["test"] * len(labels)
     items = [
-        readers.Item(f"{n}", label, ("train", "test")[n > 2]) for n, label in enumerate(labels * 2)
+        readers.Item(f"{index}", label, split)
+        for index, (label, split) in enumerate(zip(labels * 2, splits, strict=True))
     ]
     reader = type("Reader", (), {"items": items, "notes": []})
-    assert survey(reader, {}).classes == classes
+    return survey(reader, {"classes": classes} if classes else {})
+
+
+@pytest.mark.parametrize(("labels", "classes", "expected"), LABELS.values(), ids=LABELS)
+def test_the_order_of_classes(labels, classes, expected):
+    assert surveyed(labels, classes).classes == expected
+
+
+ALIKE = {
+    "a number": (["1", "1.0", "2"], None, "'1' and '1.0' seem to be the same"),
+    "a zero in front": (["01", "1", "2"], None, "'01' and '1' seem to be the same"),
+    "a word": (["Cat", "cat", "dog"], None, "'Cat' and 'cat' seem to be the same"),
+    "two classes": (["1", "2", "3"], {"a": [1, 2], "b": [2, 3]}, "'2' is in two classes"),
+}
+
+
+@pytest.mark.parametrize(("labels", "classes", "said"), ALIKE.values(), ids=ALIKE)
+def test_labels_are_never_merged_in_silence(labels, classes, said):
+    with pytest.raises(UserError, match=said):
+        surveyed(labels, classes)
 
 
 # ---- arrays
@@ -510,6 +638,9 @@ WRONG_ARRAYS = {
     "a shape": ({"x_train": np.zeros((6, 64), np.uint8)}, r"x_train is \[6, 64\], not \[N, height"),
     "missing": ({"y_test": None}, "there is no y_test, only"),
     "objects": ({"y_train": np.array([{}] * 6)}, "cannot read y_train in .*Object arrays"),
+    "text": ({"x_train": np.full((6, 8, 8), "x")}, "x_train is of <U1, which are no pixels"),
+    "no number": ({"y_train": np.array([0, 1, np.nan] * 2)}, r"y_train\[2\] is no label"),
+    "other names": (dict.fromkeys(arrays()) | {"data": np.zeros(3)}, "there is none of x_train"),
     "sizes": ({"x_test": np.zeros((6, 9, 9), np.uint8)}, "image_size: the images have 2 sizes"),
 }
 
@@ -520,6 +651,81 @@ def test_arrays_that_are_wrong(tmp_path, change, said):
     np.savez(tmp_path / "all.npz", **content)
     with pytest.raises(UserError, match=said):
         prepared({"arrays": str(tmp_path / "all.npz")})
+
+
+def test_arrays_of_medmnist(tmp_path):
+    content = {}
+    for split, count in (("train", 6), ("val", 4), ("test", 2)):
+        content[f"{split}_images"] = RANDOM.integers(0, 256, (count, 8, 8), dtype=np.uint8)
+        content[f"{split}_labels"] = np.arange(count)[:, None] % 2
+    np.savez(tmp_path / "all.npz", more=np.zeros(1), **content)
+    tensors, rows, audit = prepared({"arrays": str(tmp_path / "all.npz")})
+    assert [len(tensors[f"{split}_images"]) for split in ("train", "test")] == [10, 2]
+    assert names(rows, "train")[6] == "val_images[0]"
+    assert audit.notes[0] == "arrays that are not used: more"
+    assert "used for training" in audit.notes[1]
+
+
+# ---- Parquet files
+
+
+def parquet(path, names=("cat", "dog"), count=12, column="image"):
+    """Write a file as the datasets library of the Hugging Face Hub does."""
+    pyarrow = pytest.importorskip("pyarrow")
+    write = pytest.importorskip("pyarrow.parquet").write_table
+
+    images = []
+    for _ in range(count):
+        content = io.BytesIO()
+        Image.fromarray(RANDOM.integers(0, 256, (8, 8), dtype=np.uint8)).save(content, "PNG")
+        images.append({"bytes": content.getvalue(), "path": None})
+    table = pyarrow.table({column: images, "label": [index % 2 for index in range(count)]})
+    features = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(table, path, row_group_size=5)
+    return images
+
+
+def test_parquet_files_of_the_hub(tmp_path):
+    images = parquet(tmp_path / "data/train-00000-of-00001.parquet")
+    parquet(tmp_path / "data/test-00000-of-00001.parquet", count=4)
+    tensors, rows, audit = prepared({"parquet": str(tmp_path / "data")})
+    assert audit.classes == {"train": {"cat": 6, "dog": 6}, "test": {"cat": 2, "dog": 2}}
+    for image, pixels in zip(images, tensors["train_images"], strict=True):
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(image["bytes"]))), pixels[0])
+    assert names(rows)[7] == "train-00000-of-00001.parquet[7]"
+
+
+def test_one_parquet_file_is_divided(tmp_path):
+    path = tmp_path / "train-00000-of-00001.parquet"
+    parquet(path, column="img")
+    entry = {"parquet": str(path), "test_share": 0.5}
+    with pytest.raises(UserError, match="has no column 'image', only img, label"):
+        prepared(entry)
+    tensors, _, _ = prepared(entry | {"columns": {"image": "img"}})
+    assert len(tensors["test_images"]) == 6
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"parquet: cannot read .*parquet"):
+        prepared(entry)
+
+
+def test_a_table_in_a_parquet_file(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    write = pytest.importorskip("pyarrow.parquet").write_table
+
+    entry = table(tmp_path, "", name="labels.parquet")
+    columns = {"path": [row[0] for row in ROWS], "label": [row[1] for row in ROWS]}
+    write(pyarrow.table(columns), tmp_path / "labels.parquet")
+    _, rows, _ = prepared(entry)
+    assert sorted((row["file"], row["label"]) for row in rows) == sorted(ROWS)
+    columns["label"][1] = None
+    write(pyarrow.table(columns), tmp_path / "labels.parquet")
+    with pytest.raises(UserError, match="line 2: no label"):
+        prepared(entry)
+    (tmp_path / "labels.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match=r"table: cannot read .*labels.parquet"):
+        prepared(entry)
 
 
 # ---- entries

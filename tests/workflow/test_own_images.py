@@ -57,6 +57,8 @@ def test_a_folder_of_color_images_to_a_report(colors):
     assert colors.planned(config="study.yaml") == set()
     shutil.copy(colors.folder / "colors/red/0.png", colors.folder / "colors/red/copy.png")
     assert {"prepare", "train cnn 1"} <= colors.planned(config="study.yaml")
+    (colors.folder / "colors/red/copy.png").unlink()
+    assert colors.planned(config="study.yaml") == set()
     # What is only moved away is no reason to do anything again.
     shutil.move(colors.folder / "colors", colors.folder / "archive")
     assert colors.planned(config="study.yaml") == set()

@@ -94,6 +94,8 @@ def content_of(entry: dict) -> dict:
     shows in the data itself.
     """
     content = {key: value for key, value in entry.items() if key not in NO_CONTENT}
+    if isinstance(content.get("classes"), dict):
+        content["classes"] = [list(each) for each in content["classes"].items()]  # in their order
     if "files" in entry:
         content["files"] = {
             role: file.get("sha256") or file["archive_md5"] for role, file in entry["files"].items()

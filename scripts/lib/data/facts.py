@@ -8,7 +8,7 @@ from lib.core.errors import UserError
 from lib.core.layout import prepared_record
 from lib.data.pixels import Form, shape_of
 from lib.data.prepared_record import Facts, is_of
-from lib.data.readers import open_reader
+from lib.data.readers import kind_of, open_reader, raise_problems
 from lib.data.survey import survey
 
 SOME = 5  # images that are looked at, until one can be read
@@ -30,10 +30,14 @@ def facts_of(prepared: Path, entry: dict) -> Facts:
             return Facts(**record["facts"])
     reader = open_reader(entry)
     found, form = survey(reader, entry), Form.of(entry)
-    for item in found.items[:SOME]:
-        with suppress(UserError):  # which files cannot be read is found when all are
+    problems = []
+    for item in found.items if entry.get("unreadable") == "skip" else found.items[:SOME]:
+        try:
             channels, *image_size = shape_of(reader.read(item))
-            shape = [form.channels or channels, *(form.image_size or image_size)]
-            return Facts(found.classes, *found.sizes.values(), shape)
-    names = ", ".join(item.name for item in found.items[:SOME])
-    raise UserError(f"none of these images can be read: {names}")
+        except UserError as error:  # which others cannot be read is found when all are
+            problems.append(f"{item.name} cannot be read: {error}")
+            continue
+        shape = [form.channels or channels, *(form.image_size or image_size)]
+        return Facts(found.classes, *found.sizes.values(), shape)
+    raise_problems(problems, f"{kind_of(entry)}: ")
+    raise UserError("there is no image")

@@ -53,7 +53,8 @@ def shape_of(content: bytes | np.ndarray) -> tuple[int, int, int]:
         return (1 if content.ndim == 2 else content.shape[2]), *content.shape[:2]
     with _opened(content) as image:
         width, height = image.size
-        if image.getexif().get(ORIENTATION) in TURNED:
+        # Pillow turns a TIFF itself, and says its size so.
+        if image.format != "TIFF" and image.getexif().get(ORIENTATION) in TURNED:
             width, height = height, width
         return (1 if _is_gray(image) else 3), height, width
 
@@ -96,13 +97,15 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
     """Open an image; turn whatever a decoder raises into `UserError`."""
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise UserError(f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels")
             yield image
     except UserError:
         raise
     except UnidentifiedImageError as error:
         why = "it is not an image of a known format" if content else "it is empty"
         raise UserError(why) from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+    except Image.DecompressionBombError as error:
         raise UserError(f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
     except Exception as error:  # of nearly any type where a file is damaged
         raise UserError(f"it is truncated or damaged: {error}") from error
@@ -110,8 +113,7 @@ def _opened(content: bytes) -> Iterator[Image.Image]:
 
 def _is_gray(image: Image.Image) -> bool:
     if image.mode == "P":
-        colors = np.frombuffer(image.palette.getdata()[1], np.uint8)
-        return image.palette.mode == "RGB" and not np.ptp(colors.reshape(-1, 3), axis=1).any()
+        return not np.ptp(np.reshape(image.getpalette("RGB"), (-1, 3)), axis=1).any()
     return image.mode in ("1", "L", "LA", "La", *DEEP)
 
 
@@ -120,6 +122,8 @@ def _plain(image: Image.Image, max_value: float | None) -> tuple[Image.Image, li
     done = []
     if getattr(image, "n_frames", 1) > 1:
         done.append("first of several frames")
+    if image.mode not in DEEP and any(";16" in str(tile) for tile in image.tile):
+        raise UserError("it has 16 bits per color: only gray images may. Convert it to 8 bits")
     mode = "L" if _is_gray(image) else "RGB"
     if image.getexif().get(ORIENTATION, 1) != 1:
         done.append("turned as its camera says")

@@ -6,7 +6,7 @@ what it should be without reading it. This module imports no torch.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,8 +19,10 @@ from lib.core import records
 from lib.core.errors import UserError
 from lib.core.files import sha256
 from lib.core.layout import audit_file, images_file, prepared_record
-from lib.data import catalog
+from lib.data import catalog, readers
+from lib.data.readers import Reader
 
+AT_ONCE = 4096  # images
 FORM = ("resize", "max_value", "framing")  # keys of an entry that an image for `predict` needs
 
 
@@ -75,9 +77,21 @@ def content_sha256(prepared: Path) -> str:
     with _opened(prepared) as file:
         digest.update((file.metadata() or {}).get("classes", "").encode())
         for name in sorted(file.keys()):
-            array = _without_channel(name, file.get_tensor(name))
-            digest.update(f"\n{name} {array.dtype} {list(array.shape)}\n".encode())
-            digest.update(array.tobytes())
+            shape = file.get_slice(name).get_shape()
+            # A large tensor is read in parts.
+            starts = range(0, shape[0], AT_ONCE) if len(shape) > 1 else [None]
+            for start in starts:
+                whole = start is None
+                array = (
+                    file.get_tensor(name)
+                    if whole
+                    else file.get_slice(name)[start : start + AT_ONCE]
+                )
+                if not start:
+                    about = _without_channel(name, array)
+                    sizes = list(about.shape) if whole else [shape[0], *about.shape[1:]]
+                    digest.update(f"\n{name} {about.dtype} {sizes}\n".encode())
+                digest.update(np.ascontiguousarray(array))
         digest.update((file.metadata() or {}).get("images_sha256", "").encode())
     return digest.hexdigest()
 
@@ -109,24 +123,25 @@ def _file_sha256_of_version_0_2(prepared: Path) -> str:
         return hashlib.sha256(save(arrays, file.metadata())).hexdigest()
 
 
-def write(prepared: Path, dataset: str, entry: dict, sources: Iterable[Path] = ()) -> None:
+def write(prepared: Path, dataset: str, entry: dict, reader: Reader) -> None:
     """Write the record of a prepared file, with what is beside it.
 
     Args:
         prepared: the file.
         dataset: the name of the data set.
         entry: of the catalog, of which the file was made.
-        sources: the files and folders of which it was made, but for those that were downloaded.
+        reader: of the images.
     """
     content = {
         "dataset": dataset,
         "content": catalog.content_of(entry),
         "size": prepared.stat().st_size,
         "data_sha256": content_sha256(prepared),
-        "earlier_sha256": _file_sha256_of_version_0_2(prepared),
+        "earlier_sha256": _file_sha256_of_version_0_2(prepared) if "files" in entry else None,
         "facts": asdict(_facts_in(prepared)),
-        "form": {key: entry.get(key) for key in FORM},
-        "sources": {str(path): path.stat().st_mtime_ns for path in sources},
+        "form": _form(entry),
+        "sources": reader.watched,
+        "listing_sha256": readers.listing_sha256(reader),
     }
     beside = [path for path in (images_file(prepared), audit_file(prepared)) if path.is_file()]
     records.write(prepared_record(prepared), content, [prepared, *beside])
@@ -187,15 +202,33 @@ def is_of(prepared: Path, entry: dict) -> bool:
     """
     with suppress(UserError):
         record = records.read(prepared_record(prepared))
-        return record["content"] == catalog.content_of(entry) and not any(
-            _changed(Path(path), time) for path, time in record.get("sources", {}).items()
+        same = record["content"] == catalog.content_of(entry)
+        return (
+            same and record.get("form", _form(entry)) == _form(entry) and _is_there(record, entry)
         )
     return True
 
 
-def _changed(path: Path, mtime_ns: int) -> bool:
+def _form(entry: dict) -> dict:
+    return {key: entry.get(key) for key in FORM}
+
+
+def _is_there(record: dict, entry: dict) -> bool:
+    """Return whether the images are those that were prepared, as far as they are still there."""
+    changed = [path for path, time in record.get("sources", {}).items() if _changed(path, time)]
+    if not changed:
+        return True
+    if not record["listing_sha256"]:
+        return False
+    try:  # only something beside the images has changed, or a list that says the same
+        return readers.listing_sha256(readers.open_reader(entry)) == record["listing_sha256"]
+    except UserError:
+        return False
+
+
+def _changed(path: str, mtime_ns: int) -> bool:
     try:
-        return path.stat().st_mtime_ns != mtime_ns
+        return Path(path).stat().st_mtime_ns != mtime_ns
     except OSError:
         return False
 
@@ -213,6 +246,9 @@ def damage(prepared: Path) -> str | None:
         return None
     try:
         record = records.read(path)
+        for name in record["files"]:
+            if not path.with_name(name).is_file():
+                return f"{path.with_name(name)} is missing"
         if found.st_size != record["size"]:
             return f"{prepared} is truncated or corrupt: it has another size than {path} says"
         if found.st_mtime_ns > written.st_mtime_ns:

@@ -3,13 +3,14 @@
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 import numpy as np
 
 from lib.core.errors import UserError
-from lib.data.readers import Item, Reader, raise_problems
+from lib.data.readers import MOST_SHOWN, Item, Reader, raise_problems
 from lib.data.splits import whole_groups
 
 # What divides training from test images is the same for all runs, and for every version.
@@ -47,12 +48,18 @@ def survey(reader: Reader, entry: dict) -> Survey:
         UserError: it cannot be done as the entry says; one line for each problem, with its key.
     """
     notes = list(reader.notes)
+    if not reader.items:
+        raise UserError("the data has no images")
     classes, items, labels = with_classes(reader.items, entry.get("classes"), notes)
     items = with_groups(items, entry.get("group"))
     splits = splits_of(items, labels, entry, notes)
     train = [index for index, split in enumerate(splits) if split == "train"]
     test = [index for index, split in enumerate(splits) if split == "test"]
     check_classes(classes, labels[train], labels[test], notes)
+    both = {items[each].group for each in train} & {items[each].group for each in test} - {None}
+    if both and "group" in entry:
+        names = ", ".join(sorted(both)[:MOST_SHOWN])
+        raise UserError(f"group: the data has {len(both):,} groups in both sets: {names}")
     order = train + test
     return Survey(classes, [items[each] for each in order], labels[order], len(train), notes)
 
@@ -72,49 +79,63 @@ def with_classes(
     Raises:
         UserError: a class has no image, or an image none of the classes in a list.
     """
-    counts = Counter(plain(item.label) for item in items)
-    if named is None:
-        named = sorted(counts, key=lambda value: (number(value) is None, number(value) or 0, value))
-    values = named if isinstance(named, dict) else {name: [name] for name in named}
-    label_of = {plain(value): index for index, each in enumerate(values.values()) for value in each}
-    others = [f"{value} ({count:,})" for value, count in counts.items() if value not in label_of]
-    problems = [
-        f"classes: no image is of {name!r}; there are: {', '.join(sorted(counts)[:20])}"
-        for name, each in values.items()
-        if not any(plain(value) in counts for value in each)
-    ]
+    counts = Counter(item.label for item in items)
+    values = named or sorted(counts, key=lambda text: (number(text) is None, number(text), text))
+    if not isinstance(values, dict):
+        values = {name: [name] for name in values}
+    found, problems = {}, [] if named else same_labels(counts)
+    for label, (name, each) in enumerate(values.items()):
+        texts = [text for text in counts if any(is_value(text, value) for value in each)]
+        if not texts:
+            there = ", ".join(sorted(counts)[:MOST_SHOWN])
+            problems.append(f"classes: no image is of {name!r}; there are: {there}")
+        problems += [f"classes: {text!r} is in two classes" for text in texts if text in found]
+        found |= dict.fromkeys(texts, label)
+    others = [f"{text} ({count:,})" for text, count in counts.items() if text not in found]
+    left = ", ".join(others[:MOST_SHOWN]) + (", ..." if len(others) > MOST_SHOWN else "")
     if others and not isinstance(named, dict):
-        problems.append(f"classes: there are images of others: {', '.join(others[:20])}")
+        problems.append(f"classes: there are images of others: {left}")
     if "all" in values:
         problems.append(
             "classes: 'all' is the last row of the accuracy tables: name it otherwise, such as "
             "classes: {every: [all], ...}"
         )
+    if len(values) == 1:
+        problems.append(f"classes: there is only one, {next(iter(values))!r}")
     raise_problems(problems)
     if others:
-        count = sum(counts.values()) - sum(counts[value] for value in label_of)
-        notes.append(f"{count:,} images are of none of the classes: {', '.join(others[:20])}")
-    chosen = [item for item in items if plain(item.label) in label_of]
-    labels = np.array([label_of[plain(item.label)] for item in chosen], dtype=np.int64)
-    if len(values) < 2:
-        raise UserError(f"classes: there is only one, {next(iter(values), 'of no name')!r}")
+        count = sum(count for text, count in counts.items() if text not in found)
+        notes.append(f"{count:,} images are of none of the classes: {left}")
+    chosen = [item for item in items if item.label in found]
+    labels = np.array([found[item.label] for item in chosen], dtype=np.int64)
     return list(values), chosen, labels
 
 
-def plain(value) -> str:
-    """Return a label so that those of the same meaning are equal: 1, 1.0 and `1.00`; true."""
-    if isinstance(value, bool) or str(value).lower() in ("true", "false"):
-        return str(value).lower()
-    found = number(value)
-    return str(value) if found is None else repr(found).removesuffix(".0")
+def same_labels(texts: Iterable[str]) -> list[str]:
+    """Return which labels seem to mean the same, and so should not be classes of their own."""
+    meanings = defaultdict(list)
+    for text in texts:
+        meanings[number(text) if number(text) is not None else text.lower()].append(text)
+    return [
+        f"classes: {' and '.join(map(repr, each))} seem to be the same. Say which classes there "
+        f"are, such as classes: {{{each[0]}: {each}, ...}}"
+        for each in meanings.values()
+        if len(each) > 1
+    ]
 
 
-def number(value) -> float | None:
-    """Return a label as a number; None where it is none."""
-    try:
-        return float(value) if re.fullmatch(r"[-+0-9.eE]+", str(value).strip()) else None
-    except ValueError:
-        return None
+def is_value(text: str, value: str | float | bool) -> bool:
+    """Return whether a label of the data, a text, is a value of an entry."""
+    if isinstance(value, bool):
+        return text.lower() == str(value).lower()
+    if isinstance(value, int | float):
+        return number(text) == Decimal(repr(value))
+    return text == value
+
+
+def number(text: str) -> Decimal | None:
+    """Return a label as a number, exactly; None where it is none."""
+    return Decimal(text) if re.fullmatch(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)", text) else None
 
 
 def with_groups(items: list[Item], group: str | int | None) -> list[Item]:
@@ -129,7 +150,7 @@ def with_groups(items: list[Item], group: str | int | None) -> list[Item]:
         if any(item.group is None for item in items):
             raise UserError(
                 f"group: the data has no column {group!r}. A pattern over the names of the files "
-                "has parentheses: ^(patient[0-9]+)_"
+                "has parentheses: (patient[0-9]+)_"
             )
         return items
     try:
@@ -142,7 +163,7 @@ def with_groups(items: list[Item], group: str | int | None) -> list[Item]:
     raise_problems(
         f"group: {group!r} does not fit {item.name!r}"
         for item, match in zip(items, found, strict=True)
-        if match is None
+        if not (match and match[1])
     )
     pairs = zip(items, found, strict=True)
     return [Item(i.name, i.label, i.split, match[1], i.source) for i, match in pairs]
@@ -155,8 +176,8 @@ def splits_of(items: list[Item], labels: np.ndarray, entry: dict, notes: list[st
         UserError: it is said twice, or not at all.
     """
     share, given = entry.get("test_share"), {item.split for item in items}
-    if None in given:
-        if given != {None}:
+    if None in given or (given == {"train"} and share is not None):
+        if len(given) > 1:
             raise UserError("only some of the images have a split")
         if share is None:
             raise UserError(
@@ -170,7 +191,9 @@ def splits_of(items: list[Item], labels: np.ndarray, entry: dict, notes: list[st
     test = "test" if "test" in given else "validation"
     for split, text in (("train", "training"), (test, "testing")):
         if split not in given:
-            raise UserError(f"the data has no images for {text}, only for {', '.join(given)}")
+            hint = ": set test_share" if given == {"train"} else ""
+            only = ", ".join(sorted(given))
+            raise UserError(f"the data has no images for {text}, only for {only}{hint}")
     if "validation" in given:
         use = "testing" if test == "validation" else "training: validation_size holds out of them"
         notes.append(f"the images for validation are used for {use}")

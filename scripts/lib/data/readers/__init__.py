@@ -10,10 +10,13 @@ module of that name here. Such a module has
     - `items`: a list of `Item`, in the order that the data set is to have,
     - `read(item)`: the image, as the bytes of a file, or as pixels: [height, width] or
       [height, width, channels],
-    - `watched`: the files and folders that change where the data changes,
+    - `watched`: the files and folders that change where the data changes, with the time of their
+      last change, before anything was listed (`times_of`),
+    - `lists`: whether they are only lists of the images, which may mean the same after a change,
     - `notes`: what was left out, in words.
 """
 
+import hashlib
 import importlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,8 +29,9 @@ from lib.core.errors import UserError
 
 MOST_SHOWN = 10  # problems of one kind of mistake
 SPLITS = {
-    "train": "train", "training": "train", "test": "test", "testing": "test",
-    "val": "validation", "valid": "validation", "validation": "validation",
+    "train": "train", "training": "train", "training_set": "train", "test": "test",
+    "testing": "test", "test_set": "test", "val": "validation", "valid": "validation",
+    "validation": "validation", "validation_set": "validation",
 }  # fmt: skip
 
 
@@ -54,7 +58,8 @@ class Reader(Protocol):
     """What a kind of data offers."""
 
     items: list[Item]
-    watched: list[Path]
+    watched: dict[str, int]
+    lists: bool
     notes: list[str]
 
     def read(self, item: Item) -> bytes | np.ndarray:
@@ -99,6 +104,29 @@ def open_reader(entry: dict, files: dict | None = None) -> Reader:
     return module(kind_of(entry)).Reader(entry, files or {})
 
 
+def listing_sha256(reader: Reader) -> str | None:
+    """Return a digest of what a reader lists; None where it reads the images themselves.
+
+    Of each image it has the name, what is said of it, and the size of its file.
+    """
+    if not reader.lists:
+        return None
+    digest = hashlib.sha256()
+    for item in reader.items:
+        try:
+            size = item.source.stat().st_size
+        except (OSError, ValueError):
+            size = None
+        about = (item.name, item.label, item.split, item.group, size)
+        digest.update(f"{about}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def times_of(*paths: Path) -> dict[str, int]:
+    """Return when each of some files and folders has changed last, by its path."""
+    return {str(path): path.stat().st_mtime_ns for path in paths}
+
+
 def raise_problems(problems: Iterable[str], where: str = "") -> None:
     """Raise one error for all problems, of which the first ones are shown; none where none are."""
     problems = list(problems)
@@ -117,7 +145,7 @@ def existing(path: str, key: str, *, folder: bool = False) -> Path:
     try:
         found = Path(path).expanduser()
         there = found.is_dir() if folder else found.is_file()
-    except (RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{key}: {path!r}: {error}") from error
     if not there:
         other = "a file" if found.is_file() else "a folder" if found.is_dir() else None
@@ -135,5 +163,5 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:
+        raise UserError(getattr(error, "strerror", None) or str(error)) from error

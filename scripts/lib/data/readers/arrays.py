@@ -1,13 +1,24 @@
-"""Arrays of numpy: one `.npz` file, or `.npy` files: `x_train`, `y_train`, `x_test`, `y_test`."""
+"""Arrays of numpy: one `.npz` file, or `.npy` files: `x_train`, `y_train`, `x_test`, `y_test`.
+
+`x_val` and `y_val` may be there, too.
+"""
 
 from pathlib import Path
 
 import numpy as np
 
 from lib.core.errors import UserError
-from lib.data.readers import Item, existing
+from lib.data.readers import SPLITS, Item, existing, times_of
 
-NAMES = ("x_train", "y_train", "x_test", "y_test")
+SPLIT_NAMES = ("train", "val", "test")
+# As the arrays are called here, and as in the files of MedMNIST.
+NAMES = {
+    f"{kind}_{split}": (kind, split) for kind in ("x", "y") for split in SPLIT_NAMES
+} | {
+    f"{split}_{name}": (kind, split)
+    for kind, name in (("x", "images"), ("y", "labels"))
+    for split in SPLIT_NAMES
+}  # fmt: skip
 FILE = {"type": "string", "minLength": 1}
 SCHEMA = {
     "arrays": {
@@ -16,7 +27,7 @@ SCHEMA = {
             {
                 "type": "object",
                 "additionalProperties": False,
-                "required": list(NAMES[:2]),
+                "minProperties": 2,
                 "properties": dict.fromkeys(NAMES, FILE),
             },
         ]
@@ -27,13 +38,22 @@ SCHEMA = {
 class Reader:
     """Reads images and labels of arrays. Without a test set, `test_share` makes one."""
 
+    lists = False
+
     def __init__(self, entry: dict, files: dict):
-        self.watched, self.notes, self.items = [], [], []
+        self.watched, self.notes, self.items, self.images = {}, [], [], {}
         arrays = self.load(entry["arrays"])
-        self.images = {}
-        for split in ("train", "test"):
-            if f"x_{split}" in arrays or f"y_{split}" in arrays:
-                self.add(split, arrays, is_alone="x_test" not in arrays)
+        found = {NAMES[name]: name for name in arrays}
+        if not found:
+            raise UserError(f"arrays: there is none of {', '.join(NAMES)}")
+        splits = [each for each in SPLIT_NAMES if {("x", each), ("y", each)} & found.keys()]
+        for split in splits:
+            for kind in ("x", "y"):
+                if (kind, split) not in found:
+                    raise UserError(f"arrays: there is no {kind}_{split}, only {', '.join(arrays)}")
+            names = (found["x", split], found["y", split])
+            where = None if splits == ["train"] else SPLITS[split]
+            self.add(where, names, *(arrays[name] for name in names))
 
     def load(self, source: str | dict[str, str]) -> dict[str, np.ndarray]:
         """Return the arrays by their names; those of files of their own stay on the disk.
@@ -43,42 +63,48 @@ class Reader:
         """
         if isinstance(source, str):
             path = existing(source, "arrays")
-            self.watched.append(path)
+            self.watched |= times_of(path)
             with opened(path) as archive:
                 if not hasattr(archive, "files"):
-                    raise UserError(f"arrays: {path} holds one array, not {', '.join(NAMES)}")
-                return {
-                    name: member(archive, name, path) for name in archive.files if name in NAMES
-                }
+                    raise UserError(f"arrays: {path} holds one array: name x_train, y_train, ...")
+                others = [name for name in archive.files if name not in NAMES]
+                if others:
+                    self.notes.append(f"arrays that are not used: {', '.join(others[:10])}")
+                used = [name for name in archive.files if name in NAMES]
+                return {name: member(archive, name, path) for name in used}
         paths = {name: existing(each, f"arrays.{name}") for name, each in source.items()}
-        self.watched += paths.values()
-        return {name: opened(path, mmap_mode="r") for name, path in paths.items()}
+        self.watched |= times_of(*paths.values())
+        arrays = {name: opened(path, mmap_mode="r") for name, path in paths.items()}
+        for name, each in arrays.items():
+            if not isinstance(each, np.ndarray):
+                raise UserError(f"arrays.{name}: {paths[name]} holds several arrays: name it alone")
+        return arrays
 
-    def add(self, split: str, arrays: dict[str, np.ndarray], is_alone: bool) -> None:
+    def add(
+        self, split: str | None, names: tuple[str, str], images: np.ndarray, labels: np.ndarray
+    ) -> None:
         """Add the images of a split.
 
         Raises:
-            UserError: an array is missing, or has another shape.
+            UserError: an array has another shape, or a label is missing.
         """
-        for name in (f"x_{split}", f"y_{split}"):
-            if name not in arrays:
-                raise UserError(f"arrays: there is no {name}, only {', '.join(arrays)}")
-        images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
-        self.images[split] = channels_last(images, f"x_{split}")
+        name, of_labels = names
+        self.images[name] = channels_last(images, name)
+        shape = labels.shape
         if labels.ndim == 2 and labels.shape[1] == 1:
             labels = labels[:, 0]
         if labels.shape != (len(images),):
-            found = list(arrays[f"y_{split}"].shape)
-            raise UserError(f"arrays: y_{split} is {found}, for {len(images)} images")
+            raise UserError(f"arrays: {of_labels} is {list(shape)}, for {len(images)} images")
         for index, label in enumerate(labels.tolist()):
-            label = label.decode(errors="replace") if isinstance(label, bytes) else str(label)
-            where = None if is_alone else split
-            self.items.append(Item(f"x_{split}[{index}]", label, where, None, (split, index)))
+            text = label.decode(errors="replace") if isinstance(label, bytes) else str(label)
+            if text in ("", "nan"):
+                raise UserError(f"arrays: {of_labels}[{index}] is no label")
+            self.items.append(Item(f"{name}[{index}]", text, split, None, (name, index)))
 
     def read(self, item: Item) -> np.ndarray:
         """Return the pixels of an image."""
-        split, index = item.source
-        return self.images[split][index]
+        name, index = item.source
+        return self.images[name][index]
 
 
 def opened(path: Path, **options):
@@ -111,6 +137,8 @@ def channels_last(images: np.ndarray, name: str) -> np.ndarray:
     Raises:
         UserError: they have another shape.
     """
+    if images.dtype.kind not in "buif":
+        raise UserError(f"arrays: {name} is of {images.dtype}, which are no pixels")
     if images.ndim == 4 and images.shape[3] not in (1, 3) and images.shape[1] in (1, 3):
         images = np.moveaxis(images, 1, 3)
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):

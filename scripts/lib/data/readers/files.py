@@ -51,8 +51,10 @@ SCHEMA = {
 class Reader:
     """Reads the files that `download.py` has listed, by their digests. Images have no names."""
 
+    lists = False
+
     def __init__(self, entry: dict, files: dict[str, dict]):
-        self.watched, self.notes = [], []
+        self.watched, self.notes = {}, []
         arrays = {role: read_idx(check(files[role]), role, entry) for role in ROLES}
         self.images = {split: arrays[f"{split}_images"] for split in ("train", "test")}
         self.items = [

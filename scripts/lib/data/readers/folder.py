@@ -9,11 +9,13 @@ from pathlib import Path
 from PIL import Image
 
 from lib.core.errors import UserError
-from lib.data.readers import SPLITS, Item, existing, raise_problems, read_bytes
+from lib.data.readers import SPLITS, Item, existing, raise_problems, read_bytes, times_of
 
 SCHEMA = {"folder": {"type": "string", "minLength": 1}}
 # What file managers and notebooks leave behind, beside names that begin with a dot.
 LEFTOVERS = ("thumbs.db", "desktop.ini", "__macosx")
+# Formats that Pillow only knows by name, or draws by starting another program.
+NO_PICTURES = ("PDF", "MPEG", "EPS", "WMF", "HDF5", "GRIB", "BUFR", "FITS")
 
 
 class Reader:
@@ -23,67 +25,93 @@ class Reader:
     are both, those for validation belong to the training set, of which `validation_size` holds out.
     """
 
+    lists = True
+
     def __init__(self, entry: dict, files: dict):
         self.root = existing(entry["folder"], "folder", folder=True)
-        self.watched, self.notes, problems = [self.root], [], []
-        others, self.items = [], []
+        self.watched, self.notes, self.problems = times_of(self.root), [], []
+        self.others, self.items = [], []
         for split, place in self.places():
-            for folder in visible(place, folders=True):
-                found = list(image_files(folder, others, self.watched))
+            for folder in self.classes(place):
+                found = list(image_files(folder, self.others, self.watched, self.problems))
                 if not found:
-                    problems.append(f"folder: {folder}: there is no image in this class: remove it")
+                    self.problems.append(f"there is no image in the class {folder}: remove it")
                 label = folder.name
                 self.items += [Item(self.name(path), label, split, None, path) for path in found]
         self.items.sort(key=lambda item: natural(item.name))
         odd = [item.name for item in self.items if not is_text(item.name)]
-        problems += [f"folder: {name!r}: this name is not valid UTF-8: rename it" for name in odd]
-        if not self.items and not problems:
-            problems.append(f"folder: {self.root}: there is no image in folders of classes")
-        raise_problems(problems)
-        if others:
-            shown = ", ".join(map(self.name, others[:5])) + (", ..." if len(others) > 5 else "")
-            self.notes.append(f"{len(others):,} files are no images by their names: {shown}")
+        self.problems += [f"{name!r}: this name is not valid UTF-8: rename it" for name in odd]
+        if not self.items and not self.problems:
+            self.problems.append(f"there is no image in folders of classes in {self.root}")
+        raise_problems(self.problems, "folder: ")
+        if self.others:
+            names = [self.name(path) for path in self.others]
+            shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+            self.notes.append(f"{len(names):,} files are no images of a class: {shown}")
 
     def name(self, path: Path) -> str:
         """Return the name of a file, relative to the data's folder."""
         return path.relative_to(self.root).as_posix()
 
+    def classes(self, folder: Path) -> list[Path]:
+        """Return the folders of the classes in a folder; files beside them are of no class."""
+        inside = visible(folder)
+        self.others += [path for path in inside if not path.is_dir()]
+        return [path for path in inside if path.is_dir()]
+
     def places(self) -> list[tuple[str | None, Path]]:
-        """Return the folders of the splits, which have those of the classes, and their splits."""
-        folders = {each.name.lower(): each for each in visible(self.root, folders=True)}
-        named = {SPLITS[name]: each for name, each in folders.items() if name in SPLITS}
-        if "train" not in named or len(named) == 1 < len(folders):
-            return [(None, self.root)]  # or `train` is the name of a class
-        left = [each.name for name, each in folders.items() if name not in SPLITS]
+        """Return the folders of the splits, which have those of the classes, and their splits.
+
+        A folder that is called like a split, and has images in it, is one of a class.
+
+        Raises:
+            UserError: it cannot be told what is a split.
+        """
+        folders = [each for each in visible(self.root) if each.is_dir()]
+        named = [each for each in folders if each.name.lower() in SPLITS]
+        if not named or any(not path.is_dir() for each in named for path in visible(each)):
+            return [(None, self.root)]
+        splits = [SPLITS[each.name.lower()] for each in named]
+        names = ", ".join(each.name for each in folders)
+        if "train" not in splits or len(set(splits)) < len(splits):
+            raise UserError(f"folder: {names}: there must be one folder train, and test or val")
+        left = [each.name for each in folders if each not in named]
+        if len(named) == 1 and left:
+            raise UserError(f"folder: {names}: the folder of the test images must be called test")
         if left:
             self.notes.append(f"{len(left)} folders beside the splits: {', '.join(left[:5])}")
-        if len(named) == 1:
-            return [(None, named["train"])]
-        self.watched += named.values()
-        return list(named.items())
+        self.watched |= times_of(*named)
+        return list(zip(splits if len(named) > 1 else [None], named, strict=True))
 
     def read(self, item: Item) -> bytes:
         """Return the content of a file."""
         return read_bytes(item.source)
 
 
-def image_files(folder: Path, others: list[Path], folders: list[Path]) -> Iterator[Path]:
+def image_files(
+    folder: Path, others: list[Path], folders: dict[str, int], problems: list[str]
+) -> Iterator[Path]:
     """Yield the images in a folder and those below it.
 
     Args:
         folder: where to look.
         others: files that are no images by their names are added.
-        folders: those that were looked at are added.
+        folders: those that were looked at are added, with the times of their last change.
+        problems: folders that cannot be read are added.
     """
     seen = set()  # against links that lead in circles
-    for place, below, files in os.walk(folder, followlinks=True):
+
+    def cannot(error: OSError) -> None:
+        problems.append(f"cannot read {error.filename}: {error.strerror}")
+
+    for place, below, files in os.walk(folder, onerror=cannot, followlinks=True):
         here = Path(place)
         real = here.resolve()
         if real in seen:
             below.clear()
             continue
         seen.add(real)
-        folders.append(here)
+        folders |= times_of(here)
         below[:] = [name for name in below if not hidden(name)]
         for path in (here / name for name in files if not hidden(name)):
             if path.suffix.lower() in extensions():
@@ -97,22 +125,23 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in LEFTOVERS
 
 
-def visible(folder: Path, *, folders: bool) -> list[Path]:
-    """Return what there is in a folder, sorted: its folders, or its files."""
+def visible(folder: Path) -> list[Path]:
+    """Return the files and folders in a folder, sorted, but for those that are hidden.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
-        found = [path for path in folder.iterdir() if not hidden(path.name)]
+        return sorted(path for path in folder.iterdir() if not hidden(path.name))
     except OSError as error:
         raise UserError(f"folder: cannot read {folder}: {error.strerror}") from error
-    return sorted(path for path in found if path.is_dir() == folders)
 
 
 @cache
 def extensions() -> frozenset[str]:
     """Return how the names of images end."""
     known = Image.registered_extensions().items()
-    return frozenset(
-        end for end, kind in known if kind in Image.OPEN and kind not in ("PDF", "MPEG")
-    )
+    return frozenset(end for end, kind in known if kind in Image.OPEN and kind not in NO_PICTURES)
 
 
 def natural(name: str) -> tuple:

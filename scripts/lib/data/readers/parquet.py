@@ -5,11 +5,12 @@ pyarrow reads them, an extra of this project: `pip install pyarrow`.
 
 import json
 import re
+import threading
 from functools import lru_cache
 from pathlib import Path
 
 from lib.core.errors import UserError
-from lib.data.readers import SPLITS, Item, existing
+from lib.data.readers import SPLITS, Item, existing, times_of
 
 NAMES = ("image", "label", "group")
 COLUMN = {"type": "string", "minLength": 1}
@@ -39,22 +40,25 @@ def pyarrow_parquet():
 class Reader:
     """Reads a file, or all files of a folder; of which split each is, its name says."""
 
+    lists = False
+
     def __init__(self, entry: dict, files: dict):
         root = Path(entry["parquet"]).expanduser()
         if root.is_dir():
             paths = sorted(root.rglob("*.parquet"))
-            self.watched = [root, *paths]
+            self.watched = times_of(root, *paths)
             if not paths:
                 raise UserError(f"parquet: {root} has no .parquet files")
         else:
             paths = [existing(entry["parquet"], "parquet")]
-            self.watched = paths
-        self.notes, self.items, self.paths = [], [], paths
+            self.watched = times_of(*paths)
+        self.notes, self.items, self.paths, self.lock = [], [], paths, threading.Lock()
         self.names = [path.relative_to(root).as_posix() if root.is_dir() else path.name
                       for path in paths]  # fmt: skip
         self.columns = {name: name for name in NAMES} | entry.get("columns", {})
-        if entry.get("group") and "(" not in entry["group"]:  # else it is a pattern over the name
-            self.columns["group"] = entry["group"]
+        group = entry.get("group")
+        if group is not None and "(" not in str(group):  # else it is a pattern over the name
+            self.columns["group"] = str(group)
         self.has_group = "group" in entry.get("columns", {}) or bool(entry.get("group"))
         for number in range(len(paths)):
             self.add(number)
@@ -82,11 +86,13 @@ class Reader:
             table = file.read_row_group(part, columns=read).to_pydict()
             groups = table.get(self.columns["group"])
             for index, label in enumerate(table[self.columns["label"]]):
-                text = "" if label is None else str(label)
+                text = "" if label is None or label != label else str(label)
                 if classes and isinstance(label, int) and 0 <= label < len(classes):
                     text = classes[label]
                 if not text:
                     raise UserError(f"parquet: {path}, row {row}: no label")
+                if groups and groups[index] is None:
+                    raise UserError(f"parquet: {path}, row {row}: no group")
                 group = str(groups[index]) if groups else None
                 source = (number, part, index)
                 self.items.append(Item(f"{self.names[number]}[{row}]", text, split, group, source))
@@ -115,7 +121,8 @@ class Reader:
             UserError: there is none.
         """
         number, part, index = item.source
-        image = self.images(number, part)[index]
+        with self.lock:  # several threads decode images
+            image = self.images(number, part)[index]
         content = image.get("bytes") if isinstance(image, dict) else image
         if not isinstance(content, bytes):
             raise UserError("there are no bytes of an image in this row")

@@ -2,11 +2,13 @@
 
 import csv
 import io
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
 from lib.core.errors import UserError
-from lib.data.readers import SPLITS, Item, existing, raise_problems, read_bytes
+from lib.data.readers import SPLITS, Item, existing, raise_problems, read_bytes, times_of
 
 COLUMN = {"oneOf": [{"type": "string", "minLength": 1}, {"type": "integer", "minimum": 1}]}
 NAMES = ("path", "label", "split", "group")
@@ -24,22 +26,28 @@ DELIMITERS = ",;\t"  # or blanks
 class Reader:
     """Reads the images that a table names, relative to its folder."""
 
+    lists = True
+
     def __init__(self, entry: dict, files: dict):
         path = existing(entry["table"], "table")
-        self.watched, self.notes, self.folder = [path], [], path.parent
+        self.watched, self.notes, self.folder = times_of(path), [], path.parent
         rows = parquet_rows(path) if path.suffix == ".parquet" else self.text_rows(path)
         columns = dict(entry.get("columns", {}))
         group = entry.get("group")
         if group is not None and "(" not in str(group):  # else it is a pattern over the name
             columns.setdefault("group", group)
+        width = len(rows[0][1]) if rows else 0
         where, rows = find_columns(path, columns, rows)
-        self.items = list(self.items_of(path, where, rows))
+        self.items = list(self.items_of(path, where, rows, width))
         if not self.items:
             raise UserError(f"table: {path} has no rows")
 
     def text_rows(self, path: Path) -> list[tuple[int, list[str]]]:
         """Return the rows of a text file that are not empty, each with its line."""
-        content = read_bytes(path)
+        try:
+            content = read_bytes(path)
+        except UserError as error:
+            raise UserError(f"table: cannot read {path}: {error}") from error
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -47,45 +55,58 @@ class Reader:
             self.notes.append(f"{path} is not UTF-8: it was read as Latin-1")
         lines = text.splitlines()
         first = next((line for line in lines if line.strip()), "")
-        counts = {each: first.count(each) for each in DELIMITERS}
+        unquoted = re.sub('"[^"]*"', "", first)
+        counts = {each: unquoted.count(each) for each in DELIMITERS}
         delimiter = "\t" if path.suffix == ".tsv" else max(counts, key=counts.get)
         if not counts[delimiter]:
             return [(line, row.split()) for line, row in enumerate(lines, 1) if row.strip()]
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         try:
             return [(reader.line_num, row) for row in reader if any(map(str.strip, row))]
         except csv.Error as error:
             raise UserError(f"table: {path}, line {reader.line_num}: {error}") from error
 
-    def items_of(self, path: Path, where: dict[str, int], rows: Iterable) -> Iterable[Item]:
+    def items_of(
+        self, path: Path, where: dict[str, int], rows: Iterable, width: int
+    ) -> Iterable[Item]:
         """Yield an item for each row.
 
         Raises:
-            UserError: a row lacks something, or names a file twice; one line for each.
+            UserError: a row lacks something, has too much, or names a file twice; one line for
+                each.
         """
         problems, lines = [], {}
         for line, row in rows:
             at = f"table: {path}, line {line}"
-            if len(row) <= max(where.values()):
-                problems.append(f"{at}: it has only {len(row)} columns")
+            if len(row) <= max(where.values()) or any(row[width:]):
+                problems.append(f"{at}: it has {len(row)} columns, not {width}")
                 continue
-            value = {name: str(row[index]).strip() for name, index in where.items()}
+            value = {name: plain_text(row[index]) for name, index in where.items()}
             split = SPLITS.get(value["split"].lower()) if "split" in value else None
-            if not value["path"] or not value["label"]:
-                problems.append(f"{at}: {'no label' if value['path'] else 'no path'}")
+            missing = [name for name in ("path", "label", "group") if value.get(name) == ""]
+            file = os.path.normpath(value["path"])
+            if missing:
+                problems.append(f"{at}: no {missing[0]}")
             elif "split" in value and split is None:
                 problems.append(f"{at}: the split {value['split']!r} is not train, val or test")
-            elif value["path"] in lines:
-                problems.append(f"{at}: {value['path']} is in line {lines[value['path']]} already")
+            elif file in lines:
+                problems.append(f"{at}: {value['path']} is in line {lines[file]} already")
             else:
-                lines[value["path"]] = line
-                yield Item(value["path"], value["label"], split, value.get("group"),
-                           self.folder / value["path"])  # fmt: skip
+                lines[file] = line
+                yield Item(
+                    value["path"], value["label"], split, value.get("group"), self.folder / file
+                )
         raise_problems(problems)
 
     def read(self, item: Item) -> bytes:
         """Return the content of a file."""
         return read_bytes(item.source)
+
+
+def plain_text(value: object) -> str:
+    """Return what is in a cell; nothing where there is no value, or one that is no number."""
+    text = "" if value is None else str(value).strip()
+    return "" if text.lower() == "nan" else text
 
 
 def find_columns(path: Path, columns: dict, rows: list) -> tuple[dict[str, int], list]:
@@ -123,6 +144,11 @@ def parquet_rows(path: Path) -> list[tuple[int, list]]:
     """Return the rows of a Parquet file, the names of its columns first."""
     from lib.data.readers.parquet import pyarrow_parquet
 
-    table = pyarrow_parquet().read_table(path)
+    try:
+        table = pyarrow_parquet().read_table(path)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"table: cannot read {path}: {error}") from error
     columns = [column.to_pylist() for column in table.columns]
     return list(enumerate([table.column_names, *map(list, zip(*columns, strict=True))]))
