@@ -77,23 +77,24 @@ def content_sha256(prepared: Path) -> str:
     with _opened(prepared) as file:
         digest.update((file.metadata() or {}).get("classes", "").encode())
         for name in sorted(file.keys()):
-            shape = file.get_slice(name).get_shape()
-            # A large tensor is read in parts.
-            starts = range(0, shape[0], AT_ONCE) if len(shape) > 1 else [None]
-            for start in starts:
-                whole = start is None
-                array = (
-                    file.get_tensor(name)
-                    if whole
-                    else file.get_slice(name)[start : start + AT_ONCE]
-                )
-                if not start:
+            sizes = file.get_slice(name).get_shape()
+            for number, array in enumerate(_parts(file, name, sizes)):
+                if number == 0:
                     about = _without_channel(name, array)
-                    sizes = list(about.shape) if whole else [shape[0], *about.shape[1:]]
-                    digest.update(f"\n{name} {about.dtype} {sizes}\n".encode())
+                    shape = [*sizes[:1], *about.shape[1:]] if about.ndim else []
+                    digest.update(f"\n{name} {about.dtype} {shape}\n".encode())
                 digest.update(np.ascontiguousarray(array))
         digest.update((file.metadata() or {}).get("images_sha256", "").encode())
     return digest.hexdigest()
+
+
+def _parts(file: safe_open, name: str, shape: list[int]) -> Iterator[np.ndarray]:
+    """Yield a tensor, in parts if it may be large."""
+    if len(shape) < 2:
+        yield file.get_tensor(name)
+        return
+    for start in range(0, shape[0], AT_ONCE):
+        yield file.get_slice(name)[start : min(start + AT_ONCE, shape[0])]
 
 
 @contextmanager
