@@ -84,39 +84,24 @@ def prepare(
         raise_unreadable(found.items, unreadable)
     digests = [audit.digest_of(image) for image in images]
     valid = [index for index in range(len(images)) if index not in unreadable]
-    train = [index for index in valid if index < found.train_size]
-    leaked = audit.leaks([digests[index] for index in valid], len(train))
-    audit.check_leaks(leaked, [found.items[index] for index in valid], entry.get("duplicates"))
-    dropped = {valid[index] for index in leaked} if entry.get("duplicates") == "drop" else set()
+    leaked = audit.leaks(digests, valid, found.train_size)
+    audit.check_leaks(leaked, found.items, entry.get("duplicates"))
+    dropped = set(leaked if entry.get("duplicates") == "drop" else [])
     chosen = [index for index in valid if index not in dropped]
-    train_size = sum(index < found.train_size for index in chosen)
-    items, labels = [found.items[index] for index in chosen], found.labels[chosen]
-    check_classes(found.classes, labels[:train_size], labels[train_size:], [])
-    kept = [digests[index] for index in chosen]
-    report = audit.Audit(
-        classes={
-            "train": audit.balance(found.classes, labels[:train_size]),
-            "test": audit.balance(found.classes, labels[train_size:]),
-        },
-        largest_class=largest(found.classes, labels[train_size:]),
+    kept = found.only(chosen)
+    check_classes(kept.classes, *kept.labels_by_split, [])
+    digests = [digests[index] for index in chosen]
+    report = audit.of(
+        kept,
+        digests,
         leaked=len(leaked),
         dropped=len(dropped),
-        repeated={
-            "training": audit.copies(kept[:train_size]),
-            "test": audit.copies(kept[train_size:]),
-        },
-        contradicting=named(items, audit.contradictions(kept, labels.tolist())),
-        constant=named(items, [n for n, each in enumerate(chosen) if not np.ptp(images[each])]),
-        groups_in_both=audit.in_both([item.group for item in items], train_size),
-        ordered_by_class=audit.is_ordered(labels[:train_size]),
+        constant=[number for number, index in enumerate(chosen) if not np.ptp(images[index])],
         converted=audit.count([done[index] for index in chosen]),
         unreadable={found.items[index].name: why for index, why in unreadable.items()},
-        notes=found.notes,
     )
-    if len(chosen) < len(images):
-        images = images[chosen]
-    prepared = tensors(images, labels, items, train_size, entry)
-    return prepared, listed(items, labels, kept, train_size, found.classes), report
+    prepared = tensors(images[chosen] if len(chosen) < len(images) else images, kept, entry)
+    return prepared, listed(kept, digests), report
 
 
 def form_of(reader: Reader, items: list[Item], entry: dict, threads: int) -> Form:
@@ -159,26 +144,14 @@ def raise_unreadable(items: list[Item], unreadable: dict[int, str]) -> None:
     raise_problems(problems)
 
 
-def largest(classes: list[str], labels: np.ndarray) -> tuple[str, float]:
-    """Return the largest class of a split, and its share."""
-    counts = np.bincount(labels, minlength=len(classes))
-    return classes[int(counts.argmax())], float(counts.max() / len(labels))
-
-
-def named(items: list[Item], indices: list[int]) -> list[str]:
-    """Return the names of some images, or their numbers where they have none."""
-    return [items[index].name or str(index) for index in indices]
-
-
-def tensors(
-    images: np.ndarray, labels: np.ndarray, items: list[Item], train_size: int, entry: dict
-) -> dict[str, torch.Tensor]:
+def tensors(images: np.ndarray, kept: Survey, entry: dict) -> dict[str, torch.Tensor]:
     """Return the tensors of the prepared file.
 
     Raises:
         UserError: mean and std of the entry are not of as many channels as the images have.
     """
-    pixels, targets = torch.from_numpy(images), torch.from_numpy(labels)
+    items, train_size = kept.items, kept.train_size
+    pixels, targets = torch.from_numpy(images), torch.from_numpy(kept.labels)
     found = {
         "train_images": pixels[:train_size],
         "train_labels": targets[:train_size],
@@ -219,14 +192,12 @@ def mean_and_std(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(map(torch.stack, zip(*found, strict=True)))
 
 
-def listed(
-    items: list[Item], labels: np.ndarray, digests: list[str], train_size: int, classes: list[str]
-) -> list[dict]:
+def listed(kept: Survey, digests: list[str]) -> list[dict]:
     """Return the rows of the list of images: the index counts within a split."""
     rows = []
-    for number, (item, label, digest) in enumerate(zip(items, labels, digests, strict=True)):
-        split, first = ("train", 0) if number < train_size else ("test", train_size)
-        about = (number - first, split, item.name, classes[label], item.group, digest)
+    for number, (item, label) in enumerate(zip(kept.items, kept.labels, strict=True)):
+        split, first = ("train", 0) if number < kept.train_size else ("test", kept.train_size)
+        about = (number - first, split, item.name, kept.classes[label], item.group, digests[number])
         rows.append(dict(zip(COLUMNS, about, strict=True)))
     return rows
 

@@ -1,22 +1,9 @@
 """Color images of one's own on Slurm: a search in packed jobs has the bytes of a local one."""
 
 import pytest
-from color_images import ENTRY, write_color_images
+from color_images import ENTRY, SEARCH, write_color_images
 from slurm_project import SlurmProject, scenes
 
-STUDY = """
-results_dir: results/small
-dataset: mine
-datasets_file: mine.yaml
-seeds: [1, 2]
-runs_per_job: 10
-training: {epochs: 2, shuffle: true, validation_size: 0.25}
-experiments:
-  plain: {model: {name: MLP, hidden: 8}}
-  searched:
-    model: {name: CNN}
-    sweep: {optimizer.lr: [0.001, 0.3], refit: true}
-"""
 RUNS = [(name, seed) for name in ("plain", "searched") for seed in (1, 2)]
 FILES = ("model.safetensors", "predictions.csv.gz", "accuracy.csv")
 
@@ -24,7 +11,7 @@ FILES = ("model.safetensors", "predictions.csv.gz", "accuracy.csv")
 def write_study(project):
     write_color_images(project.folder / "colors")
     (project.folder / "mine.yaml").write_text(ENTRY)
-    (project.folder / "slurm.yaml").write_text(STUDY)
+    (project.folder / "slurm.yaml").write_text(SEARCH)
 
 
 def searched_in_color(project: SlurmProject):

@@ -8,11 +8,13 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from lib.core.errors import UserError
 from lib.data.readers import Item
+from lib.data.survey import Survey
 
 SHOWN = 5  # names
 MOST_LISTED = 1000  # files of one kind in the JSON file
@@ -111,15 +113,46 @@ def digest_of(pixels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()[:32]
 
 
-def leaks(digests: Sequence[str], train_size: int) -> list[int]:
+def of(kept: Survey, digests: Sequence[str], constant: Sequence[int], **counted: Any) -> Audit:
+    """Return what is in a data set.
+
+    Args:
+        kept: its images.
+        digests: of the pixels of each.
+        constant: the images of one color.
+        counted: attributes of the audit that were found on the way.
+    """
+    items, size = kept.items, kept.train_size
+    train, test = (balance(kept.classes, labels) for labels in kept.labels_by_split)
+    largest = max(test, key=test.get)
+    return Audit(
+        classes={"train": train, "test": test},
+        largest_class=(largest, test[largest] / sum(test.values())),
+        repeated={"training": copies(digests[:size]), "test": copies(digests[size:])},
+        contradicting=named(items, contradictions(digests, kept.labels.tolist())),
+        constant=named(items, constant),
+        groups_in_both=in_both([item.group for item in items], size),
+        ordered_by_class=is_ordered(kept.labels_by_split[0]),
+        notes=kept.notes,
+        **counted,
+    )
+
+
+def named(items: Sequence[Item], indices: Sequence[int]) -> list[str]:
+    """Return the names of some images, or their numbers where they have none."""
+    return [items[index].name or str(index) for index in indices]
+
+
+def leaks(digests: Sequence[str], valid: Sequence[int], train_size: int) -> list[int]:
     """Return the training images that are in the test set, too.
 
     Args:
         digests: of the pixels of each image, those of the training set first.
-        train_size: how many these are.
+        valid: the images that count.
+        train_size: how many are of the training set.
     """
-    test = set(digests[train_size:])
-    return [index for index, digest in enumerate(digests[:train_size]) if digest in test]
+    test = {digests[index] for index in valid if index >= train_size}
+    return [index for index in valid if index < train_size and digests[index] in test]
 
 
 def check_leaks(leaked: Sequence[int], items: Sequence[Item], duplicates: str | None) -> None:
@@ -129,7 +162,7 @@ def check_leaks(leaked: Sequence[int], items: Sequence[Item], duplicates: str | 
         UserError: there are some, and nothing is said.
     """
     if leaked and duplicates is None:
-        names = [items[index].name or f"number {index}" for index in leaked]
+        names = named(items, leaked)
         raise UserError(
             f"duplicates: {len(leaked):,} training images are in the test set, too, equal in all "
             f"pixels: {shown(names)}. A network that has seen them is not tested by them. Set "

@@ -4,13 +4,13 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import numpy as np
 
 from lib.core.errors import UserError
-from lib.data.readers import MOST_SHOWN, Item, Reader, raise_problems
+from lib.data.readers import MOST_SHOWN, Item, Reader, group_column, raise_problems
 from lib.data.splits import whole_groups
 
 # What divides training from test images is the same for all runs, and for every version.
@@ -34,6 +34,17 @@ class Survey:
     labels: np.ndarray
     train_size: int
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def labels_by_split(self) -> tuple[np.ndarray, np.ndarray]:
+        """The labels of the training and of the test images."""
+        return self.labels[: self.train_size], self.labels[self.train_size :]
+
+    def only(self, chosen: Sequence[int]) -> "Survey":
+        """Return the same without the images that are not chosen, by their indices in order."""
+        train_size = sum(index < self.train_size for index in chosen)
+        items = [self.items[index] for index in chosen]
+        return replace(self, items=items, labels=self.labels[list(chosen)], train_size=train_size)
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -146,7 +157,7 @@ def with_groups(items: list[Item], group: str | int | None) -> list[Item]:
     """
     if group is None:
         return items
-    if "(" not in str(group):
+    if group_column({"group": group}) is not None:
         if any(item.group is None for item in items):
             raise UserError(
                 f"group: the data has no column {group!r}. A pattern over the names of the files "

@@ -104,6 +104,12 @@ def open_reader(entry: dict, files: dict | None = None) -> Reader:
     return module(kind_of(entry)).Reader(entry, files or {})
 
 
+def group_column(entry: dict) -> str | int | None:
+    """Return the column of the groups, if `group` is one: a pattern over names has parentheses."""
+    group = entry.get("group")
+    return None if "(" in str(group) else group
+
+
 def listing_sha256(reader: Reader) -> str | None:
     """Return a digest of what a reader lists; None where it reads the images themselves.
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from lib.core.errors import UserError
-from lib.data.readers import SPLITS, Item, existing, times_of
+from lib.data.readers import SPLITS, Item, existing, group_column, times_of
 
 NAMES = ("image", "label", "group")
 COLUMN = {"type": "string", "minLength": 1}
@@ -56,8 +56,7 @@ class Reader:
         self.names = [path.relative_to(root).as_posix() if root.is_dir() else path.name
                       for path in paths]  # fmt: skip
         self.columns = {name: name for name in NAMES} | entry.get("columns", {})
-        group = entry.get("group")
-        if group is not None and "(" not in str(group):  # else it is a pattern over the name
+        if (group := group_column(entry)) is not None:
             self.columns["group"] = str(group)
         self.has_group = "group" in entry.get("columns", {}) or bool(entry.get("group"))
         for number in range(len(paths)):

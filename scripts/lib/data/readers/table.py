@@ -8,7 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lib.core.errors import UserError
-from lib.data.readers import SPLITS, Item, existing, raise_problems, read_bytes, times_of
+from lib.data.readers import (
+    SPLITS,
+    Item,
+    existing,
+    group_column,
+    raise_problems,
+    read_bytes,
+    times_of,
+)
 
 COLUMN = {"oneOf": [{"type": "string", "minLength": 1}, {"type": "integer", "minimum": 1}]}
 NAMES = ("path", "label", "split", "group")
@@ -33,8 +41,7 @@ class Reader:
         self.watched, self.notes, self.folder = times_of(path), [], path.parent
         rows = parquet_rows(path) if path.suffix == ".parquet" else self.text_rows(path)
         columns = dict(entry.get("columns", {}))
-        group = entry.get("group")
-        if group is not None and "(" not in str(group):  # else it is a pattern over the name
+        if (group := group_column(entry)) is not None:
             columns.setdefault("group", group)
         width = len(rows[0][1]) if rows else 0
         where, rows = find_columns(path, columns, rows)
