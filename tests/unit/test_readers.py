@@ -404,10 +404,14 @@ def sixteen_bit_rgb() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + head + rows + chunk(b"IEND", b"")
 
 
-def test_sixteen_bits_per_color_are_an_error(folder):
+def test_sixteen_bits_per_color_are_reduced_and_counted(folder):
     (folder / "cat/deep.png").write_bytes(sixteen_bit_rgb())
-    with pytest.raises(UserError, match=r"cat/deep\.png: it has 16 bits per color"):
-        prepared({"folder": str(folder), "test_share": 0.2, "image_size": [8, 8], "channels": 3})
+    entry = {"folder": str(folder), "test_share": 0.2, "image_size": [1, 2], "channels": 3}
+    tensors, rows, audit = prepared(entry)
+    assert audit.converted["16 bits per color, of which the higher 8 were taken"] == 1
+    images = [*tensors["train_images"], *tensors["test_images"]]
+    (pixels,) = (i for i, row in zip(images, rows, strict=True) if row["file"] == "cat/deep.png")
+    assert pixels.permute(1, 2, 0).flatten().tolist() == [3, 7, 11, 15, 19, 23]
 
 
 def test_sixteen_bits_need_max_value(tmp_path):

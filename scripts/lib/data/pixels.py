@@ -1,8 +1,9 @@
 """From the file of an image, of whatever kind, to pixels of one shape.
 
 Gray images stay gray, all others become RGB. What is transparent is put on white. A photograph is
-turned as its camera says. Of several frames, or pages, the first one is taken. What has more than 8
-bits per pixel needs `max_value`, or what is white would be guessed.
+turned as its camera says. Of several frames, or pages, the first one is taken. Gray images of more
+than 8 bits need `max_value`, or what is white would be guessed. Of 16 bits per color, Pillow takes
+the higher 8.
 """
 
 import io
@@ -123,7 +124,7 @@ def _plain(image: Image.Image, max_value: float | None) -> tuple[Image.Image, li
     if getattr(image, "n_frames", 1) > 1:
         done.append("first of several frames")
     if image.mode not in DEEP and any(";16" in str(tile) for tile in image.tile):
-        raise UserError("it has 16 bits per color: only gray images may. Convert it to 8 bits")
+        done.append("16 bits per color, of which the higher 8 were taken")
     mode = "L" if _is_gray(image) else "RGB"
     if image.getexif().get(ORIENTATION, 1) != 1:
         done.append("turned as its camera says")
