@@ -64,6 +64,7 @@ def test_a_folder_of_color_images_to_a_report(colors):
     assert colors.planned(config="study.yaml") == set()
 
 
+@pytest.mark.extended
 def test_mnist_from_png_files_has_the_bits_of_mnist(project, finished_once):
     tensors = load_file(finished_once.data)
     for split in ("train", "test"):
