@@ -52,7 +52,9 @@ def main() -> None:
 
     entry = catalog.load(args.datasets_file, args.dataset)
     with catalog.errors_of(args.datasets_file, args.dataset):
-        reader = open_reader(entry, read_json(args.files)["files"])
+        listed = read_json(args.files)["files"].items()
+        files = {role: each | {"listing": args.files} for role, each in listed}
+        reader = open_reader(entry, files)
         found = survey(reader, entry)
         prepared, rows, report = prepare(reader, found, entry, args.threads)
     write(args.output, args.dataset, entry, prepared, rows, report, reader)
@@ -217,14 +219,14 @@ def write(
     writer.writeheader()
     writer.writerows(rows)
     content = text.getvalue().encode()
-    with atomic_path(images_file(path)) as temporary:
-        temporary.write_bytes(gzip.compress(content, mtime=0))
-    write_json(audit_file(path), report.as_dict())
     metadata = {"classes": json.dumps(list(report.classes["train"]))}
     if rows[0]["file"]:  # the names are part of the data
         metadata["images_sha256"] = hashlib.sha256(content).hexdigest()
     with atomic_path(path) as temporary:
         save_file({name: each.contiguous() for name, each in prepared.items()}, temporary, metadata)
+    with atomic_path(images_file(path)) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0))
+    write_json(audit_file(path), report.as_dict())
     prepared_record.write(path, dataset, entry, reader)
 
 

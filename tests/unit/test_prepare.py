@@ -42,7 +42,8 @@ def raw(tmp_path):
 
 
 def read(listing, entry):
-    reader = readers.open_reader(entry, read_json(listing)["files"])
+    files = read_json(listing)["files"].items()
+    reader = readers.open_reader(entry, {role: each | {"listing": listing} for role, each in files})
     return prepare.prepare(reader, survey(reader, entry), entry, 2)[0]
 
 
@@ -81,7 +82,7 @@ def test_a_missing_raw_file(raw):
     entry, paths, listed = raw
     listing = listed()
     paths["test_labels"].unlink()
-    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte is missing; remove the list of"):
+    with pytest.raises(UserError, match=r"t10k-labels-idx1-ubyte is missing; remove .*files.json"):
         read(listing, entry)
 
 

@@ -76,8 +76,7 @@ def check(file: dict) -> Path:
         UserError: it is missing, or not the one that was listed.
     """
     path = Path(file["path"])
-    again = "remove the list of files (data/NAME.json in results_dir) and run again: that downloads"
-    again += " what is missing or damaged"
+    again = f"remove {file['listing']} and run again: that downloads what is missing or damaged"
     if not path.is_file():
         raise UserError(f"{path} is missing; {again}")
     if sha256(path) != file["sha256"]:
