@@ -68,10 +68,14 @@ def test_folders_of_splits(tmp_path):
         for index in range(count):
             picture(tmp_path / split / label / f"{index}.JPG", "RGB")
     (tmp_path / "doc").mkdir()
+    (tmp_path / "train" / "labels.csv").write_text("what the images are")
     tensors, rows, audit = prepared({"folder": str(tmp_path)})
     assert tensors["train_images"].shape == (5, 3, 8, 8)
     assert names(rows, "test") == ["Test/a/0.JPG"]
-    assert audit.notes == ["1 folders beside the splits: doc", "no image for testing is of b"]
+    assert audit.notes == [
+        "1 folders beside the splits: doc", "1 files are no images of a class: train/labels.csv",
+        "no image for testing is of b",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

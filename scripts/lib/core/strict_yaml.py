@@ -139,7 +139,7 @@ def _odd(value: Any) -> str | None:
         return None
     if isinstance(value, str):
         # A lone half of a surrogate pair, which YAML can spell, is no text.
-        return None if _is_text(value) else "it is not valid Unicode text"
+        return None if is_text(value) else "it is not valid Unicode text"
     if isinstance(value, int):
         return f"an integer of {value.bit_length()} bits is too large" if abs(value) >> 64 else None
     if isinstance(value, float):
@@ -147,7 +147,8 @@ def _odd(value: Any) -> str | None:
     return f"{_spelled(value)} is not valid in a config; quote it if it is a string"
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
+    """Return whether a string can be written in UTF-8."""
     try:
         value.encode()
     except UnicodeEncodeError:

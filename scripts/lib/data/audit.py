@@ -131,7 +131,7 @@ def of(kept: Survey, digests: Sequence[str], constant: Sequence[int], **counted:
         repeated={"training": copies(digests[:size]), "test": copies(digests[size:])},
         contradicting=named(items, contradictions(digests, kept.labels.tolist())),
         constant=named(items, constant),
-        groups_in_both=in_both([item.group for item in items], size),
+        groups_in_both=kept.groups_in_both,
         ordered_by_class=is_ordered(kept.labels_by_split[0]),
         notes=kept.notes,
         **counted,
@@ -192,12 +192,6 @@ def balance(classes: Sequence[str], labels: np.ndarray) -> dict[str, int]:
 def copies(digests: Sequence[str]) -> int:
     """Return how many images are copies of one before them."""
     return len(digests) - len(set(digests))
-
-
-def in_both(groups: Sequence[str | None], train_size: int) -> list[str]:
-    """Return the groups of which there are training and test images."""
-    test = set(groups[train_size:])
-    return sorted({group for group in groups[:train_size] if group is not None} & test)
 
 
 def count(words: Sequence[Sequence[str]]) -> dict[str, int]:

@@ -45,7 +45,7 @@ class Form:
 
 
 def shape_of(content: bytes | np.ndarray) -> tuple[int, int, int]:
-    """Return channels, height and width of an image; of a file, only the beginning is read.
+    """Return channels, height and width of an image, of whose file only the header is decoded.
 
     Raises:
         UserError: it is not an image; the message does not name it.

@@ -40,6 +40,12 @@ class Survey:
         """The labels of the training and of the test images."""
         return self.labels[: self.train_size], self.labels[self.train_size :]
 
+    @property
+    def groups_in_both(self) -> list[str]:
+        """The groups of which there are training and test images."""
+        groups = [item.group for item in self.items]
+        return sorted({*groups[: self.train_size]} & {*groups[self.train_size :]} - {None})
+
     def only(self, chosen: Sequence[int]) -> "Survey":
         """Return the same without the images that are not chosen, by their indices in order."""
         train_size = sum(index < self.train_size for index in chosen)
@@ -67,12 +73,12 @@ def survey(reader: Reader, entry: dict) -> Survey:
     train = [index for index, split in enumerate(splits) if split == "train"]
     test = [index for index, split in enumerate(splits) if split == "test"]
     check_classes(classes, labels[train], labels[test], notes)
-    both = {items[each].group for each in train} & {items[each].group for each in test} - {None}
-    if both and "group" in entry:
-        names = ", ".join(sorted(both)[:MOST_SHOWN])
-        raise UserError(f"group: the data has {len(both):,} groups in both sets: {names}")
     order = train + test
-    return Survey(classes, [items[each] for each in order], labels[order], len(train), notes)
+    found = Survey(classes, [items[each] for each in order], labels[order], len(train), notes)
+    if "group" in entry and (both := found.groups_in_both):
+        names = ", ".join(both[:MOST_SHOWN])
+        raise UserError(f"group: the data has {len(both):,} groups in both sets: {names}")
+    return found
 
 
 def with_classes(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lib.core import strict_yaml
 from lib.core.errors import UserError
 from lib.data.readers import SPLITS, Item, existing, raise_problems, read_bytes, times_of
 
@@ -39,7 +40,7 @@ class Reader:
                 label = folder.name
                 self.items += [Item(self.name(path), label, split, None, path) for path in found]
         self.items.sort(key=lambda item: natural(item.name))
-        odd = [item.name for item in self.items if not is_text(item.name)]
+        odd = [item.name for item in self.items if not strict_yaml.is_text(item.name)]
         self.problems += [f"{name!r}: this name is not valid UTF-8: rename it" for name in odd]
         if not self.items and not self.problems:
             self.problems.append(f"there is no image in folders of classes in {self.root}")
@@ -69,7 +70,7 @@ class Reader:
         """
         folders = [each for each in visible(self.root) if each.is_dir()]
         named = [each for each in folders if each.name.lower() in SPLITS]
-        if not named or any(not path.is_dir() for each in named for path in visible(each)):
+        if not named or any(is_image(path) for each in named for path in visible(each)):
             return [(None, self.root)]
         splits = [SPLITS[each.name.lower()] for each in named]
         names = ", ".join(each.name for each in folders)
@@ -114,7 +115,7 @@ def image_files(
         folders |= times_of(here)
         below[:] = [name for name in below if not hidden(name)]
         for path in (here / name for name in files if not hidden(name)):
-            if path.suffix.lower() in extensions():
+            if is_image(path):
                 yield path
             else:
                 others.append(path)
@@ -137,6 +138,11 @@ def visible(folder: Path) -> list[Path]:
         raise UserError(f"folder: cannot read {folder}: {error.strerror}") from error
 
 
+def is_image(path: Path) -> bool:
+    """Return whether a path is that of an image, by its name."""
+    return path.suffix.lower() in extensions() and not path.is_dir()
+
+
 @cache
 def extensions() -> frozenset[str]:
     """Return how the names of images end."""
@@ -153,12 +159,3 @@ def natural(name: str) -> tuple:
     place, _, file = name.rpartition("/")
     parts = re.split("([0-9]+)", file)
     return [(int(part), "") if part.isdecimal() else (0, part) for part in parts], file, place
-
-
-def is_text(name: str) -> bool:
-    """Return whether a name can be written in UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
