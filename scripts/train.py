@@ -135,7 +135,7 @@ def train_and_write(
     }
     test_sizes = (len(held_out), len(dataset.test_labels))
     dry_step(settings, dataset.input_shape, len(classes), len(training_set), test_sizes, device)
-    del dataset  # the raw images are not needed any more, nor is what was copied to a GPU
+    del dataset  # what was copied is not needed any more
     training_set, held_out = training_set.to(device), held_out.to(device)
     progress = Progress(
         settings, len(training_set), len(held_out), args.log_interval, results.files.progress

@@ -62,7 +62,7 @@ def replay(args) -> dict:
     assert graphs.allowed(model, optimizer)
     step = partial(train_step_of, Training(model, optimizer, None), F.nll_loss, False)
     graph = graphs.StepGraph(step, training_set, BATCH_SIZE)
-    step(training_set.images[:BATCH_SIZE], training_set.labels[:BATCH_SIZE])
+    step(training_set.batch(slice(BATCH_SIZE)), training_set.labels[:BATCH_SIZE])
     graph.warm = True
     graph.start_epoch(None, torch.zeros(graph.full_batches, device=device))
     seconds = []
@@ -123,7 +123,7 @@ def slices(split, size):
     """Yield batches as scripts/train.py takes them."""
     for start in range(0, len(split), size):
         batch = slice(start, start + size)
-        yield split.images[batch], split.labels[batch]
+        yield split.batch(batch), split.labels[batch]
 
 
 def train_step(model, optimizer, batches) -> list[float]:

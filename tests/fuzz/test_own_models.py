@@ -15,7 +15,7 @@ from own_models import net, own_model
 import models
 from lib.core.errors import UserError
 from lib.core.settings import Settings
-from lib.data.prepared import Split
+from lib.data.batches import Split
 from lib.running.dry_step import dry_step
 from lib.running.progress import Progress
 from lib.training import loop
@@ -164,11 +164,13 @@ def trainings(draw):
 
 def splits():
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(IMAGES + 10, *SHAPE, generator=generator)
+    shape = (IMAGES + 10, *SHAPE)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     labels = torch.arange(IMAGES + 10) % CLASSES
+    scale = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
     return (
-        Split(images[:IMAGES], labels[:IMAGES], "training"),
-        Split(images[IMAGES:], labels[IMAGES:], "test"),
+        Split("training", images[:IMAGES], labels[:IMAGES], *scale),
+        Split("test", images[IMAGES:], labels[IMAGES:], *scale),
     )
 
 

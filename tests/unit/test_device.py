@@ -5,7 +5,7 @@ import torch
 
 import models
 from lib.core.errors import NodeError, TemporaryError, UserError
-from lib.data.prepared import Split
+from lib.data.batches import Split
 from lib.training.device import GIB, MPS, errors_of_the_gpu
 from lib.training.metrics import evaluate
 
@@ -86,7 +86,9 @@ class NoMemory(torch.nn.Module):
 
 @pytest.mark.parametrize("error", [IN_TORCH, IN_CUBLAS], ids=["torch", "cuBLAS"])
 def test_too_little_memory_says_what_there_is_and_what_to_lower(gpu, error):
-    model, images = NoMemory(*error), Split(torch.zeros(2, 1, 4, 4), torch.zeros(2), "test")
+    scale = torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+    images = Split("test", torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2), *scale)
+    model = NoMemory(*error)
     small = "the GPU's memory is too small for this training: "
     with pytest.raises(UserError) as in_a_step, errors_of_the_gpu():
         model.step()

@@ -1,5 +1,7 @@
 """The validation split, and prepared files that are none."""
 
+import os
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from lib.core import records
-from lib.core.errors import UserError
+from lib.core.errors import TemporaryError, UserError
 from lib.core.files import sha256
 from lib.data import prepared, prepared_record
 
@@ -51,11 +53,11 @@ def test_each_channel_is_normalized_by_its_own_mean(tmp_path):
     color = {"train_images": images, "test_images": images[:2].clone(), "mean": mean, "std": std}
     dataset = load(tmp_path, good_tensors() | color)
     assert dataset.input_shape == (3, 28, 28)
-    found = dataset.train_and_validation(0)[0].images
+    found = dataset.train_and_validation(0)[0].batch(slice(None))
     for channel in range(3):
         one = [channel]
         gray = {"train_images": images[:, one], "mean": mean[one], "std": std[one]}
-        alone = load(tmp_path, good_tensors() | gray).train_and_validation(0)[0].images
+        alone = load(tmp_path, good_tensors() | gray).train_and_validation(0)[0].batch(slice(None))
         assert torch.equal(found[:, one], alone)
 
 
@@ -63,15 +65,15 @@ def test_each_channel_is_normalized_by_its_own_mean(tmp_path):
     ("name", "tensor", "message"),
     [
         ("train_images", torch.zeros(6, 784, dtype=torch.uint8), "train_images is .*expected"),
-        ("train_images", torch.zeros(6, 28, 28), "train_images is torch.float32"),
+        ("train_images", torch.zeros(6, 28, 28), "numbers of F32"),
         ("train_images", torch.zeros(6, 1, 8, 8, dtype=torch.uint8), "differ in size"),
         ("train_images", torch.zeros(6, 3, 28, 28, dtype=torch.uint8), "differ in size"),
         ("train_labels", torch.tensor([0, 1]), "6 train images, 2 labels"),
         ("test_labels", torch.tensor([0, 2]), "test labels are not all among its 2 classes"),
         ("test_labels", torch.tensor([0, -1]), "test labels are not all among its 2 classes"),
-        ("std", torch.tensor([0.5]), "std is"),
+        ("std", torch.tensor([[0.5]]).double(), "std is float64"),
         ("std", torch.tensor([0.5, 0.5]).double(), "mean and std are not of the 1 channels"),
-        ("other", torch.zeros(1), "it holds .*other"),
+        ("other", torch.zeros(1, dtype=torch.uint8), "it holds .*other"),
     ],
 )
 def test_another_shape(tmp_path, name, tensor, message):
@@ -117,6 +119,57 @@ def test_a_record_of_the_earlier_version_names_the_file(tmp_path):
     assert prepared_record.verified(path) == replace(with_record, dataset="x")
     path.unlink()
     assert prepared_record.names_in_record(path) == with_record.names[1:]
+
+
+def written_with_its_record(folder):
+    """Return a prepared file and its record, both a minute old."""
+    path, record = folder / "data.safetensors", folder / "data.prepared.json"
+    save_file(good_tensors(), path, metadata={"classes": '["a", "b"]'})
+    size = path.stat().st_size
+    records.write(record, {"dataset": "x", "content": {}, "size": size, "mtime_ns": 0}, [path])
+    minute_ago = record.stat().st_mtime_ns - 60 * 10**9
+    for each in (path, record):
+        os.utime(each, ns=(minute_ago, minute_ago))
+    return path, record
+
+
+def test_a_file_is_read_once_for_its_digest(tmp_path, monkeypatch):
+    path, record = written_with_its_record(tmp_path)
+    written, read = record.stat().st_mtime_ns, []
+    digest = prepared_record.sha256
+    monkeypatch.setattr(prepared_record, "sha256", lambda path: read.append(path) or digest(path))
+    for _ in range(2):
+        assert prepared_record.verified(path).dataset == "x"
+        assert prepared_record.damage(path) is None
+    assert read == [path]
+    assert record.stat().st_mtime_ns == written  # nothing is made again for it
+    path.touch()  # as a copy has another time
+    prepared_record.verified(path)
+    prepared_record.verified(path)
+    assert read == [path] * 2
+
+
+def test_a_file_that_changes_after_it_was_read(tmp_path):
+    path, _ = written_with_its_record(tmp_path)
+    prepared_record.verified(path)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="truncated or corrupt: its digest"):
+        prepared_record.verified(path)
+    assert "truncated or corrupt" in prepared_record.damage(path)
+
+
+def test_a_record_that_cannot_be_written_is_no_hindrance(tmp_path, monkeypatch):
+    path, _ = written_with_its_record(tmp_path)
+
+    @contextmanager
+    def read_only(path):
+        raise TemporaryError(f"cannot write {path}")
+        yield
+
+    monkeypatch.setattr(prepared_record, "atomic_path", read_only)
+    assert prepared_record.verified(path).dataset == "x"
 
 
 def test_a_truncated_file(tmp_path):

@@ -23,7 +23,6 @@ from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.settings import OPTIMIZERS, SCHEDULERS, Settings
 from lib.data import prepared
-from lib.data.prepared import Split
 from lib.running.progress import Progress
 from lib.training import graph, loop
 from lib.training.checkpoint import Checkpoints, Stopped, deserialize, serialize
@@ -58,8 +57,8 @@ def splits(small_data):
     """The middle of the first images: a convolutional network trains on them quickly."""
     data = prepared.load(small_data)
     middle = (..., slice(14 - SIZE // 2, 14 + SIZE // 2), slice(14 - SIZE // 2, 14 + SIZE // 2))
-    train = data.normalized(data.train_images[:120][middle], data.train_labels[:120], "training")
-    test = data.normalized(data.test_images[:100][middle], data.test_labels[:100], "test")
+    train = data.split("training", data.train_images[:120][middle], data.train_labels[:120])
+    test = data.split("test", data.test_images[:100][middle], data.test_labels[:100])
     return train, test
 
 
@@ -489,10 +488,6 @@ def test_what_cannot_be_saved_is_refused(tmp_path, value, said):
     with pytest.raises(UserError, match=f"the state of the training cannot be saved: {said}"):
         Checkpoints(tmp_path / CHECKPOINT, {}, 1).save({"state": [value]})
     assert not list(tmp_path.iterdir())
-
-
-def test_normalized_splits_are_what_training_takes(splits):
-    assert all(isinstance(split, Split) for split in splits)
 
 
 def test_a_state_from_a_gpu_goes_on_here():

@@ -23,7 +23,7 @@ import models
 from lib.core import checked_settings, command_line
 from lib.core.errors import UserError
 from lib.core.settings import LOSSES, OPTIMIZERS, SCHEDULERS, Settings, loss_output_mismatch, words
-from lib.data.prepared import Split
+from lib.data.batches import Split
 from lib.running import run_results
 from lib.running.lease import Lease
 from lib.running.progress import Progress
@@ -353,9 +353,13 @@ def test_a_loss_that_turns_nan(small_data, tmp_path):
 def splits(pixels=16):
     """A small data set in memory: training and test images, never to be changed."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(40, 1, 4, pixels // 4, generator=generator)
-    labels = torch.arange(40) % 3
-    return Split(images[:30], labels[:30], "training"), Split(images[30:], labels[30:], "test")
+    shape = (40, 1, 4, pixels // 4)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    labels, scale = torch.arange(40) % 3, (torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    return (
+        Split("training", images[:30], labels[:30], *scale),
+        Split("test", images[30:], labels[30:], *scale),
+    )
 
 
 def train_in_process(folder, source, **changes):

@@ -18,7 +18,14 @@ from lib.core.errors import UserError
 from lib.core.files import sha256
 
 SCRIPTS = Path(__file__).absolute().parents[2]
-COMPUTING = ("models/", "lib/training/", "lib/data/prepared.py", "lib/data/splits.py")
+COMPUTING = (
+    "models/",
+    "lib/training/",
+    "lib/data/batches.py",
+    "lib/data/prepared.py",
+    "lib/data/splits.py",
+    "lib/data/tensor_file.py",
+)
 COMMANDS = ("train.py", "evaluate.py")  # which put it together
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lib.core.errors import UserError
-from lib.core.files import read_json, sha256, write_json
+from lib.core.files import read_json, sha256, write_text
 from lib.core.layout import RunFiles
 
 SEAL = "sha256"
@@ -27,7 +27,12 @@ def write(path: Path, content: dict[str, Any], files: Iterable[Path]) -> None:
         files: the files that it describes, as they are now.
     """
     content = content | {"files": {file.name: sha256(file) for file in files}}
-    write_json(path, content | {SEAL: seal(content)})
+    write_text(path, text(content))
+
+
+def text(content: dict[str, Any]) -> str:
+    """Return a record as it is in its file, with its seal."""
+    return json.dumps(content | {SEAL: seal(content)}, indent=2) + "\n"
 
 
 def read(path: Path) -> dict[str, Any]:

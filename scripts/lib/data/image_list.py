@@ -7,10 +7,9 @@ import io
 import zlib
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from lib.core.errors import UserError
 from lib.core.layout import images_file
+from lib.data.tensor_file import TensorFile
 
 
 def names(prepared: Path, split: str) -> list[str] | None:
@@ -25,12 +24,11 @@ def names(prepared: Path, split: str) -> list[str] | None:
     """
     path = images_file(prepared)
     try:
-        with safe_open(prepared, framework="numpy") as file:
-            expected = (file.metadata() or {}).get("images_sha256")
+        expected = TensorFile(prepared).metadata.get("images_sha256")
         if expected is None:
             return None
         content = gzip.decompress(path.read_bytes())
-    except (OSError, EOFError, zlib.error, SafetensorError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot read {path}, which belongs to {prepared}: {reason}") from error
     if hashlib.sha256(content).hexdigest() != expected:

@@ -1,46 +1,33 @@
-"""The prepared data set: one safetensors file, in memory as one tensor per split."""
+"""The prepared data set: one safetensors file, of which a training takes its splits."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from lib.core.errors import UserError
+from lib.data.batches import Split, StoredImages
 from lib.data.splits import held_out_size, whole_groups
+from lib.data.tensor_file import TensorFile
 
 # The validation split is the same for all runs, so its seed is not the run's.
 VALIDATION_SEED = 0
-
-
-@dataclass(frozen=True)
-class Split:
-    """Images float32 [N, channels, height, width], normalized, and labels int64 [N]."""
-
-    images: torch.Tensor
-    labels: torch.Tensor
-    name: str  # training, validation or test
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def to(self, device: torch.device) -> "Split":
-        """Return the split on a device."""
-        return Split(self.images.to(device), self.labels.to(device), self.name)
+# Images of more bytes are not kept in memory: each batch is read from the file.
+MOST_IN_MEMORY = 256 << 20
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """The content of a prepared file: raw images uint8, labels int64 [N].
+    """The content of a prepared file: images uint8, labels int64 [N].
 
-    Images are [N, channels, height, width]. Mean and standard deviation, float64 [channels], are of
-    pixels scaled to 0-1.
+    Images are [N, channels, height, width], in memory or in the file. Mean and standard deviation,
+    float64 [channels], are of pixels scaled to 0-1.
     """
 
-    train_images: torch.Tensor
+    train_images: torch.Tensor | StoredImages
     train_labels: torch.Tensor
-    test_images: torch.Tensor
+    test_images: torch.Tensor | StoredImages
     test_labels: torch.Tensor
     mean: torch.Tensor
     std: torch.Tensor
@@ -52,18 +39,14 @@ class Dataset:
         """Channels, height and width of an image."""
         return tuple(self.train_images.shape[1:])
 
-    def normalized(self, images: torch.Tensor, labels: torch.Tensor, name: str) -> Split:
-        """Scale pixels to 0-1 and normalize them, with the bits that torchvision gives.
-
-        ToTensor divides a float32 by 255; Normalize then subtracts and divides by float32
-        constants. Doing so for the whole set at once rounds every pixel the same.
-        """
+    def split(self, name: str, images: torch.Tensor | StoredImages, labels: torch.Tensor) -> Split:
+        """Return images and labels as a split, which normalizes them as all others."""
         mean, std = (each.to(torch.float32).reshape(-1, 1, 1) for each in (self.mean, self.std))
-        return Split(images.to(torch.float32).div_(255).sub_(mean).div_(std), labels, name)
+        return Split(name, images, labels, mean, std)
 
     def test_split(self) -> Split:
-        """Return the test set, normalized."""
-        return self.normalized(self.test_images, self.test_labels, "test")
+        """Return the test set."""
+        return self.split("test", self.test_images, self.test_labels)
 
     def train_and_validation(self, validation_size: float) -> tuple[Split, Split | None]:
         """Return the training set without the images held out, and those (None where 0).
@@ -75,17 +58,15 @@ class Dataset:
         Raises:
             UserError: more images would be held out than the training set has to give.
         """
+        training = self.split("training", self.train_images, self.train_labels)
         if not validation_size:
-            return self.normalized(self.train_images, self.train_labels, "training"), None
-        size = held_out_size(validation_size, len(self.train_labels))
+            return training, None
+        size = held_out_size(validation_size, len(training))
         if self.train_groups is None:
             held_out = stratified(self.train_labels, size)
         else:
             held_out = grouped(self.train_labels, self.train_groups, size)
-        return (
-            self.normalized(self.train_images[~held_out], self.train_labels[~held_out], "training"),
-            self.normalized(self.train_images[held_out], self.train_labels[held_out], "validation"),
-        )
+        return training.only(~held_out), replace(training.only(held_out), name="validation")
 
 
 def stratified(labels: torch.Tensor, size: int) -> torch.Tensor:
@@ -149,50 +130,56 @@ def grouped(labels: torch.Tensor, groups: torch.Tensor, size: int) -> torch.Tens
 
 
 def load(path: Path) -> Dataset:
-    """Read a prepared data set and check that it is one.
+    """Open a prepared data set and check that it is one; read its images, unless they are many.
 
     Raises:
         UserError: the file is missing, corrupt, or holds something else; the message names it.
     """
+    file = TensorFile(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            classes = json.loads((file.metadata() or {}).get("classes", "[]"))
-    except (OSError, ValueError, SafetensorError) as error:
+        classes = json.loads(file.metadata.get("classes", "[]"))
+    except ValueError as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    tensors = {name: _with_channels(name, tensor) for name, tensor in tensors.items()}
-    problem = _problem(tensors, classes)
-    if problem:
+    images = [name for name in file.shapes if name.endswith("_images")]
+    if problem := _problem_of_types(file):
         raise UserError(f"{path} is not a prepared data set: {problem}")
+    tensors = {
+        name: StoredImages(file, name) if name in images else torch.from_numpy(file.read(name))
+        for name in file.shapes
+    }
+    for name in ("mean", "std"):  # version 0.2 wrote one number
+        tensors[name] = tensors[name].reshape(-1)
+    if problem := _problem(tensors, classes):
+        raise UserError(f"{path} is not a prepared data set: {problem}")
+    if sum(tensors[name].nbytes for name in images) <= MOST_IN_MEMORY:
+        tensors |= {name: tensors[name].to(torch.device("cpu")) for name in images}
     return Dataset(**tensors, classes=classes)
 
 
-def _with_channels(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor as it is written now. Version 0.2 wrote gray images without channels."""
-    if name.endswith("_images") and tensor.dim() == 3:
-        return tensor.unsqueeze(1)
-    return tensor.reshape(-1) if name in ("mean", "std") else tensor
-
-
-def _problem(tensors: dict[str, torch.Tensor], classes: list[str]) -> str | None:
-    """Return what is wrong with the tensors of a prepared file, or None."""
+def _problem_of_types(file: TensorFile) -> str | None:
+    """Return what is wrong with types and dimensions of the tensors of a prepared file, or None."""
     expected = {
-        "train_images": (torch.uint8, 4),
-        "train_labels": (torch.int64, 1),
-        "test_images": (torch.uint8, 4),
-        "test_labels": (torch.int64, 1),
-        "mean": (torch.float64, 1),
-        "std": (torch.float64, 1),
+        "train_images": ("uint8", (3, 4)),  # version 0.2 wrote gray images without channels
+        "train_labels": ("int64", (1,)),
+        "test_images": ("uint8", (3, 4)),
+        "test_labels": ("int64", (1,)),
+        "mean": ("float64", (0, 1)),
+        "std": ("float64", (0, 1)),
     }
-    if "train_groups" in tensors:
-        expected["train_groups"] = (torch.int64, 1)
-    if set(tensors) != set(expected):
-        return f"it holds {sorted(tensors)} rather than {sorted(expected)}"
+    if "train_groups" in file.shapes:
+        expected["train_groups"] = ("int64", (1,))
+    if set(file.shapes) != set(expected):
+        return f"it holds {sorted(file.shapes)} rather than {sorted(expected)}"
     for name, (dtype, dimensions) in expected.items():
-        tensor = tensors[name]
-        if tensor.dtype != dtype or tensor.dim() != dimensions:
-            found = f"{tensor.dtype} {list(tensor.shape)}"
-            return f"{name} is {found}, expected {dtype} of {dimensions} dimensions"
+        found, shape = file.dtypes[name], list(file.shapes[name])
+        if found != dtype or len(shape) not in dimensions:
+            wanted = f"{dtype} of {dimensions[-1]} dimensions"
+            return f"{name} is {found} {shape}, expected {wanted}"
+    return None
+
+
+def _problem(tensors: dict[str, torch.Tensor | StoredImages], classes: list[str]) -> str | None:
+    """Return what is wrong with the tensors of a prepared file, or None."""
     if tensors["train_images"].shape[1:] != tensors["test_images"].shape[1:]:
         return "training and test images differ in size"
     channels = tensors["train_images"].shape[1]

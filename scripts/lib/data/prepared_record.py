@@ -6,21 +6,21 @@ what it should be without reading it. This module imports no torch.
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from lib.core import records
-from lib.core.errors import UserError
-from lib.core.files import sha256
+from lib.core.errors import TemporaryError, UserError
+from lib.core.files import atomic_path, sha256
 from lib.core.layout import audit_file, images_file, prepared_record
 from lib.data import catalog, readers
 from lib.data.readers import Reader
+from lib.data.tensor_file import TensorFile
 
 AT_ONCE = 4096  # images
 FORM = ("resize", "max_value", "framing")  # keys of an entry that an image for `predict` needs
@@ -73,37 +73,17 @@ def content_sha256(prepared: Path) -> str:
     Raises:
         UserError: the file cannot be read; the message names it.
     """
-    digest = hashlib.sha256()
-    with _opened(prepared) as file:
-        digest.update((file.metadata() or {}).get("classes", "").encode())
-        for name in sorted(file.keys()):
-            sizes = file.get_slice(name).get_shape()
-            for number, array in enumerate(_parts(file, name, sizes)):
-                if number == 0:
-                    about = _without_channel(name, array)
-                    shape = [*sizes[:1], *about.shape[1:]] if about.ndim else []
-                    digest.update(f"\n{name} {about.dtype} {shape}\n".encode())
-                digest.update(np.ascontiguousarray(array))
-        digest.update((file.metadata() or {}).get("images_sha256", "").encode())
+    file, digest = TensorFile(prepared), hashlib.sha256()
+    digest.update(file.metadata.get("classes", "").encode())
+    for name in sorted(file.shapes):
+        about = _without_channel(name, file.read(name, 0, 1))
+        shape = [*file.shapes[name][:1], *about.shape[1:]] if about.ndim else []
+        digest.update(f"\n{name} {about.dtype} {shape}\n".encode())
+        rows = file.shapes[name][0] if file.shapes[name] else 1
+        for start in range(0, rows, AT_ONCE):
+            digest.update(file.read(name, start, start + AT_ONCE))
+    digest.update(file.metadata.get("images_sha256", "").encode())
     return digest.hexdigest()
-
-
-def _parts(file: safe_open, name: str, shape: list[int]) -> Iterator[np.ndarray]:
-    """Yield a tensor, in parts if it may be large."""
-    if len(shape) < 2:
-        yield file.get_tensor(name)
-        return
-    for start in range(0, shape[0], AT_ONCE):
-        yield file.get_slice(name)[start : min(start + AT_ONCE, shape[0])]
-
-
-@contextmanager
-def _opened(prepared: Path) -> Iterator[safe_open]:
-    try:
-        with safe_open(prepared, framework="numpy") as file:
-            yield file
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {prepared}: {error}") from error
 
 
 def _without_channel(name: str, array: np.ndarray) -> np.ndarray:
@@ -118,10 +98,9 @@ def _file_sha256_of_version_0_2(prepared: Path) -> str:
 
     By it, the results of that version name their data.
     """
-    with _opened(prepared) as file:
-        names = list(file.keys())
-        arrays = {name: _without_channel(name, file.get_tensor(name)) for name in names}
-        return hashlib.sha256(save(arrays, file.metadata())).hexdigest()
+    file = TensorFile(prepared)
+    arrays = {name: _without_channel(name, file.read(name)) for name in file.shapes}
+    return hashlib.sha256(save(arrays, file.metadata)).hexdigest()
 
 
 def write(prepared: Path, dataset: str, entry: dict, reader: Reader) -> None:
@@ -137,6 +116,7 @@ def write(prepared: Path, dataset: str, entry: dict, reader: Reader) -> None:
         "dataset": dataset,
         "content": catalog.content_of(entry),
         "size": prepared.stat().st_size,
+        "mtime_ns": prepared.stat().st_mtime_ns,
         "data_sha256": content_sha256(prepared),
         "earlier_sha256": _file_sha256_of_version_0_2(prepared) if "files" in entry else None,
         "facts": asdict(_facts_in(prepared)),
@@ -149,35 +129,55 @@ def write(prepared: Path, dataset: str, entry: dict, reader: Reader) -> None:
 
 
 def _facts_in(prepared: Path) -> Facts:
-    with _opened(prepared) as file:
-        train, test = (file.get_slice(f"{split}_images").get_shape() for split in ("train", "test"))
-        classes = json.loads((file.metadata() or {}).get("classes", "[]"))
-    return Facts(classes, train[0], test[0], train[1:])
+    file = TensorFile(prepared)
+    train, test = (list(file.shapes[f"{split}_images"]) for split in ("train", "test"))
+    return Facts(json.loads(file.metadata.get("classes", "[]")), train[0], test[0], train[1:])
 
 
 def verified(prepared: Path) -> Identity:
-    """Return which data is in a prepared file, which is read and compared with its record.
+    """Return which data is in a prepared file, which is the one that its record describes.
 
     Raises:
-        UserError: the file cannot be read, or is not the one that its record describes.
+        UserError: it is not, or cannot be read.
     """
     path = prepared_record(prepared)
     if not path.is_file():
         return Identity((content_sha256(prepared), _file_sha256_of_version_0_2(prepared)))
     record = records.read(path)
     try:
-        digest = sha256(prepared)
+        check(prepared, path, record)
     except OSError as error:
         raise UserError(f"cannot read {prepared}: {error.strerror}") from error
-    if record["files"].get(prepared.name) != digest:
+    except UserError:
         # Newer than its record: so the next start of Snakemake reads it, and makes it again.
         with suppress(OSError):
             prepared.touch()
+        raise
+    return Identity(_names(record, prepared), record["dataset"], record.get("form"))
+
+
+def check(prepared: Path, path: Path, record: dict) -> None:
+    """Check that a prepared file is the one that its record, at `path`, describes.
+
+    It is read only if its size or its time is another than when it was read last: the record then
+    gets the time, and keeps its own.
+
+    Raises:
+        OSError: the file cannot be read.
+        UserError: it is another one.
+    """
+    found = prepared.stat()
+    if (found.st_size, found.st_mtime_ns) == (record["size"], record.get("mtime_ns")):
+        return
+    if found.st_size != record["size"] or sha256(prepared) != record["files"].get(prepared.name):
         raise UserError(
             f"{prepared} is truncated or corrupt: its digest is not the one in {path}. "
             "The next start of snakemake makes it again"
         )
-    return Identity(_names(record, prepared), record["dataset"], record.get("form"))
+    written = path.stat()
+    with suppress(TemporaryError), atomic_path(path) as temporary:
+        temporary.write_text(records.text(record | {"mtime_ns": found.st_mtime_ns}))
+        os.utime(temporary, ns=(written.st_atime_ns, written.st_mtime_ns))
 
 
 def names_in_record(prepared: Path) -> tuple[str, ...] | None:
@@ -237,23 +237,19 @@ def _changed(path: str, mtime_ns: int) -> bool:
 def damage(prepared: Path) -> str | None:
     """Return what is wrong with a prepared file and its record, or None.
 
-    The file is read only if it has changed since its record was written. Missing files are no
-    damage.
+    Missing files are no damage.
     """
     path = prepared_record(prepared)
-    try:
-        found, written = prepared.stat(), path.stat()
-    except OSError:
+    if not (prepared.exists() and path.exists()):
         return None
     try:
         record = records.read(path)
         for name in record["files"]:
             if not path.with_name(name).is_file():
                 return f"{path.with_name(name)} is missing"
-        if found.st_size != record["size"]:
-            return f"{prepared} is truncated or corrupt: it has another size than {path} says"
-        if found.st_mtime_ns > written.st_mtime_ns:
-            records.check_files(path, record)
+        check(prepared, path, record)
+    except OSError as error:
+        return f"cannot read {prepared}: {error.strerror}"
     except UserError as error:
         return str(error)
     return None

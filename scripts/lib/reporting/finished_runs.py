@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from lib.core import adoptions
@@ -21,6 +20,7 @@ from lib.core.files import read_object
 from lib.core.layout import Layout, RunFiles, audit_file
 from lib.core.run_state import Expected, read_evaluation, read_trained, run_state
 from lib.data import image_list, prepared_record
+from lib.data.tensor_file import TensorFile
 from lib.reporting.uncertainty import calibration
 
 PREDICTIONS = {"label": np.int16, "prediction": np.int16, "confidence": np.float32}
@@ -32,10 +32,20 @@ class TestSet:
 
     path: Path  # of the prepared dataset
     names: tuple[str, ...]  # the digests by which results may name its data
-    images: np.ndarray  # uint8 [images, channels, height, width]
+    file: TensorFile  # which has the images
     labels: np.ndarray  # int64 [images]
     files: list[str] | None = None  # the images' names, where they have some
     audit: dict | None = None  # what was found in the data, see `lib.data.audit.Audit`
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        shape = self.file.shapes["test_images"][1:]
+        return shape if len(shape) == 3 else (1, *shape)  # as of version 0.2
+
+    def image(self, index: int) -> np.ndarray:
+        """Return an image, uint8 [channels, height, width]."""
+        return self.file.rows("test_images", [index])[0].reshape(self.input_shape)
 
 
 @dataclass(frozen=True)
@@ -116,14 +126,10 @@ def read_test_set(path: Path) -> TestSet:
         UserError: the file is missing or corrupt.
     """
     data = prepared_record.verified(path)
-    try:
-        with safe_open(path, framework="numpy") as file:
-            images, labels = file.get_tensor("test_images"), file.get_tensor("test_labels")
-            images = images if images.ndim == 4 else images[:, None]  # as of version 0.2
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    file = TensorFile(path)
+    labels = file.read("test_labels")
     audit = read_object(audit_file(path), {"classes": dict, "largest_class": list, "lines": list})
-    return TestSet(path, data.names, images, labels, image_list.names(path, "test"), audit)
+    return TestSet(path, data.names, file, labels, image_list.names(path, "test"), audit)
 
 
 def read(

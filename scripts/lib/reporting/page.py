@@ -164,7 +164,7 @@ def tile(experiments: list[FinishedExperiment], index: int, test_set: TestSet) -
     return {
         "index": int(index),
         "file": test_set.files[index] if test_set.files else None,
-        "uri": png_uri(test_set.images[index]),
+        "uri": png_uri(test_set.image(index)),
         "label": first.record["classes"][int(first.labels[index])],
         "answers": [(each.name, *answer(each, index)) for each in experiments],
     }
@@ -224,7 +224,7 @@ def data_rows(
     experiments: list[FinishedExperiment], test_set: TestSet
 ) -> list[tuple[str, list[str]]]:
     """Return what there is to know about the data: its name, its form, what was found in it."""
-    record, (channels, height, width) = experiments[0].runs[0].record, test_set.images.shape[1:]
+    record, (channels, height, width) = experiments[0].runs[0].record, test_set.input_shape
     rows = [
         ("data set", [str(record["dataset"] or record["data"])]),
         ("images", [f"{height} x {width} pixels, {'gray' if channels == 1 else 'color'}"]),

@@ -11,7 +11,8 @@ import torch
 
 from lib.core.layout import RunFiles
 from lib.core.settings import Settings
-from lib.data.prepared import Dataset, Split
+from lib.data.batches import Split
+from lib.data.prepared import Dataset
 from lib.training import device as devices
 from lib.training import network
 from lib.training.accuracy import accuracy_table

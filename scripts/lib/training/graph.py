@@ -17,7 +17,7 @@ from contextlib import suppress
 import torch
 
 from lib.core.errors import UserError
-from lib.data.prepared import Split
+from lib.data.batches import Split
 
 
 def allowed(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bool:
@@ -74,7 +74,7 @@ class StepGraph:
             batch_size: images per step.
         """
         self.step, self.training_set, self.batch_size = step, training_set, batch_size
-        device = training_set.images.device
+        device = training_set.labels.device
         self.full_batches = len(training_set) // batch_size
         self.offsets = torch.arange(batch_size, device=device)
         self.number = torch.zeros(1, dtype=torch.int64, device=device)  # of the next step
@@ -136,6 +136,6 @@ class StepGraph:
         batch = torch.add(self.offsets, self.number, alpha=self.batch_size)
         if self.order is not None:
             batch = self.order[batch]
-        loss = self.step(self.training_set.images[batch], self.training_set.labels[batch])
+        loss = self.step(self.training_set.batch(batch), self.training_set.labels[batch])
         torch.where(self.steps == self.number, loss, self.losses, out=self.losses)
         self.number.add_(1)

@@ -3,10 +3,10 @@
 It is the loop of every PyTorch tutorial: for each epoch, for each batch, forward, loss, backward,
 step; then test. Four things differ, and none of them changes a bit of the result:
 
-- The data set is one tensor in memory, and a batch is a slice of it. There is no `DataLoader`, but
-  the random numbers that one would draw are drawn (`draw_seed`), so that the order of the images
-  and the dropout masks are those of the plain loop. A model gets a copy of the slice, which it may
-  change.
+- The data set is one tensor of bytes, in memory or in its file. A batch is a part, normalized, which
+  the model may change. There is no `DataLoader`, but the random numbers that one
+  would draw are drawn (`draw_seed`), so that the order of the images and the dropout masks are
+  those of the plain loop.
 - After a step, the loop may save a checkpoint, and a training that starts from a checkpoint
   resumes after that step.
 - Losses stay on the device until they are needed. Reading one waits for the GPU.
@@ -24,7 +24,7 @@ import torch
 from lib.core.errors import errors_named
 from lib.core.plain import is_plain
 from lib.core.settings import Settings
-from lib.data.prepared import Split
+from lib.data.batches import Split
 from lib.training import fingerprint
 from lib.training import graph as graphs
 from lib.training.checkpoint import Checkpoints
@@ -61,7 +61,8 @@ def train(
     training = Training(model, optimizer, make_scheduler(settings.scheduler, optimizer))
     step = partial(train_step, training, loss, settings.precision == "bf16")
     graph = None
-    if graphs.allowed(model, optimizer) and not is_plain():
+    on_gpu = training_set.images.device.type == "cuda"
+    if graphs.allowed(model, optimizer) and on_gpu and not is_plain():
         graph = graphs.StepGraph(step, training_set, settings.batch_size)
     saved = checkpoints.load()
     if saved:
@@ -103,14 +104,14 @@ def train_epoch(
     progress: Any,
 ) -> float:
     """Train one epoch, or what is left of it; return the mean training loss over its images."""
-    images, labels = training_set.images, training_set.labels
+    labels, size = training_set.labels, len(training_set)
     if training.step == 0:
-        begin_epoch(training, math.ceil(len(images) / settings.batch_size), settings.shuffle)
-    training.losses = training.losses.to(images.device)
+        begin_epoch(training, math.ceil(size / settings.batch_size), settings.shuffle)
+    training.losses = training.losses.to(labels.device)
     order = None
     if training.order_seed is not None:
-        order = shuffled(len(images), training.order_seed).to(images.device)
-    batches = epoch_batches(len(images), settings.batch_size, order)
+        order = shuffled(size, training.order_seed).to(training_set.images.device)
+    batches = epoch_batches(size, settings.batch_size, order)
 
     start = time.perf_counter() - training.seconds
     progress.epoch_started(training)
@@ -119,9 +120,9 @@ def train_epoch(
         graph.start_epoch(order, training.losses)
     for batch in batches[training.step :]:
         if not (graph and graph.replay(training.step)):
-            training.losses[training.step] = step(take(images, batch), labels[batch])
+            training.losses[training.step] = step(training_set.batch(batch), labels[batch])
         training.step += 1
-        fingerprint.after_step(training, len(images), order, batches)
+        fingerprint.after_step(training, size, order, batches)
         progress.step_done(training)
         if checkpoints.save_due:
             training.seconds = time.perf_counter() - start
@@ -129,8 +130,8 @@ def train_epoch(
     training.seconds = time.perf_counter() - start
 
     sizes = torch.full((training.step,), settings.batch_size, dtype=torch.float64)
-    sizes[-1] = len(images) - settings.batch_size * (training.step - 1)
-    return float((training.losses.cpu().to(torch.float64) * sizes).sum() / len(images))
+    sizes[-1] = size - settings.batch_size * (training.step - 1)
+    return float((training.losses.cpu().to(torch.float64) * sizes).sum() / size)
 
 
 def train_step(
@@ -183,16 +184,11 @@ def diverged(training: Training, held_out: Split, settings: Settings, error: Not
     """
     model = training.model.train()
     with torch.no_grad(), errors_named(type(model).__name__):
-        output = model(held_out.images[: settings.batch_size].clone())
+        output = model(held_out.batch(slice(settings.batch_size)))
     what = f"{error} after epoch {training.epoch}"
     if not torch.isfinite(output.amax(dim=1)).all():
         return Diverged(what)
     return Diverged(what, "in training mode it is finite; look at what forward does differently")
-
-
-def take(images: torch.Tensor, batch: slice | torch.Tensor) -> torch.Tensor:
-    """Return a copy of a batch of the images: by an index it is one already, a slice is a view."""
-    return images[batch].clone() if isinstance(batch, slice) else images[batch]
 
 
 def begin_epoch(training: Training, steps: int, shuffle: bool) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from lib.core.errors import UserError, errors_named
-from lib.data.prepared import Split
+from lib.data.batches import Split
 
 
 class NotFinite(UserError):
@@ -32,8 +32,7 @@ def evaluate(
     for start in range(0, len(split), batch_size):
         batch = slice(start, start + batch_size)
         with errors_named(name):
-            # A copy, as a DataLoader would give: the model may change it.
-            output = model(split.images[batch].clone())
+            output = model(split.batch(batch))
             labels = split.labels[batch]
             check_shape(name, output, len(labels), loss.num_classes)
             total += loss(output, labels, reduction="sum").item()

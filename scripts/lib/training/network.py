@@ -14,7 +14,8 @@ import torch
 
 import models
 from lib.core.settings import Settings
-from lib.data.prepared import Dataset, Split
+from lib.data.batches import Split
+from lib.data.prepared import Dataset
 from lib.training import loop, metrics
 from lib.training.checkpoint import Checkpoints
 from lib.training.predictions import prediction_table
