@@ -41,10 +41,11 @@ from lib.core.files import atomic_path
 from lib.core.layout import RunFiles
 from lib.core.run_state import read_trained
 from lib.core.settings import Settings
+from lib.data.batches import normalized
 from lib.data.decoding import decoded
 from lib.data.drawings import framed_file
 from lib.data.pixels import Form
-from lib.data.readers import raise_problems, read_bytes
+from lib.data.readers import raise_problems
 from lib.data.readers.folder import image_files, natural
 from lib.training import device as devices
 from lib.training.metrics import probabilities
@@ -208,16 +209,16 @@ class Network:
             batch = paths[first : first + size]
             images, done = self.prepared(batch)
             for path, why in zip(batch, done, strict=True):
-                if isinstance(why, str):
+                if why:
                     say(f"error: {why if self.is_for_drawings else f'{path}: {why}'}")
-            good = [index for index, each in enumerate(done) if not isinstance(each, str)]
+            good = [index for index, why in enumerate(done) if not why]
             if good:
                 yield [batch[index] for index in good], images[good], self.classify(images[good])
 
-    def prepared(self, paths: list[Path]) -> tuple[np.ndarray, list[list[str] | str]]:
+    def prepared(self, paths: list[Path]) -> tuple[np.ndarray, list[str | None]]:
         """Return images in the form of the network, as `lib.data.decoding.decoded` does."""
         size = self.form.image_size
-        read = (lambda path: framed_file(path, *size)) if self.is_for_drawings else read_bytes
+        read = (lambda path: framed_file(path, *size)) if self.is_for_drawings else Path
         return decoded(paths, read, self.form)
 
     def classify(self, images: np.ndarray) -> np.ndarray:
@@ -226,13 +227,13 @@ class Network:
         Raises:
             UserError: what the network gives are no probabilities.
         """
-        pixels = torch.from_numpy(images).to(torch.float32).div(255)
         mean, std = (
             torch.tensor(self.record[key], dtype=torch.float32).reshape(-1, 1, 1)
             for key in ("mean", "std")
         )
         with torch.no_grad():
-            output = self.module(pixels.sub(mean).div(std).to(self.device)).cpu()
+            pixels = normalized(torch.from_numpy(images), mean, std)
+            output = self.module(pixels.to(self.device)).cpu()
         sure = probabilities(output, models.output_of(self.record["settings"]["model"]))
         if not sure.isfinite().all():
             raise UserError(f"{self.folder}: what the network computes is not a number")

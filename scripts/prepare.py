@@ -7,6 +7,9 @@ test_images, test_labels, and mean and std (float64 [channels]) of the training 
 NAME.images.csv.gz   one row per image: index, split, file, label, group, digest of the pixels
 NAME.audit.json      what is in the data, and what is odd about it, which is also printed
 NAME.prepared.json   a small record, with the digests of all of these files
+
+Images are decoded into NAME.decoded, and what is known of them into NAME.decoded.jsonl. Both are
+removed in the end. Where it is cut off, the same command goes on from there.
 """
 
 import csv
@@ -14,20 +17,21 @@ import gzip
 import hashlib
 import io
 import json
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from lib.core.errors import UserError
 from lib.core.files import atomic_path, read_json, write_json
 from lib.core.layout import audit_file, images_file
-from lib.data import audit, catalog, prepared_record
-from lib.data.decoding import CORES, decoded, each_of
+from lib.data import audit, catalog, prepared_record, readers, tensor_file
+from lib.data.decoded import Decoded, DecodedImages
+from lib.data.decoding import CORES, each_of
 from lib.data.pixels import Form, shape_of
 from lib.data.readers import Item, Reader, open_reader, raise_problems
 from lib.data.survey import Survey, check_classes, survey
@@ -52,58 +56,93 @@ def main() -> None:
 
     entry = catalog.load(args.datasets_file, args.dataset)
     with catalog.errors_of(args.datasets_file, args.dataset):
-        listed = read_json(args.files)["files"].items()
-        files = {role: each | {"listing": args.files} for role, each in listed}
+        listed = read_json(args.files)["files"]
+        files = {role: each | {"listing": args.files} for role, each in listed.items()}
         reader = open_reader(entry, files)
-        found = survey(reader, entry)
-        prepared, rows, report = prepare(reader, found, entry, args.threads)
-    write(args.output, args.dataset, entry, prepared, rows, report, reader)
-    mean, std = (" ".join(f"{each:.4f}" for each in prepared[name]) for name in ("mean", "std"))
-    channels, height, width = prepared["train_images"].shape[1:]
+        report = prepare(args.output, args.dataset, entry, reader, args.threads)
     print("\n".join(f"{args.dataset}: {line}" for line in report.lines()))
+    made = tensor_file.TensorFile(args.output)
+    mean, std = (" ".join(f"{each:.4f}" for each in made.read(name)) for name in ("mean", "std"))
+    channels, height, width = made.shapes["train_images"][1:]
     print(
         f"{args.dataset}: {channels} x {height} x {width} (channels, height, width), mean {mean}, "
         f"standard deviation {std}: {args.output}"
     )
 
 
-def prepare(
-    reader: Reader, found: Survey, entry: dict, threads: int
-) -> tuple[dict[str, torch.Tensor], list[dict], audit.Audit]:
-    """Decode and check all images.
+def prepare(path: Path, dataset: str, entry: dict, reader: Reader, threads: int) -> audit.Audit:
+    """Decode and check all images; write the prepared file and all that is beside it.
 
-    Returns:
-        The tensors of the prepared file, the rows of the list of images, and what was found.
+    Raises:
+        UserError: an image cannot be read, or the data is not what the entry says; one line for
+            each problem.
+    """
+    found = survey(reader, entry)
+    form = form_of(reader, found.items, entry, threads)
+    # Where each image has a file of its own, the time of that file says whether it has changed.
+    sources = [entry[readers.kind_of(entry)], {} if reader.lists else reader.watched]
+    with DecodedImages(path, form, sources) as images:
+        data = chosen(found, images.add(found.items, reader.read, threads), entry)
+        write(path, data, images, small_tensors(data, images, entry))
+    prepared_record.write(path, dataset, entry, reader)
+    images.remove()
+    return data.audit
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The images that go into the prepared file.
+
+    Attributes:
+        survey: of them.
+        images: what is known of each.
+        audit: of the data set.
+    """
+
+    survey: Survey
+    images: list[Decoded]
+    audit: audit.Audit
+
+    @property
+    def splits(self) -> dict[str, slice]:
+        """Where the images of each split are."""
+        size = self.survey.train_size
+        return {"train": slice(size), "test": slice(size, None)}
+
+
+def chosen(found: Survey, known: list[Decoded | str], entry: dict) -> Chosen:
+    """Leave out what is not to go into the prepared file, and say what is in it.
+
+    Args:
+        found: all images.
+        known: of each, or why it cannot be read.
+        entry: of the data set.
 
     Raises:
         UserError: an image cannot be read, or is in both splits, and the entry does not say what
             to do then.
     """
-    form = form_of(reader, found.items, entry, threads)
-    images, done = decoded(found.items, reader.read, form, threads)
-    unreadable = {index: each for index, each in enumerate(done) if isinstance(each, str)}
+    unreadable = {index: each for index, each in enumerate(known) if isinstance(each, str)}
     if entry.get("unreadable") != "skip":
         raise_unreadable(found.items, unreadable)
-    digests = [audit.digest_of(image) for image in images]
-    valid = [index for index in range(len(images)) if index not in unreadable]
+    digests = ["" if index in unreadable else each.digest for index, each in enumerate(known)]
+    valid = [index for index in range(len(known)) if index not in unreadable]
     leaked = audit.leaks(digests, valid, found.train_size)
     audit.check_leaks(leaked, found.items, entry.get("duplicates"))
     dropped = set(leaked if entry.get("duplicates") == "drop" else [])
-    chosen = [index for index in valid if index not in dropped]
-    kept = found.only(chosen)
+    indices = [index for index in valid if index not in dropped]
+    kept, images = found.only(indices), [known[index] for index in indices]
     check_classes(kept.classes, *kept.labels_by_split, [])
-    digests = [digests[index] for index in chosen]
     report = audit.of(
         kept,
-        digests,
+        [image.digest for image in images],
         leaked=len(leaked),
         dropped=len(dropped),
-        constant=[number for number, index in enumerate(chosen) if not np.ptp(images[index])],
-        converted=audit.count([done[index] for index in chosen]),
+        constant=[number for number, image in enumerate(images) if image.constant],
+        converted=audit.count([image.done for image in images]),
         unreadable={found.items[index].name: why for index, why in unreadable.items()},
     )
-    prepared = tensors(images[chosen] if len(chosen) < len(images) else images, kept, entry)
-    return prepared, listed(kept, digests), report
+    return Chosen(kept, images, report)
 
 
 def form_of(reader: Reader, items: list[Item], entry: dict, threads: int) -> Form:
@@ -146,88 +185,98 @@ def raise_unreadable(items: list[Item], unreadable: dict[int, str]) -> None:
     raise_problems(problems)
 
 
-def tensors(images: np.ndarray, kept: Survey, entry: dict) -> dict[str, torch.Tensor]:
-    """Return the tensors of the prepared file.
+def small_tensors(data: Chosen, images: DecodedImages, entry: dict) -> dict[str, torch.Tensor]:
+    """Return the tensors of the prepared file but for the images.
 
     Raises:
         UserError: mean and std of the entry are not of as many channels as the images have.
     """
-    items, train_size = kept.items, kept.train_size
-    pixels, targets = torch.from_numpy(images), torch.from_numpy(kept.labels)
-    found = {
-        "train_images": pixels[:train_size],
-        "train_labels": targets[:train_size],
-        "test_images": pixels[train_size:],
-        "test_labels": targets[train_size:],
-    }
+    targets = torch.from_numpy(data.survey.labels)
+    found = {f"{split}_labels": targets[part] for split, part in data.splits.items()}
+    items = data.survey.items
     if items[0].group is not None:
         numbers = {group: n for n, group in enumerate(sorted({item.group for item in items}))}
-        of_training = [numbers[item.group] for item in items[:train_size]]
+        of_training = [numbers[item.group] for item in items[data.splits["train"]]]
         found["train_groups"] = torch.tensor(of_training, dtype=torch.int64)
     statistics = [entry[key] for key in ("mean", "std") if key in entry]
     if statistics:
         mean, std = (np.atleast_1d(each).astype(np.float64) for each in statistics)
-        if not len(mean) == len(std) == pixels.shape[1]:
+        if not len(mean) == len(std) == images.shape[0]:
             raise UserError(
-                f"mean, std: they need one number for each of {pixels.shape[1]} channels"
+                f"mean, std: they need one number for each of {images.shape[0]} channels"
             )
         return found | {"mean": torch.from_numpy(mean), "std": torch.from_numpy(std)}
-    mean, std = mean_and_std(found["train_images"])
+    parts = images.parts([image.row for image in data.images[data.splits["train"]]])
+    mean, std = mean_and_std(sum(map(value_counts, parts)))
     if not std.all():
         raise UserError("all training images are of one color: their standard deviation is 0")
     return found | {"mean": mean, "std": std}
 
 
-def mean_and_std(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def value_counts(images: np.ndarray) -> torch.Tensor:
+    """Return how many pixels have each value, int64 [channels, 256].
+
+    Args:
+        images: uint8 [N, channels, height, width].
+    """
+    channels = torch.from_numpy(images).unbind(1)
+    return torch.stack([torch.bincount(each.flatten(), minlength=256) for each in channels])
+
+
+def mean_and_std(counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and standard deviation (of the population) of pixels scaled to 0-1.
 
     Both are float64 [channels].
 
     Args:
-        images: uint8 [N, channels, height, width]. Counting the 256 values makes the sums exact.
+        counts: how many pixels have each value, int64 [channels, 256]. They make the sums exact.
     """
     found, values = [], torch.arange(256, dtype=torch.float64) / 255
-    for channel in images.unbind(1):
-        counts = torch.bincount(channel.flatten(), minlength=256).to(torch.float64)
-        mean = (counts * values).sum() / counts.sum()
-        found.append((mean, ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()))
+    for count in counts.to(torch.float64):
+        mean = (count * values).sum() / count.sum()
+        found.append((mean, ((count * (values - mean) ** 2).sum() / count.sum()).sqrt()))
     return tuple(map(torch.stack, zip(*found, strict=True)))
 
 
-def listed(kept: Survey, digests: list[str]) -> list[dict]:
-    """Return the rows of the list of images: the index counts within a split."""
-    rows = []
-    for number, (item, label) in enumerate(zip(kept.items, kept.labels, strict=True)):
-        split, first = ("train", 0) if number < kept.train_size else ("test", kept.train_size)
-        about = (number - first, split, item.name, kept.classes[label], item.group, digests[number])
-        rows.append(dict(zip(COLUMNS, about, strict=True)))
-    return rows
+def listed_images(data: Chosen) -> bytes:
+    """Return the list of images, as CSV: the index counts within a split."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    found, rows = data.survey, zip(data.survey.items, data.survey.labels, data.images, strict=True)
+    for number, (item, label, image) in enumerate(rows):
+        split, first = ("train", 0) if number < found.train_size else ("test", found.train_size)
+        about = (number - first, split, item.name, found.classes[label], item.group, image.digest)
+        writer.writerow(about)
+    return text.getvalue().encode()
 
 
 def write(
-    path: Path,
-    dataset: str,
-    entry: dict,
-    prepared: dict[str, torch.Tensor],
-    rows: list[dict],
-    report: audit.Audit,
-    reader: Reader,
+    path: Path, data: Chosen, images: DecodedImages, tensors: dict[str, torch.Tensor]
 ) -> None:
-    """Write the prepared file and what is beside it, the record last."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    content = text.getvalue().encode()
-    metadata = {"classes": json.dumps(list(report.classes["train"]))}
-    if rows[0]["file"]:  # the names are part of the data
+    """Write the prepared file, the list of its images, and the audit."""
+    content = listed_images(data)
+    metadata = {"classes": json.dumps(data.survey.classes)}
+    if data.survey.items[0].name:  # the names are part of the data
         metadata["images_sha256"] = hashlib.sha256(content).hexdigest()
-    with atomic_path(path) as temporary:
-        save_file({name: each.contiguous() for name, each in prepared.items()}, temporary, metadata)
+    rows = {
+        f"{split}_images": [image.row for image in data.images[part]]
+        for split, part in data.splits.items()
+    }
+    shapes = {name: (np.dtype("u1"), (len(each), *images.shape)) for name, each in rows.items()}
+    arrays = {name: each.numpy() for name, each in tensors.items()}
+    shapes |= {name: (each.dtype, each.shape) for name, each in arrays.items()}
+    names = tensor_file.in_order({name: dtype for name, (dtype, _) in shapes.items()})
+
+    def parts() -> Iterator[np.ndarray]:
+        for name in names:
+            yield from images.parts(rows[name]) if name in rows else [arrays[name]]
+
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        tensor_file.write(file, {name: shapes[name] for name in names}, metadata, parts())
     with atomic_path(images_file(path)) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0))
-    write_json(audit_file(path), report.as_dict())
-    prepared_record.write(path, dataset, entry, reader)
+    write_json(audit_file(path), data.audit.as_dict())
 
 
 if __name__ == "__main__":

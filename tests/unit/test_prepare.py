@@ -9,13 +9,13 @@ import sys
 import pytest
 import torch
 from conftest import ROOT
+from safetensors.torch import load_file
 
 import prepare
 from lib.core import strict_yaml
 from lib.core.errors import UserError
 from lib.core.files import read_json, sha256
 from lib.data import catalog, prepared, readers
-from lib.data.survey import survey
 
 DATA = ROOT / "tests" / "data"
 
@@ -44,7 +44,9 @@ def raw(tmp_path):
 def read(listing, entry):
     files = read_json(listing)["files"].items()
     reader = readers.open_reader(entry, {role: each | {"listing": listing} for role, each in files})
-    return prepare.prepare(reader, survey(reader, entry), entry, 2)[0]
+    path = listing.with_name("data.safetensors")
+    prepare.prepare(path, "data", entry, reader, 2)
+    return load_file(path)
 
 
 def test_the_prepared_file(small_data):
@@ -165,5 +167,7 @@ def test_a_full_disk_leaves_no_partial_file(tmp_path, raw):
     command += ["--files", listed(), "--output", output]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0
-    assert f"cannot write {output}" in done.stderr
-    assert list(output.parent.iterdir()) == []
+    assert f"error: cannot write {output.with_suffix('.decoded')}" in done.stderr
+    assert not output.exists()
+    subprocess.run(command[2:], cwd=ROOT, check=True)
+    assert len(list(output.parent.iterdir())) == 4

@@ -1,18 +1,24 @@
 """What a data set can be made of, and what people's files are like."""
 
+import csv
+import gzip
 import io
 import json
 import os
 import struct
+import tempfile
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 import prepare
 from lib.core.errors import UserError
-from lib.data import catalog, readers
+from lib.core.layout import images_file
+from lib.data import catalog, decoded, readers
 from lib.data.prepared import Dataset, grouped
 from lib.data.survey import drawn, survey
 
@@ -34,7 +40,12 @@ def prepared(entry, **more):
     entry = entry | more
     catalog.strict_yaml.check(entry, catalog.schema_of(readers.kind_of(entry)), "entry")
     reader = readers.open_reader(entry)
-    return prepare.prepare(reader, survey(reader, entry), entry, 2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "data.safetensors")
+        audit = prepare.prepare(path, "data", entry, reader, 2)
+        assert len(list(path.parent.iterdir())) == 4  # nothing else is left there
+        listed = gzip.decompress(images_file(path).read_bytes()).decode()
+        return load_file(path), list(csv.DictReader(io.StringIO(listed, newline=""))), audit
 
 
 @pytest.fixture
@@ -48,6 +59,79 @@ def folder(tmp_path):
 
 def names(rows, split=None):
     return [row["file"] for row in rows if split in (None, row["split"])]
+
+
+# ---- decoding that is cut off
+
+
+def attempt(entry, path):
+    return prepare.prepare(path, "data", entry, readers.open_reader(entry), 2)
+
+
+@pytest.fixture
+def cut_off(folder, tmp_path, capsys):
+    """The entry of a folder of which one image was damaged, and what the first attempt has left."""
+    damaged = folder / "dog" / "7.png"
+    content, path = damaged.read_bytes(), tmp_path / "out" / "data.safetensors"
+    entry = {"folder": str(folder), "test_share": 0.2}
+    damaged.write_bytes(content[:-30])
+    with pytest.raises(UserError, match=r"7\.png: it is truncated"):
+        attempt(entry, path)
+    damaged.write_bytes(content)
+    capsys.readouterr()
+    return entry, path
+
+
+def assert_equal_to_one_attempt(entry, path):
+    """Check that the files that were made in several attempts are those of a single one."""
+    other = path.parent.with_name("at once") / path.name
+    attempt(entry, other)
+    assert path.read_bytes() == other.read_bytes()
+    assert images_file(path).read_bytes() == images_file(other).read_bytes()
+
+
+def test_only_what_is_missing_is_decoded(cut_off, capsys):
+    entry, path = cut_off
+    assert sorted(each.name for each in path.parent.iterdir()) == [
+        "data.decoded",
+        "data.decoded.jsonl",
+    ]
+    attempt(entry, path)
+    assert capsys.readouterr().out == "19 of 20 images are decoded already\n"
+    assert_equal_to_one_attempt(entry, path)
+    assert len(list(path.parent.iterdir())) == 4
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.5, 0.99])
+@pytest.mark.parametrize("name", ["data.decoded", "data.decoded.jsonl"])
+def test_what_was_left_may_be_damaged(cut_off, name, keep):
+    entry, path = cut_off
+    left = path.with_name(name)
+    content = bytearray(left.read_bytes())[: int(keep * left.stat().st_size)]
+    content[-5] ^= 1
+    left.write_bytes(content)
+    attempt(entry, path)
+    assert_equal_to_one_attempt(entry, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [({"image_size": [4, 4]}, 20), ({"test_share": 0.5}, 1), ({"channels": 3}, 20)],
+)
+def test_of_another_form_all_is_decoded(cut_off, change, again, monkeypatch):
+    entry, path = cut_off
+    calls = []
+    decode = decoded.pixels_of
+    monkeypatch.setattr(decoded, "pixels_of", lambda *each: calls.append(each) or decode(*each))
+    attempt(entry | change, path)
+    assert len(calls) == again
+
+
+def test_an_image_that_has_changed_is_decoded_again(cut_off, folder):
+    entry, path = cut_off
+    picture(folder / "cat" / "3.png")
+    attempt(entry, path)
+    assert_equal_to_one_attempt(entry, path)
 
 
 # ---- folders of classes

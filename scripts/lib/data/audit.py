@@ -4,7 +4,6 @@ Images that are in the training and in the test set make an accuracy worthless, 
 unless an entry says otherwise.
 """
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -106,11 +105,6 @@ def shown(names: Sequence[str] | dict[str, str]) -> str:
     """Return the first ones of some names."""
     names = list(names)
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-
-
-def digest_of(pixels: np.ndarray) -> str:
-    """Return a digest of the pixels of an image, of 128 bits."""
-    return hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()[:32]
 
 
 def of(kept: Survey, digests: Sequence[str], constant: Sequence[int], **counted: Any) -> Audit:

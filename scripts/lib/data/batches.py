@@ -91,17 +91,9 @@ class Split:
         """
         images = self.images[which].to(self.labels.device)
         if self.table is None:
-            return self._normalized(images)
+            return normalized(images, self.mean, self.std)
         channels = torch.arange(images.shape[1], device=images.device).reshape(-1, 1, 1)
         return self.table[channels, images.long()]
-
-    def _normalized(self, images: torch.Tensor) -> torch.Tensor:
-        """Scale pixels to 0-1 and normalize them, with the bits that torchvision gives.
-
-        ToTensor divides a float32 by 255; Normalize then subtracts and divides by float32
-        constants.
-        """
-        return images.to(torch.float32).div_(255).sub_(self.mean).div_(self.std)
 
     def with_table(self) -> "Split":
         """Return the same split, which looks up the normalized values.
@@ -110,7 +102,7 @@ class Split:
         otherwise.
         """
         values = torch.arange(256, dtype=torch.uint8).expand(len(self.mean), 1, 256)
-        return replace(self, table=self._normalized(values)[:, 0])
+        return replace(self, table=normalized(values, self.mean, self.std)[:, 0])
 
     def to(self, device: torch.device) -> "Split":
         """Return the split on a device.
@@ -124,6 +116,19 @@ class Split:
             images = images.to(device)
         labels, table = self.labels.to(device), found.table.to(device)
         return replace(found, images=images, labels=labels, table=table)
+
+
+def normalized(images: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Scale pixels to 0-1 and normalize them, with the bits that torchvision gives.
+
+    ToTensor divides a float32 by 255; Normalize then subtracts and divides by float32 constants.
+
+    Args:
+        images: uint8 [N, channels, height, width], on the CPU.
+        mean: float32 [channels, 1, 1].
+        std: of the same shape.
+    """
+    return images.to(torch.float32).div_(255).sub_(mean).div_(std)
 
 
 def free_memory() -> int:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lib.core import strict_yaml
-from lib.core.errors import UserError
+from lib.core.errors import TemporaryError, UserError
 from lib.data import readers
 
 NO_CONTENT = ("npm", "torchvision", "unreadable", "duplicates", "framing")
@@ -60,6 +60,8 @@ def errors_of(datasets_file: Path, name: str) -> Iterator[None]:
     """Let each line of an error begin with the file of data sets and the name of the entry."""
     try:
         yield
+    except TemporaryError:  # it is not the entry's fault
+        raise
     except UserError as error:
         lines = str(error).splitlines()
         raise UserError(

@@ -41,25 +41,20 @@ def each_of(items: Sequence, function: Callable, what: str, threads: int = CORES
                 next_line = time.monotonic() + 10
 
 
-def decoded(
-    items: Sequence, read: Callable[[Any], bytes | np.ndarray], form: Form, threads: int = CORES
-) -> tuple[np.ndarray, list[list[str] | str]]:
+def decoded(items: Sequence, read: Callable, form: Form) -> tuple[np.ndarray, list[str | None]]:
     """Read and decode images.
 
     Args:
         items: what `read` takes.
         read: returns the content of an image.
-        form: that of the data set, with size and channels.
-        threads: that decode.
+        form: of all images, with size and channels.
 
     Returns:
-        uint8 [N, channels, height, width], and for each image what was done to it, or, as a string,
-        why it cannot be read.
+        uint8 [N, channels, height, width], and for each image None, or why it cannot be read.
     """
     images = np.zeros((len(items), form.channels, *form.image_size), dtype=np.uint8)
 
-    def decode(number: int) -> list[str]:
-        images[number], done = pixels_of(read(items[number]), form)
-        return done
+    def decode(number: int) -> None:
+        images[number], _ = pixels_of(read(items[number]), form)
 
-    return images, list(each_of(range(len(items)), decode, "decoding", threads))
+    return images, list(each_of(range(len(items)), decode, "decoding"))

@@ -6,10 +6,12 @@ than 8 bits need `max_value`, or what is white would be guessed. Of 16 bits per 
 the higher 8.
 """
 
+import hashlib
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -44,7 +46,12 @@ class Form:
         return cls(**{each.name: entry[each.name] for each in fields(cls) if each.name in entry})
 
 
-def shape_of(content: bytes | np.ndarray) -> tuple[int, int, int]:
+def digest_of(pixels: np.ndarray) -> str:
+    """Return a digest of the pixels of an image, of 128 bits."""
+    return hashlib.sha256(np.ascontiguousarray(pixels)).hexdigest()[:32]
+
+
+def shape_of(content: bytes | Path | np.ndarray) -> tuple[int, int, int]:
     """Return channels, height and width of an image, of whose file only the header is decoded.
 
     Raises:
@@ -60,11 +67,11 @@ def shape_of(content: bytes | np.ndarray) -> tuple[int, int, int]:
         return (1 if _is_gray(image) else 3), height, width
 
 
-def pixels_of(content: bytes | np.ndarray, form: Form) -> tuple[np.ndarray, list[str]]:
+def pixels_of(content: bytes | Path | np.ndarray, form: Form) -> tuple[np.ndarray, list[str]]:
     """Return an image in the form of the data set, and what was done to it beyond the size.
 
     Args:
-        content: of a file; or pixels [height, width] or [height, width, channels].
+        content: a file, or its content; or pixels [height, width] or [height, width, channels].
         form: that of the data set.
 
     Returns:
@@ -94,21 +101,24 @@ def pixels_of(content: bytes | np.ndarray, form: Form) -> tuple[np.ndarray, list
 
 
 @contextmanager
-def _opened(content: bytes) -> Iterator[Image.Image]:
+def _opened(content: bytes | Path) -> Iterator[Image.Image]:
     """Open an image; turn whatever a decoder raises into `UserError`."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
                 raise UserError(f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels")
             yield image
     except UserError:
         raise
     except UnidentifiedImageError as error:
-        why = "it is not an image of a known format" if content else "it is empty"
+        size = len(content) if isinstance(content, bytes) else content.stat().st_size
+        why = "it is not an image of a known format" if size else "it is empty"
         raise UserError(why) from error
     except Image.DecompressionBombError as error:
         raise UserError(f"it has more than {Image.MAX_IMAGE_PIXELS:,} pixels") from error
     except Exception as error:  # of nearly any type where a file is damaged
+        if isinstance(error, OSError) and error.strerror:  # it is not the content
+            raise UserError(error.strerror) from error
         raise UserError(f"it is truncated or damaged: {error}") from error
 
 

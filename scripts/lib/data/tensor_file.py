@@ -64,7 +64,8 @@ class TensorFile:
         if shape:
             shape = (len(range(shape[0])[start:stop]), *shape[1:])
         values = np.empty(shape, self.dtypes[name])
-        self._read_into(values, self.begins[name] + start * self._row_bytes(name))
+        begin = self.begins[name] + start * self._row_bytes(name)
+        read_into(values, self.file, self.path, begin)
         return values
 
     def rows(self, name: str, indices: Sequence[int]) -> np.ndarray:
@@ -78,22 +79,28 @@ class TensorFile:
         for index in indices:  # the disk may fetch them all at once
             os.posix_fadvise(self.file.fileno(), begin + index * size, size, os.POSIX_FADV_WILLNEED)
         for row, index in zip(values, indices, strict=True):
-            self._read_into(row, begin + index * size)
+            read_into(row, self.file, self.path, begin + index * size)
         return values
 
     def _row_bytes(self, name: str) -> int:
         return int(np.prod(self.shapes[name][1:])) * self.dtypes[name].itemsize
 
-    def _read_into(self, values: np.ndarray, position: int) -> None:
-        wanted = memoryview(values).cast("B") if values.size else memoryview(b"")
-        while wanted:
-            try:
-                count = os.preadv(self.file.fileno(), [wanted], position)
-            except OSError as error:
-                raise UserError(f"cannot read {self.path}: {error.strerror}") from error
-            if not count:
-                raise UserError(f"cannot read {self.path}: it has become shorter")
-            wanted, position = wanted[count:], position + count
+
+def read_into(values: np.ndarray, file: BinaryIO, path: Path, position: int) -> None:
+    """Read an array from a file, beginning at a position.
+
+    Raises:
+        UserError: it cannot be read; the message names it by its path.
+    """
+    wanted = memoryview(values).cast("B") if values.size else memoryview(b"")
+    while wanted:
+        try:
+            count = os.preadv(file.fileno(), [wanted], position)
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from error
+        if not count:
+            raise UserError(f"cannot read {path}: it has become shorter")
+        wanted, position = wanted[count:], position + count
 
 
 def write(

@@ -3,8 +3,8 @@
 It is the loop of every PyTorch tutorial: for each epoch, for each batch, forward, loss, backward,
 step; then test. Four things differ, and none of them changes a bit of the result:
 
-- The data set is one tensor of bytes, in memory or in its file. A batch is a part, normalized, which
-  the model may change. There is no `DataLoader`, but the random numbers that one
+- The data set is one tensor of bytes, in memory or in its file. A batch is normalized when it is
+  taken, and the model may change it. There is no `DataLoader`, but the random numbers that one
   would draw are drawn (`draw_seed`), so that the order of the images and the dropout masks are
   those of the plain loop.
 - After a step, the loop may save a checkpoint, and a training that starts from a checkpoint

@@ -8,7 +8,7 @@ module of that name here. Such a module has
 - `Reader`, a class that is made with an entry and with what `download.py` has found for it by its
   role (nothing, where the data is on this machine), reads what there is to list, and has
     - `items`: a list of `Item`, in the order that the data set is to have,
-    - `read(item)`: the image, as the bytes of a file, or as pixels: [height, width] or
+    - `read(item)`: the image, as a file, as the bytes of one, or as pixels: [height, width] or
       [height, width, channels],
     - `watched`: the files and folders that change where the data changes, with the time of their
       last change, before anything was listed (`times_of`),
@@ -62,7 +62,7 @@ class Reader(Protocol):
     lists: bool
     notes: list[str]
 
-    def read(self, item: Item) -> bytes | np.ndarray:
+    def read(self, item: Item) -> Path | bytes | np.ndarray:
         """Return an image."""
 
 
@@ -159,15 +159,3 @@ def existing(path: str, key: str, *, folder: bool = False) -> Path:
         raise UserError(f"{key}: {path} is {other}, not a {what}" if other else
                         f"{key}: there is no {what} {path}")  # fmt: skip
     return found
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a file.
-
-    Raises:
-        UserError: it cannot be read; the message does not name it.
-    """
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise UserError(getattr(error, "strerror", None) or str(error)) from error

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lib.core import strict_yaml
 from lib.core.errors import UserError
-from lib.data.readers import SPLITS, Item, existing, raise_problems, read_bytes, times_of
+from lib.data.readers import SPLITS, Item, existing, raise_problems, times_of
 
 SCHEMA = {"folder": {"type": "string", "minLength": 1}}
 # What file managers and notebooks leave behind, beside names that begin with a dot.
@@ -84,9 +84,9 @@ class Reader:
         self.watched |= times_of(*named)
         return list(zip(splits if len(named) > 1 else [None], named, strict=True))
 
-    def read(self, item: Item) -> bytes:
-        """Return the content of a file."""
-        return read_bytes(item.source)
+    def read(self, item: Item) -> Path:
+        """Return the file of an image."""
+        return item.source
 
 
 def image_files(

@@ -14,7 +14,6 @@ from lib.data.readers import (
     existing,
     group_column,
     raise_problems,
-    read_bytes,
     times_of,
 )
 
@@ -52,9 +51,9 @@ class Reader:
     def text_rows(self, path: Path) -> list[tuple[int, list[str]]]:
         """Return the rows of a text file that are not empty, each with its line."""
         try:
-            content = read_bytes(path)
-        except UserError as error:
-            raise UserError(f"table: cannot read {path}: {error}") from error
+            content = path.read_bytes()
+        except OSError as error:
+            raise UserError(f"table: cannot read {path}: {error.strerror}") from error
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -105,9 +104,9 @@ class Reader:
                 )
         raise_problems(problems)
 
-    def read(self, item: Item) -> bytes:
-        """Return the content of a file."""
-        return read_bytes(item.source)
+    def read(self, item: Item) -> Path:
+        """Return the file of an image."""
+        return item.source
 
 
 def plain_text(value: object) -> str:
