@@ -266,14 +266,13 @@ def write(
     shapes = {name: (np.dtype("u1"), (len(each), *images.shape)) for name, each in rows.items()}
     arrays = {name: each.numpy() for name, each in tensors.items()}
     shapes |= {name: (each.dtype, each.shape) for name, each in arrays.items()}
-    names = tensor_file.in_order({name: dtype for name, (dtype, _) in shapes.items()})
 
     def parts() -> Iterator[np.ndarray]:
-        for name in names:
+        for name in tensor_file.in_order({name: dtype for name, (dtype, _) in shapes.items()}):
             yield from images.parts(rows[name]) if name in rows else [arrays[name]]
 
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        tensor_file.write(file, {name: shapes[name] for name in names}, metadata, parts())
+        file.writelines(tensor_file.content(shapes, metadata, parts()))
     with atomic_path(images_file(path)) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0))
     write_json(audit_file(path), data.audit.as_dict())

@@ -114,15 +114,16 @@ def test_a_file_that_has_become_shorter(path):
 def test_what_is_written_is_what_the_library_writes(path, tmp_path):
     content, metadata = tensors(), {"note": "\u00e9\n"}  # of several, the library's order varies
     types = {name: each.dtype for name, each in content.items()}
+    shapes = {name: (types[name], each.shape) for name, each in content.items()}
     order = tensor_file.in_order(types)
-    shapes = {name: (types[name], content[name].shape) for name in order}
+    parts = (part for name in order for part in np.array_split(content[name], 2))
     with (tmp_path / "new").open("wb") as file:
-        parts = (part for name in order for part in np.array_split(content[name], 2))
-        tensor_file.write(file, shapes, metadata, parts)
+        file.writelines(tensor_file.content(shapes, metadata, parts))
     assert (tmp_path / "new").read_bytes() == library.save(content, metadata)
     read = TensorFile(tmp_path / "new")
     assert read.metadata == metadata
     for name, each in content.items():
         assert np.array_equal(read.read(name), each)
+        assert np.array_equal(np.concatenate(list(read.parts(name))), each)
         assert np.array_equal(read.read(name, 2, 5), each[2:5])
     assert np.array_equal(read.rows("train_images", [7, 7, 0]), content["train_images"][[7, 7, 0]])

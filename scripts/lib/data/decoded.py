@@ -5,6 +5,7 @@ only what is not in it.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
@@ -21,9 +22,7 @@ from lib.data import pixels
 from lib.data.decoding import each_of
 from lib.data.pixels import Form, digest_of, pixels_of
 from lib.data.readers import Item
-from lib.data.tensor_file import read_into
-
-PART = 16 << 20  # bytes that are in memory at once
+from lib.data.tensor_file import PART, read_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class DecodedImages:
         self.path = prepared.with_suffix(".decoded")
         self.list_path = prepared.with_suffix(".decoded.jsonl")
         self.shape = (form.channels, *form.image_size)
-        self.bytes = int(np.prod(self.shape))
+        self.bytes = math.prod(self.shape)
         self.form, self.images = form, {}
         self.about = {
             "form": asdict(form),

@@ -11,18 +11,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save
-
 from lib.core import records
 from lib.core.errors import TemporaryError, UserError
 from lib.core.files import atomic_path, sha256
 from lib.core.layout import audit_file, images_file, prepared_record
-from lib.data import catalog, readers
+from lib.data import catalog, readers, tensor_file
 from lib.data.readers import Reader
 from lib.data.tensor_file import TensorFile
 
-AT_ONCE = 4096  # images
 FORM = ("resize", "max_value", "framing")  # keys of an entry that an image for `predict` needs
 
 
@@ -76,21 +72,19 @@ def content_sha256(prepared: Path) -> str:
     file, digest = TensorFile(prepared), hashlib.sha256()
     digest.update(file.metadata.get("classes", "").encode())
     for name in sorted(file.shapes):
-        about = _without_channel(name, file.read(name, 0, 1))
-        shape = [*file.shapes[name][:1], *about.shape[1:]] if about.ndim else []
-        digest.update(f"\n{name} {about.dtype} {shape}\n".encode())
-        rows = file.shapes[name][0] if file.shapes[name] else 1
-        for start in range(0, rows, AT_ONCE):
-            digest.update(file.read(name, start, start + AT_ONCE))
+        digest.update(f"\n{name} {file.dtypes[name]} {list(_earlier_shape(file, name))}\n".encode())
+        for part in file.parts(name):
+            digest.update(part)
     digest.update(file.metadata.get("images_sha256", "").encode())
     return digest.hexdigest()
 
 
-def _without_channel(name: str, array: np.ndarray) -> np.ndarray:
-    """Return a tensor of a prepared file as version 0.2 has written it, where it could."""
-    if name.endswith("_images") and array.ndim == 4 and array.shape[1] == 1:
-        return array[:, 0]
-    return array.reshape(()) if name in ("mean", "std") and array.size == 1 else array
+def _earlier_shape(file: TensorFile, name: str) -> tuple[int, ...]:
+    """Return the shape of a tensor as version 0.2 has written it, where it could."""
+    shape = file.shapes[name]
+    if name.endswith("_images") and len(shape) == 4 and shape[1] == 1:
+        return shape[:1] + shape[2:]
+    return () if name in ("mean", "std") and shape == (1,) else shape
 
 
 def _file_sha256_of_version_0_2(prepared: Path) -> str:
@@ -98,9 +92,12 @@ def _file_sha256_of_version_0_2(prepared: Path) -> str:
 
     By it, the results of that version name their data.
     """
-    file = TensorFile(prepared)
-    arrays = {name: _without_channel(name, file.read(name)) for name in file.shapes}
-    return hashlib.sha256(save(arrays, file.metadata)).hexdigest()
+    file, digest = TensorFile(prepared), hashlib.sha256()
+    shapes = {n: (dtype, _earlier_shape(file, n)) for n, dtype in file.dtypes.items()}
+    parts = (part for name in tensor_file.in_order(file.dtypes) for part in file.parts(name))
+    for part in tensor_file.content(shapes, file.metadata, parts):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 def write(prepared: Path, dataset: str, entry: dict, reader: Reader) -> None:

@@ -5,8 +5,9 @@ process, for Slurm too, and that may be all of them.
 """
 
 import json
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,7 @@ from lib.core.errors import UserError
 
 # In the order in which the library writes them: each tensor begins at a multiple of its width.
 DTYPES = {"I64": np.dtype("<i8"), "F64": np.dtype("<f8"), "U8": np.dtype("u1")}
+PART = 16 << 20  # bytes that are in memory at once
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
@@ -68,6 +70,15 @@ class TensorFile:
         read_into(values, self.file, self.path, begin)
         return values
 
+    def parts(self, name: str) -> Iterator[np.ndarray]:
+        """Yield a tensor, as much at once as memory should hold."""
+        if not self.shapes[name]:
+            yield self.read(name)
+            return
+        count = max(1, PART // max(1, self._row_bytes(name)))
+        for first in range(0, self.shapes[name][0], count):
+            yield self.read(name, first, first + count)
+
     def rows(self, name: str, indices: Sequence[int]) -> np.ndarray:
         """Return some rows of a tensor, in the order of their indices.
 
@@ -83,7 +94,7 @@ class TensorFile:
         return values
 
     def _row_bytes(self, name: str) -> int:
-        return int(np.prod(self.shapes[name][1:])) * self.dtypes[name].itemsize
+        return math.prod(self.shapes[name][1:]) * self.dtypes[name].itemsize
 
 
 def read_into(values: np.ndarray, file: BinaryIO, path: Path, position: int) -> None:
@@ -103,32 +114,29 @@ def read_into(values: np.ndarray, file: BinaryIO, path: Path, position: int) -> 
         wanted, position = wanted[count:], position + count
 
 
-def write(
-    file: BinaryIO,
+def content(
     shapes: dict[str, tuple[np.dtype, Sequence[int]]],
     metadata: dict[str, str],
     parts: Iterable[np.ndarray],
-) -> None:
-    """Write a safetensors file, as the library writes it, of parts that come one by one.
+) -> Iterator[bytes | np.ndarray]:
+    """Yield the content of a safetensors file, as the library writes it, part by part.
 
     Args:
-        file: to write to.
-        shapes: type and shape of each tensor, in the order of `in_order`.
+        shapes: type and shape of each tensor.
         metadata: texts, by their names.
-        parts: the rows of all tensors, in that order.
+        parts: the values of all tensors, in the order of `in_order`.
     """
     header, end = {"__metadata__": dict(sorted(metadata.items()))}, 0
-    for name, (dtype, shape) in shapes.items():
-        begin, end = end, end + int(np.prod(shape)) * dtype.itemsize
+    for name in in_order({name: dtype for name, (dtype, _) in shapes.items()}):
+        dtype, shape = shapes[name]
+        begin, end = end, end + math.prod(shape) * dtype.itemsize
         header[name] = {
             "dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]
         }  # fmt: skip
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    file.write(len(text).to_bytes(8, "little") + text)
-    written = sum(file.write(np.ascontiguousarray(each).data) for each in parts)
-    if written != end:
-        raise ValueError(f"{written} bytes were written of tensors that have {end}")
+    yield len(text).to_bytes(8, "little") + text
+    yield from map(np.ascontiguousarray, parts)
 
 
 def in_order(dtypes: dict[str, np.dtype]) -> list[str]:

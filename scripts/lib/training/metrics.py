@@ -27,8 +27,7 @@ def evaluate(
     """
     name = type(model).__name__
     model.eval()
-    total = 0.0
-    outputs = []
+    total, together = 0.0, None
     for start in range(0, len(split), batch_size):
         batch = slice(start, start + batch_size)
         with errors_named(name):
@@ -36,8 +35,9 @@ def evaluate(
             labels = split.labels[batch]
             check_shape(name, output, len(labels), loss.num_classes)
             total += loss(output, labels, reduction="sum").item()
-        outputs.append(output.to("cpu", copy=True))  # the model may write into it again
-    together = torch.cat(outputs)
+        if together is None:  # one tensor: many small ones would be in the way of large batches
+            together = output.new_empty((len(split), loss.num_classes), device="cpu")
+        together[batch] = output.cpu()
     check_finite(name, together)
     return total / (len(split) * loss.elements_per_image), together
 
