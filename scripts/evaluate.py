@@ -24,7 +24,7 @@ from lib.core.errors import UserError
 from lib.core.layout import RunFiles
 from lib.core.run_state import Expected, read_trained
 from lib.core.settings import Settings
-from lib.data import image_list, prepared, prepared_record
+from lib.data import image_list, prepared, prepared_record, staging
 from lib.running import process
 from lib.running.run_results import write_evaluation
 from lib.training import network
@@ -44,6 +44,12 @@ def main() -> None:
         default=1,
         help="CPU threads (default: %(default)s)",
     )
+    add(
+        "--stage",
+        action="store_true",
+        help="in a Slurm job, copy the data to the node's own disk, and read it there (default: "
+        "read it where it is)",
+    )
     checked_settings.add_arguments(parser)
     args = parser.parse_args()
     given = args.settings or args.set
@@ -61,7 +67,7 @@ def main() -> None:
     check_origin(files, record, Expected(expected_settings, data.names))
     # As in train.py, now.
     origin = {"slurm": provenance.slurm_job(), **provenance.code_state(own_code)}
-    dataset = prepared.load(args.data)
+    dataset = prepared.load(staging.staged(args.data) if args.stage else args.data)
     names = image_list.names(args.data, "test")
     test_loss, predictions = network.evaluate(settings, dataset, files.weights)
     predictions = with_names(predictions, names)

@@ -34,13 +34,15 @@ from lib.cluster.job_end import STOPPED, JobReport, Reporter, now
 from lib.core import records
 from lib.core.errors import NodeError, TemporaryError, UserError
 from lib.core.layout import RunFiles
+from lib.data import staging
 from lib.forks.mps import shared_gpu
 from lib.forks.start import ForkServer
 
 # Of what Slurm has set for this job, srun would read its own options and the request of the job. As
-# the plugin, keep only what says which job it is, and where Slurm's own config is.
+# the plugin, keep only what says which job it is, and where Slurm's own config is; and where it may
+# write, for `stage`.
 FOR_SRUN = re.compile(
-    "(SLURM|SRUN|SBATCH)_(?!(JOB_ID|JOBID|CLUSTER_NAME|CONF|SUBMIT_DIR|SUBMIT_HOST)$)"
+    "(SLURM|SRUN|SBATCH)_(?!(JOB_ID|JOBID|CLUSTER_NAME|CONF|SUBMIT_DIR|SUBMIT_HOST|TMPDIR)$)"
 )
 LOOK_UP = 1.0  # seconds after which a signal is seen, at the latest
 # Snakemake sets these for every shell command.
@@ -77,6 +79,7 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, workers.stop)
         statuses = workers.work(runs)
+    staging.remove()
     say(f"{statuses.count(0)} of {len(runs)} runs are done")
     reporter.end()
     sys.exit(next(filter(None, statuses), 0))

@@ -38,7 +38,7 @@ from lib.core.failure_file import Failure
 from lib.core.layout import RunFiles
 from lib.core.run_state import Expected, run_state
 from lib.core.settings import Settings
-from lib.data import prepared, prepared_record
+from lib.data import prepared, prepared_record, staging
 from lib.running import process
 from lib.running.dry_step import dry_step
 from lib.running.lease import Lease
@@ -123,7 +123,7 @@ def train_and_write(
     start, clock = provenance.now(), time.perf_counter()
     torch.set_num_threads(args.threads)
 
-    dataset = prepared.load(args.data)
+    dataset = prepared.load(staging.staged(args.data) if args.stage else args.data)
     training_set, held_out = network.splits(dataset, settings)
     classes, (channels, *image_size) = dataset.classes, dataset.input_shape
     facts = {
@@ -193,6 +193,12 @@ def read_arguments() -> tuple[Settings, argparse.Namespace]:
         type=command_line.at_least(1, 1024),
         default=1,
         help="CPU threads (default: %(default)s)",
+    )
+    add(
+        "--stage",
+        action="store_true",
+        help="in a Slurm job, copy the data to the node's own disk, and read it there (default: "
+        "read it where it is)",
     )
     add(
         "--keep-diverged",

@@ -1,5 +1,7 @@
 """Color images of one's own on Slurm: a search in packed jobs has the bytes of a local one."""
 
+import os
+
 import pytest
 from color_images import ENTRY, SEARCH, write_color_images
 from slurm_project import SlurmProject, scenes
@@ -8,16 +10,22 @@ RUNS = [(name, seed) for name in ("plain", "searched") for seed in (1, 2)]
 FILES = ("model.safetensors", "predictions.csv.gz", "accuracy.csv")
 
 
-def write_study(project):
+# A job prepares the data, and each copies it to the disk of its node.
+ON_SLURM = "prepare: {cpus: 2, mem_mb: 1000, runtime: 10}\nstage: true\n"
+
+
+def write_study(project, more=""):
     write_color_images(project.folder / "colors")
     (project.folder / "mine.yaml").write_text(ENTRY)
-    (project.folder / "slurm.yaml").write_text(SEARCH)
+    (project.folder / "slurm.yaml").write_text(SEARCH + more)
 
 
 def searched_in_color(project: SlurmProject):
-    write_study(project)
+    write_study(project, ON_SLURM)
+    disk = project.folder / "disk of the node"
+    disk.mkdir()
     project.hand_over()
-    project.slurm_run()
+    project.slurm_run(env=os.environ | {"TMPDIR": str(disk)})
 
 
 pytestmark = [pytest.mark.extended, scenes(searched_in_color)]
@@ -32,3 +40,13 @@ def test_the_results_are_those_of_a_run_without_slurm(stage, project):
             ours, others = (each.run_folder(*run) / name for each in (study, project))
             assert ours.read_bytes() == others.read_bytes(), (run, name)
         assert study.record(*run)["slurm"]
+
+
+def test_the_data_is_prepared_and_copied_by_jobs(stage):
+    study, _ = stage(searched_in_color)
+    logs = study.results / "logs"
+    assert "prepare" in (logs / "slurm" / "jobs.csv").read_text()
+    assert study.record(*RUNS[0])["data"] == "results/small/data/mine.safetensors"
+    said = [path.read_text() for path in study.results.glob("**/*.log")]
+    assert any("was copied to" in text for text in said)
+    assert not list((study.folder / "disk of the node").glob("staged-*"))

@@ -1,8 +1,14 @@
 """The images of a split: in memory, in their file, or looked up, they are the same bits."""
 
+import json
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from safetensors import numpy as library
 from torch.testing import assert_close
 
@@ -127,3 +133,53 @@ def test_what_is_written_is_what_the_library_writes(path, tmp_path):
         assert np.array_equal(np.concatenate(list(read.parts(name))), each)
         assert np.array_equal(read.read(name, 2, 5), each[2:5])
     assert np.array_equal(read.rows("train_images", [7, 7, 0]), content["train_images"][[7, 7, 0]])
+
+
+def write_large(path, images, shape=(3, 64, 64)):
+    """Write a prepared file of so many images, of which a tenth are for testing."""
+    generator, train, test = np.random.default_rng(0), images * 9 // 10, images // 10
+    block = generator.integers(256, size=(2048, *shape), dtype=np.uint8)
+    arrays = {
+        "train_labels": generator.integers(10, size=train),
+        "test_labels": generator.integers(10, size=test),
+        "mean": np.full(3, 0.5),
+        "std": np.full(3, 0.25),
+    }
+    sizes = {"train_images": train, "test_images": test}
+    shapes = {name: (each.dtype, each.shape) for name, each in arrays.items()}
+    shapes |= {name: (block.dtype, (size, *shape)) for name, size in sizes.items()}
+
+    def parts():
+        for name in tensor_file.in_order({name: dtype for name, (dtype, _) in shapes.items()}):
+            if name in arrays:
+                yield arrays[name]
+            for first in range(0, sizes.get(name, 0), len(block)):
+                yield block[: min(len(block), sizes[name] - first)]
+
+    metadata = {"classes": json.dumps(list("0123456789"))}
+    with path.open("wb") as file:
+        file.writelines(tensor_file.content(shapes, metadata, parts()))
+
+
+@pytest.mark.extended
+def test_a_set_larger_than_memory(tmp_path):
+    """3 GB are trained on, shuffled, in 512 MiB more than torch itself has."""
+    path = tmp_path / "large.safetensors"
+    write_large(path, 262_144)
+    assert path.stat().st_size > 3e9
+    status = "import torch; print(open('/proc/self/status').read())"
+    done = subprocess.run([sys.executable, "-c", status], capture_output=True, text=True)
+    size, resident = (
+        int(re.search(rf"{key}:\s+(\d+)", done.stdout)[1]) for key in ("VmData", "VmHWM")
+    )
+    limited = ["prlimit", f"--data={(size << 10) + (512 << 20)}", sys.executable]
+    run = tmp_path / "run"
+    train = ["scripts/train.py", "--data", path, "--output", run, "--set", "epochs=1"]
+    train += ["model={name: MLP, hidden: 16}", "shuffle=true"]
+    evaluate = ["scripts/evaluate.py", "--data", path, "--run", run]
+    for command in (train, evaluate):
+        done = subprocess.run([*limited, *command], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    for name in ("run.json", "evaluation.json"):
+        peak = json.loads((run / name).read_text())["peak_memory_mb"]
+        assert peak < resident / 1024 + 512, name

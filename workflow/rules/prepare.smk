@@ -1,5 +1,5 @@
-# Check the images and make one file of tensors. Local: it takes seconds or minutes, once per data
-# set.
+# Check the images and make one file of tensors. Local, unless the config says what a Slurm job is to
+# ask for: it takes seconds or minutes, once per data set.
 
 
 rule prepare:
@@ -11,16 +11,23 @@ rule prepare:
         record=PREPARED_RECORD,
     log:
         FILES.log("prepare", STUDY.dataset).as_posix(),
-    localrule: True
+    localrule: not STUDY.prepare
+    threads: STUDY.prepare.get("cpus", 1)
+    resources:
+        mem_mb=STUDY.prepare.get("mem_mb", 0),
+        runtime=STUDY.prepare.get("runtime", 0),
     params:
         code=code_of("scripts/prepare.py", READER),
         dataset=STUDY.dataset,
         content=CONTENT,
         datasets_file=lambda wildcards, output: STUDY.datasets_file,
+        threads=lambda wildcards, output, threads: (
+            ["--threads", str(threads)] if STUDY.prepare else []
+        ),
     message:
         "Prepare {params.dataset}"
     shell:
         "python scripts/prepare.py --dataset {params.dataset:q}"
         " --datasets-file {params.datasets_file:q} --files {input.listing:q}"
-        " --output {output.data:q}"
+        " --output {output.data:q} {params.threads:q}"
         " 2>&1 | tee {log:q}"

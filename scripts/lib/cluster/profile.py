@@ -15,7 +15,8 @@ from lib.core import strict_yaml
 
 NAMES = ("config.v9+.yaml", "config.v8+.yaml", "config.yaml")  # as Snakemake prefers them
 # What an experiment says of its jobs.
-IN_CONFIG = {"train": ("runtime", "mem_mb", "cpus"), "evaluate": ("mem_mb", "cpus")}
+RESOURCES = ("runtime", "mem_mb", "cpus")
+IN_CONFIG = {"train": RESOURCES, "prepare": RESOURCES, "evaluate": ("mem_mb", "cpus")}
 OPTIONS = ("qos", "reservation")  # of the plugin, for all jobs
 
 
@@ -95,7 +96,8 @@ class Profile:
             elif name in of_all or job.resources.get(name):
                 return f"{self.file}: default-resources: {name}"
         if own:
-            return f"config: experiments.{experiment}.{' and '.join(own)}"
+            place = f"experiments.{experiment}" if experiment else job.name
+            return f"config: {place}.{' and '.join(own)}"
         if "slurm_partition" in names:
             return str(self.partitions_file)
         return f"{self.file}: {' or '.join(names)}"

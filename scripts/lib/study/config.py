@@ -175,6 +175,8 @@ def with_defaults(config: dict) -> dict:
         name: _fill(experiment, config_schema()["$defs"]["experiment"])
         for name, experiment in config["experiments"].items()
     }
+    if "prepare" in config:
+        config["prepare"] = _fill(config["prepare"], config_schema()["properties"]["prepare"])
     return config
 
 
@@ -305,6 +307,8 @@ def make_study(
         searches=searches,
         runs_per_job=config["runs_per_job"],
         cpus_per_job=config.get("cpus_per_job"),
+        stage=config["stage"],
+        prepare=config.get("prepare", {}),
         check=config["check"],
     )
 

@@ -74,6 +74,8 @@ class Study:
     chosen: dict[str, str] = field(default_factory=dict)  # by search, the best of its points
     runs_per_job: int = 1  # trained by one job; more than one: in processes that are forked
     cpus_per_job: int | None = None  # cores of such a job; None: those of one run
+    stage: bool = False  # whether jobs copy the data to their node's own disk
+    prepare: dict = field(default_factory=dict)  # what a job that prepares the data asks for
     check: bool | str = True  # whether to ask Slurm before a run; `only` that, or `print` the jobs
 
     @property
