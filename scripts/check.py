@@ -14,6 +14,7 @@ import torch
 from lib.cluster import profile, slurm
 from lib.cluster.snakemake_command import ask_slurm
 from lib.core.errors import UserError
+from lib.data import readers
 from lib.data.splits import held_out_size
 from lib.running import process
 from lib.running.dry_step import dry_step
@@ -67,7 +68,7 @@ def where_the_data_is(study: Study) -> str:
     prepared = study.layout.prepared(study.dataset)
     if prepared.is_file():
         return f"{study.dataset} is prepared: {prepared}"
-    if "files" in study.dataset_entry:
+    if readers.downloads(study.dataset_entry):
         return f"{study.dataset} will be downloaded on this machine into {study.data_dir}"
     data = study.facts
     return (

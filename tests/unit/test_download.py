@@ -289,7 +289,7 @@ def test_where_only_the_archives_digest_is_known(tmp_path):
     (raw(tmp_path) / NAMES[0]).write_bytes(b"damaged")
     download(tmp_path, DATA, datasets_file=path)
     assert (raw(tmp_path) / NAMES[0]).read_bytes() == CONTENTS[NAMES[0]]
-    assert "all four files are there" in download(tmp_path, datasets_file=path).stderr
+    assert "all files are there" in download(tmp_path, datasets_file=path).stderr
 
 
 def test_an_archive_of_another_md5_is_rejected(tmp_path):
@@ -346,7 +346,9 @@ def test_torchvisions_mirrors_are_asked(monkeypatch):
 
     from lib.data.sources import all_sources
 
-    labels = [source.label for source in all_sources({"torchvision": "MNIST"}, ["/a"], 1, 1)]
+    labels = [
+        source.label for source in all_sources({"files": {}, "torchvision": "MNIST"}, ["/a"], 1, 1)
+    ]
     assert labels == ["/a", *torchvision.datasets.MNIST.mirrors]
 
 

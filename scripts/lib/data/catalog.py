@@ -9,7 +9,7 @@ from lib.core import strict_yaml
 from lib.core.errors import TemporaryError, UserError
 from lib.data import readers
 
-NO_CONTENT = ("npm", "torchvision", "unreadable", "duplicates", "framing")
+NO_CONTENT = ("unreadable", "duplicates", "framing")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,23 +69,8 @@ def errors_of(datasets_file: Path, name: str) -> Iterator[None]:
         ) from error
 
 
-def idx_size(entry: dict, role: str) -> int:
-    """Return the bytes of a decompressed IDX file.
-
-    It has a header of four bytes and four per dimension, then one byte per value.
-
-    Args:
-        entry: the data set's entry.
-        role: `train_images`, `train_labels`, `test_images` or `test_labels`.
-    """
-    split, _, kind = role.partition("_")
-    count = entry[f"{split}_size"]
-    height, width = entry["image_size"]
-    return 16 + count * height * width if kind == "images" else 8 + count
-
-
 def raw_dir(data_dir: Path, name: str) -> Path:
-    """Return the folder of the four IDX files: torchvision's own layout below `data_dir`."""
+    """Return the folder of the files that are downloaded: torchvision's own layout."""
     return data_dir / name / "raw"
 
 
@@ -95,7 +80,8 @@ def content_of(entry: dict) -> dict:
     Where downloaded files come from is not in it, nor what is done where something is wrong. That
     shows in the data itself.
     """
-    content = {key: value for key, value in entry.items() if key not in NO_CONTENT}
+    left = (*NO_CONTENT, *(("npm", "torchvision") if "files" in entry else ()))
+    content = {key: value for key, value in entry.items() if key not in left}
     if isinstance(content.get("classes"), dict):
         content["classes"] = [list(each) for each in content["classes"].items()]  # in their order
     if "files" in entry:

@@ -8,7 +8,7 @@ from lib.core.errors import UserError
 from lib.core.layout import prepared_record
 from lib.data.pixels import Form, shape_of
 from lib.data.prepared_record import Facts, is_of
-from lib.data.readers import kind_of, open_reader, raise_problems
+from lib.data.readers import kind_of, module, open_reader, raise_problems
 from lib.data.survey import survey
 
 SOME = 5  # images that are looked at, until one can be read
@@ -21,13 +21,12 @@ def facts_of(prepared: Path, entry: dict) -> Facts:
         UserError: it is not prepared, and the data is not what the entry says; one line for each
             problem.
     """
-    if "files" in entry:  # all is in the entry, and they may be not downloaded yet
-        shape = [entry.get("channels", 1), *entry["image_size"]]
-        return Facts(entry["classes"], entry["train_size"], entry["test_size"], shape)
     with suppress(UserError):
         record = records.read(prepared_record(prepared))
-        if is_of(prepared, entry):
+        if "facts" in record and is_of(prepared, entry):  # version 0.2 has not recorded them
             return Facts(**record["facts"])
+    if hasattr(kind := module(kind_of(entry)), "facts"):  # it may be not downloaded yet
+        return Facts(**kind.facts(entry))
     reader = open_reader(entry)
     found, form = survey(reader, entry), Form.of(entry)
     problems = []

@@ -17,21 +17,20 @@ from filelock import FileLock, Timeout
 
 from lib.core.errors import UserError
 from lib.core.files import sha256, sweep, temporary_path
-from lib.data import catalog
 from lib.data.sources import SourceError, log, reading
 
 BLOCK = 1 << 16
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-def intact_files(folder: Path, entry: dict) -> dict[str, dict]:
+def intact_files(folder: Path, wanted: dict[str, dict]) -> dict[str, dict]:
     """Return what `download_file` would, for the files in `folder` that have the right content."""
     found = {}
-    for role, expected in entry["files"].items():
+    for role, expected in wanted.items():
         path = folder / expected["name"]
         with suppress(OSError, EOFError, zlib.error):
             digest = sha256(path)
-            if digest == (expected.get("sha256") or content_digest(archive_of(path), expected)):
+            if digest == right_digest(path, expected):
                 found[role] = {"path": str(path), "source": str(folder), "sha256": digest}
     return found
 
@@ -39,6 +38,17 @@ def intact_files(folder: Path, entry: dict) -> dict[str, dict]:
 def archive_of(path: Path) -> Path:
     """Return where the archive is kept of a file of which only the archive's digest is known."""
     return path.with_name(f"{path.name}.gz")
+
+
+def right_digest(path: Path, expected: dict) -> str | None:
+    """Return the SHA-256 that a file must have; None where what is known of it does not fit."""
+    if "sha256" in expected:
+        return expected["sha256"]
+    if "md5" in expected:
+        with path.open("rb") as file:
+            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return sha256(path) if md5 == expected["md5"] else None
+    return content_digest(archive_of(path), expected)
 
 
 def content_digest(archive: Path, expected: dict) -> str | None:
@@ -49,7 +59,7 @@ def content_digest(archive: Path, expected: dict) -> str | None:
     return hashlib.sha256(gzip.decompress(content)).hexdigest()
 
 
-def download_file(folder: Path, entry: dict, role: str, sources: list) -> dict[str, str]:
+def download_file(folder: Path, expected: dict, sources: list) -> dict[str, str]:
     """Get one file from the first source that has it, with one retry per source.
 
     A source that does not answer is taken off the list, or four files would wait for it.
@@ -60,13 +70,12 @@ def download_file(folder: Path, entry: dict, role: str, sources: list) -> dict[s
     Raises:
         UserError: no source has it; the message gives the reason of each.
     """
-    expected = entry["files"][role]
     path = folder / expected["name"]
     reasons = []
     for source in list(sources):
         for attempt in (1, 2):
             try:
-                digest = fetch(source, path, expected, catalog.idx_size(entry, role))
+                digest = fetch(source, path, expected)
             except SourceError as error:
                 reasons.append(f"  {source.label}: {error}")
                 log(f"{expected['name']}: {source.label}: {error}")
@@ -85,8 +94,10 @@ def download_file(folder: Path, entry: dict, role: str, sources: list) -> dict[s
     )
 
 
-def fetch(source, path: Path, expected: dict, size: int) -> str:
-    """Copy a file from a source to `path`, decompressed; return the SHA-256 of its content.
+def fetch(source, path: Path, expected: dict) -> str:
+    """Copy a file from a source to `path`; return the SHA-256 of its content.
+
+    It is decompressed, unless what is known of it is the MD5 of the file as it is.
 
     Raises:
         SourceError: the source does not have it, or has something else.
@@ -95,7 +106,7 @@ def fetch(source, path: Path, expected: dict, size: int) -> str:
     answers = []
     for candidate in source.candidates(path.name):
         try:
-            return fetch_candidate(source, candidate, path, expected, size)
+            return fetch_candidate(source, candidate, path, expected)
         except SourceError as error:
             if not error.permanent:
                 raise
@@ -103,11 +114,15 @@ def fetch(source, path: Path, expected: dict, size: int) -> str:
     raise SourceError("; ".join(answers), permanent=True)
 
 
-def fetch_candidate(source, candidate: str, path: Path, expected: dict, size: int) -> str:
+def fetch_candidate(source, candidate: str, path: Path, expected: dict) -> str:
     """Copy the file from a source that is called `candidate` there. See `fetch`."""
+    size = expected["size"]
     with reading(), source.open(candidate) as stream:
         if "sha256" in expected:
             return store(stream, path, size, "sha256", expected["sha256"])
+        if "md5" in expected:
+            store(stream, path, size, "md5", expected["md5"], decompress=False)
+            return sha256(path)
         # Only the archive's digest is known, so the archive is what is checked and kept.
         archive = archive_of(path)
         store(stream, archive, size, "md5", expected["archive_md5"], decompress=False)

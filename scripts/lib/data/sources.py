@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from lib.core import subprocesses
 from lib.core.errors import UserError
+from lib.data import readers
 
 READ_ERRORS = (
     OSError,  # requests' own errors are among these
@@ -219,12 +220,8 @@ def all_sources(
             yield Web(mirror, timeout, deadline)
         else:
             yield Folder(unquote(parts.path) if parts.scheme == "file" else mirror)
-    if "torchvision" in entry:
-        # Imported when it comes to that: it takes seconds.
-        import torchvision.datasets
-
-        for url in getattr(torchvision.datasets, entry["torchvision"]).mirrors:
-            yield Web(url, timeout, deadline)
+    for url in readers.module(readers.kind_of(entry)).mirrors(entry):
+        yield Web(url, timeout, deadline)
     if "npm" in entry:
         yield Npm(entry["npm"], timeout)
 

@@ -67,7 +67,8 @@ def survey(reader: Reader, entry: dict) -> Survey:
     notes = list(reader.notes)
     if not reader.items:
         raise UserError("the data has no images")
-    classes, items, labels = with_classes(reader.items, entry.get("classes"), notes)
+    named = entry.get("classes", getattr(reader, "classes", None))
+    classes, items, labels = with_classes(reader.items, named, notes)
     items = with_groups(items, entry.get("group"))
     splits = splits_of(items, labels, entry, notes)
     train = [index for index, split in enumerate(splits) if split == "train"]

@@ -13,7 +13,16 @@ module of that name here. Such a module has
     - `watched`: the files and folders that change where the data changes, with the time of their
       last change, before anything was listed (`times_of`),
     - `lists`: whether they are only lists of the images, which may mean the same after a change,
-    - `notes`: what was left out, in words.
+    - `notes`: what was left out, in words,
+    - maybe `classes`: their names, in the order of their labels.
+
+The module of a kind that is downloaded also has three functions of an entry:
+
+- `downloads`, the files by their roles, each with its `name`, its `size` in bytes, and its digest:
+  `sha256` of the decompressed content, `archive_md5` of the compressed file, or `md5` of the file,
+  which is kept as it is,
+- `mirrors`, the folders on the web that have them,
+- `facts`, what is known before they are downloaded: see `lib.data.prepared_record.Facts`.
 """
 
 import hashlib
@@ -26,6 +35,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lib.core.errors import UserError
+from lib.core.files import sha256
 
 MOST_SHOWN = 10  # problems of one kind of mistake
 SPLITS = {
@@ -88,6 +98,8 @@ def kind_of(entry: dict) -> str:
         UserError: it has none of them, or several.
     """
     found = [kind for kind in kinds() if kind in entry]
+    more = {key for kind in found for key in module(kind).SCHEMA if key != kind}
+    found = [kind for kind in found if kind not in more]  # a key of another kind, there
     if len(found) != 1:
         has = f"it has {' and '.join(found)}" if found else f"it has none of {', '.join(kinds())}"
         raise UserError(f"one key must say where the images are: {has}")
@@ -102,6 +114,12 @@ def open_reader(entry: dict, files: dict | None = None) -> Reader:
             problem, naming the key, and the file or the line.
     """
     return module(kind_of(entry)).Reader(entry, files or {})
+
+
+def downloads(entry: dict) -> dict[str, dict]:
+    """Return the files that are to be downloaded, by their roles; none for data that is here."""
+    kind = module(kind_of(entry))
+    return kind.downloads(entry) if hasattr(kind, "downloads") else {}
 
 
 def group_column(entry: dict) -> str | int | None:
@@ -159,3 +177,18 @@ def existing(path: str, key: str, *, folder: bool = False) -> Path:
         raise UserError(f"{key}: {path} is {other}, not a {what}" if other else
                         f"{key}: there is no {what} {path}")  # fmt: skip
     return found
+
+
+def downloaded(file: dict) -> Path:
+    """Return the path of a raw file.
+
+    Raises:
+        UserError: it is missing, or not the one that was listed.
+    """
+    path = Path(file["path"])
+    again = f"remove {file['listing']} and run again: that downloads what is missing or damaged"
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {again}")
+    if sha256(path) != file["sha256"]:
+        raise UserError(f"{path} has changed since it was downloaded; {again}")
+    return path

@@ -1,12 +1,13 @@
 """The four IDX files of MNIST and its kin, which `download.py` has found or downloaded."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from lib.core.errors import UserError
-from lib.core.files import sha256
-from lib.data.readers import Item
+from lib.data.readers import Item, downloaded
 
 ROLES = ("train_images", "train_labels", "test_images", "test_labels")
 REQUIRED = ("files", "image_size", "train_size", "test_size", "classes")
@@ -48,6 +49,40 @@ SCHEMA = {
 }
 
 
+def facts(entry: dict) -> dict:
+    """Return what is known of data that may be not downloaded yet: see `Facts`."""
+    return {
+        "classes": entry["classes"],
+        "train_size": entry["train_size"],
+        "test_size": entry["test_size"],
+        "input_shape": [entry.get("channels", 1), *entry["image_size"]],
+    }
+
+
+def downloads(entry: dict) -> dict[str, dict]:
+    """Return what is known of each file, by its role, and the bytes that it must have.
+
+    An IDX file has a header of four bytes and four per dimension, then one byte per value.
+    """
+    height, width = entry["image_size"]
+    found = {}
+    for role, file in entry["files"].items():
+        split, _, kind = role.partition("_")
+        count = entry[f"{split}_size"]
+        size = 16 + count * height * width if kind == "images" else 8 + count
+        found[role] = file | {"size": size}
+    return found
+
+
+def mirrors(entry: dict) -> Iterator[str]:
+    """Yield where they are on the web: what torchvision tries."""
+    if "torchvision" in entry:
+        # Imported when it comes to that: it takes seconds.
+        import torchvision.datasets
+
+        yield from getattr(torchvision.datasets, entry["torchvision"]).mirrors
+
+
 class Reader:
     """Reads the files that `download.py` has listed, by their digests. Images have no names."""
 
@@ -55,7 +90,7 @@ class Reader:
 
     def __init__(self, entry: dict, files: dict[str, dict]):
         self.watched, self.notes = {}, []
-        arrays = {role: read_idx(check(files[role]), role, entry) for role in ROLES}
+        arrays = {role: read_idx(downloaded(files[role]), role, entry) for role in ROLES}
         self.images = {split: arrays[f"{split}_images"] for split in ("train", "test")}
         self.items = [
             Item("", entry["classes"][label], split, None, (split, index))
@@ -69,21 +104,6 @@ class Reader:
         return self.images[split][index]
 
 
-def check(file: dict) -> Path:
-    """Return the path of a raw file.
-
-    Raises:
-        UserError: it is missing, or not the one that was listed.
-    """
-    path = Path(file["path"])
-    again = f"remove {file['listing']} and run again: that downloads what is missing or damaged"
-    if not path.is_file():
-        raise UserError(f"{path} is missing; {again}")
-    if sha256(path) != file["sha256"]:
-        raise UserError(f"{path} has changed since it was downloaded; {again}")
-    return path
-
-
 def read_idx(path: Path, role: str, entry: dict) -> np.ndarray:
     """Read one IDX file: images uint8 [N, height, width], or labels uint8 [N].
 
@@ -95,20 +115,35 @@ def read_idx(path: Path, role: str, entry: dict) -> np.ndarray:
     """
     split, _, kind = role.partition("_")
     count, dimensions = entry[f"{split}_size"], 3 if kind == "images" else 1
-    content = path.read_bytes()
-    if content[:4] != bytes([0, 0, 8, dimensions]) or len(content) < 4 + 4 * dimensions:
+    try:
+        values = idx_array(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not an IDX file of {kind}: {error}") from error
+    if values.ndim != dimensions:
         raise UserError(f"{path} is not an IDX file of {kind}")
-    shape = np.frombuffer(content, ">u4", dimensions, 4).tolist()
+    shape = list(values.shape)
     expected = [count, *entry["image_size"]] if kind == "images" else [count]
     if shape != expected:
         raise UserError(f"{path} holds {kind} of shape {shape}, expected {expected}")
-    values = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if len(values) != np.prod(shape):
-        raise UserError(f"{path} is not an IDX file of {kind}: it has {len(values):,} values")
     classes = len(entry["classes"])
     if kind == "labels" and values.max() >= classes:
         raise UserError(
             f"{path} has labels from {values.min()} to {values.max()}, but there are {classes} "
             f"classes: 0 to {classes - 1}"
         )
+    return values
+
+
+def idx_array(content: bytes) -> np.ndarray:
+    """Return the array of an IDX file of bytes, uint8.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if content[:3] != bytes([0, 0, 8]) or len(content) < 4 or len(content) < 4 + 4 * content[3]:
+        raise ValueError("it has another header")
+    shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
+    if len(values) != math.prod(shape):
+        raise ValueError(f"it has {len(values):,} values")
     return values.reshape(shape)

@@ -33,7 +33,7 @@ class Reader:
         self.watched, self.notes, self.problems = times_of(self.root), [], []
         self.others, self.items = [], []
         for split, place in self.places():
-            for folder in self.classes(place):
+            for folder in self.class_folders(place):
                 found = list(image_files(folder, self.others, self.watched, self.problems))
                 if not found:
                     self.problems.append(f"there is no image in the class {folder}: remove it")
@@ -54,7 +54,7 @@ class Reader:
         """Return the name of a file, relative to the data's folder."""
         return path.relative_to(self.root).as_posix()
 
-    def classes(self, folder: Path) -> list[Path]:
+    def class_folders(self, folder: Path) -> list[Path]:
         """Return the folders of the classes in a folder; files beside them are of no class."""
         inside = visible(folder)
         self.others += [path for path in inside if not path.is_dir()]
