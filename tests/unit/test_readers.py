@@ -745,6 +745,17 @@ def test_arrays_that_are_wrong(tmp_path, change, said):
         prepared({"arrays": str(tmp_path / "all.npz")})
 
 
+def test_files_of_numpy_of_the_other_kind(tmp_path):
+    for name, each in arrays().items():
+        np.save(tmp_path / f"{name}.npy", each)
+    np.savez(tmp_path / "all.npz", **arrays())
+    with pytest.raises(UserError, match=r"x_train.npy holds one array: name x_train, y_train"):
+        prepared({"arrays": str(tmp_path / "x_train.npy")})
+    both = {"x_train": str(tmp_path / "all.npz"), "y_train": str(tmp_path / "y_train.npy")}
+    with pytest.raises(UserError, match=r"arrays.x_train: .* holds several arrays"):
+        prepared({"arrays": both, "test_share": 0.5})
+
+
 def test_arrays_of_medmnist(tmp_path):
     content = {}
     for split, count in (("train", 6), ("val", 4), ("test", 2)):
@@ -797,7 +808,14 @@ def test_one_parquet_file_is_divided(tmp_path):
         prepared(entry)
     tensors, _, _ = prepared(entry | {"columns": {"image": "img"}})
     assert len(tensors["test_images"]) == 6
-    path.write_bytes(path.read_bytes()[:100])
+    content = path.read_bytes()
+    for damage in range(4, 400, 4):  # in the pages of its columns
+        path.write_bytes(content[:damage] + b"\xff\xff\xff\xff" + content[damage + 4 :])
+        try:
+            prepared(entry | {"columns": {"image": "img"}})
+        except UserError as error:
+            assert str(error)
+    path.write_bytes(content[:100])
     with pytest.raises(UserError, match=r"parquet: cannot read .*parquet"):
         prepared(entry)
 

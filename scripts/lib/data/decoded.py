@@ -156,7 +156,7 @@ class DecodedImages:
         """Return the pixels in some rows, uint8 [rows, channels, height, width]."""
         values = np.empty((len(rows), *self.shape), np.uint8)
         for value, row in zip(values, rows, strict=True):
-            read_into(value, self.file, self.path, row * self.bytes)
+            read_into(value, self.file.fileno(), self.path, row * self.bytes)
         return values
 
     def parts(self, rows: Sequence[int]) -> Iterator[np.ndarray]:

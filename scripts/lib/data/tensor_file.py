@@ -7,9 +7,9 @@ process, for Slurm too, and that may be all of them.
 import json
 import math
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -42,9 +42,10 @@ class TensorFile:
         try:
             with safe_open(path, framework="numpy") as file:  # which checks the header
                 self.metadata = file.metadata() or {}
-            self.file = path.open("rb", buffering=0)
-            size = int.from_bytes(self.file.read(8), "little")
-            header = json.loads(self.file.read(size))
+            self.file = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self.file)
+            size = int.from_bytes(os.pread(self.file, 8, 0), "little")
+            header = json.loads(os.pread(self.file, size, 8))
         except (OSError, ValueError, SafetensorError) as error:
             raise UserError(f"cannot read {path}: {error}") from error
         header.pop("__metadata__", None)
@@ -88,7 +89,7 @@ class TensorFile:
         values = np.empty((len(indices), *self.shapes[name][1:]), self.dtypes[name])
         size, begin = self._row_bytes(name), self.begins[name]
         for index in indices:  # the disk may fetch them all at once
-            os.posix_fadvise(self.file.fileno(), begin + index * size, size, os.POSIX_FADV_WILLNEED)
+            os.posix_fadvise(self.file, begin + index * size, size, os.POSIX_FADV_WILLNEED)
         for row, index in zip(values, indices, strict=True):
             read_into(row, self.file, self.path, begin + index * size)
         return values
@@ -97,8 +98,8 @@ class TensorFile:
         return math.prod(self.shapes[name][1:]) * self.dtypes[name].itemsize
 
 
-def read_into(values: np.ndarray, file: BinaryIO, path: Path, position: int) -> None:
-    """Read an array from a file, beginning at a position.
+def read_into(values: np.ndarray, file: int, path: Path, position: int) -> None:
+    """Read an array from an open file, given by its descriptor, beginning at a position.
 
     Raises:
         UserError: it cannot be read; the message names it by its path.
@@ -106,7 +107,7 @@ def read_into(values: np.ndarray, file: BinaryIO, path: Path, position: int) -> 
     wanted = memoryview(values).cast("B") if values.size else memoryview(b"")
     while wanted:
         try:
-            count = os.preadv(file.fileno(), [wanted], position)
+            count = os.preadv(file, [wanted], position)
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from error
         if not count:

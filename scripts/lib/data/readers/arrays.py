@@ -4,6 +4,7 @@
 """
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -64,8 +65,9 @@ class Reader:
         if isinstance(source, str):
             path = existing(source, "arrays")
             self.watched |= times_of(path)
-            with opened(path) as archive:
-                if not hasattr(archive, "files"):
+            with path.open("rb") as file:
+                archive = opened(file, path)
+                if isinstance(archive, np.ndarray):
                     raise UserError(f"arrays: {path} holds one array: name x_train, y_train, ...")
                 others = [name for name in archive.files if name not in NAMES]
                 if others:
@@ -74,7 +76,7 @@ class Reader:
                 return {name: member(archive, name, path) for name in used}
         paths = {name: existing(each, f"arrays.{name}") for name, each in source.items()}
         self.watched |= times_of(*paths.values())
-        arrays = {name: opened(path, mmap_mode="r") for name, path in paths.items()}
+        arrays = {name: opened(path, path, mmap_mode="r") for name, path in paths.items()}
         for name, each in arrays.items():
             if not isinstance(each, np.ndarray):
                 raise UserError(f"arrays.{name}: {paths[name]} holds several arrays: name it alone")
@@ -107,14 +109,14 @@ class Reader:
         return self.images[name][index]
 
 
-def opened(path: Path, **options):
-    """Return what a file of numpy holds.
+def opened(file: Path | BinaryIO, path: Path, **options):
+    """Return what a file of numpy holds; `path` names it.
 
     Raises:
         UserError: it cannot be read, or would have to be unpickled.
     """
     try:
-        return np.load(path, allow_pickle=False, **options)
+        return np.load(file, allow_pickle=False, **options)
     except Exception as error:  # of nearly any type where a file is damaged
         raise UserError(f"arrays: cannot read {path}: {error}") from error
 

@@ -82,7 +82,7 @@ class Reader:
         row = 0
         for part in range(file.num_row_groups):
             read = [self.columns[name] for name in wanted[1:]]
-            table = file.read_row_group(part, columns=read).to_pydict()
+            table = self.columns_of(number, part, read)
             groups = table.get(self.columns["group"])
             for index, label in enumerate(table[self.columns["label"]]):
                 text = "" if label is None or label != label else str(label)
@@ -107,11 +107,24 @@ class Reader:
         except Exception as error:
             raise UserError(f"parquet: cannot read {self.paths[number]}: {error}") from error
 
+    def columns_of(self, number: int, part: int, names: list[str]) -> dict[str, list]:
+        """Return some columns of a row group.
+
+        Raises:
+            UserError: it is damaged.
+        """
+        try:
+            return self.opened(number).read_row_group(part, columns=names).to_pydict()
+        except UserError:
+            raise
+        except Exception as error:  # of nearly any type where a file is damaged
+            raise UserError(f"parquet: cannot read {self.paths[number]}: {error}") from error
+
     @lru_cache(maxsize=4)  # noqa: B019
     def images(self, number: int, part: int) -> list:
         """Return the images of a row group."""
         column = self.columns["image"]
-        return self.opened(number).read_row_group(part, columns=[column])[column].to_pylist()
+        return self.columns_of(number, part, [column])[column]
 
     def read(self, item: Item) -> bytes:
         """Return the content of an image file.
