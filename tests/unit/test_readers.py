@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -231,7 +232,10 @@ def test_what_is_no_image_and_no_class(folder):
         (folder / name).write_bytes(b"junk")
     _, rows, audit = prepared({"folder": str(folder), "test_share": 0.2})
     assert len(rows) == 20
-    assert audit.notes == ["2 files are no images of a class: labels.csv, dog/notes.txt"]
+    assert audit.notes == [
+        "2 files are no images of a class: labels.csv, dog/notes.txt",
+        "test_share: 0.2 of each class is for testing",
+    ]
 
 
 def test_odd_names_links_and_nested_folders(tmp_path):
@@ -377,8 +381,19 @@ def test_groups_stay_whole_in_both_divisions(tmp_path):
     dataset = Dataset(**tensors, classes=["x", "y"])
     training, validation = dataset.train_and_validation(10 / len(labels))
     assert (len(training), len(validation)) == (len(labels) - mask.sum(), mask.sum())
+    assert len(dataset.train_and_validation(0.001)[1]) == 1
     with pytest.raises(UserError, match="validation_size: about 1 of"):
-        dataset.train_and_validation(0.001)
+        grouped(torch.arange(20) % 2, torch.arange(20) // 10, 1)
+
+
+def test_groups_that_are_large_for_their_classes():
+    """Each of 50 classes has three groups of two images, and a tenth of the images is wanted."""
+    labels = torch.arange(50).repeat_interleave(6)
+    groups = torch.arange(150).repeat_interleave(2)
+    mask = grouped(labels, groups, 30)
+    assert mask.sum() == 30
+    assert torch.bincount(labels[mask]).max() == 2
+    assert torch.equal(mask, grouped(labels, groups, 30))
 
 
 # ---- kinds of image files

@@ -22,7 +22,8 @@ def whole_groups(
 ) -> set[Hashable]:
     """Choose whole groups of images, so that each class comes near to a number of images.
 
-    A group is taken where it brings the classes nearer, by the sum of squares.
+    A group is taken where it brings the classes nearer, by the sum of squares. Where none is small
+    enough for a class, one of them is taken as long as that brings the number of all images nearer.
 
     Args:
         groups: of each image.
@@ -36,6 +37,11 @@ def whole_groups(
     chosen, missing = set(), np.asarray(wanted, dtype=float)
     for group, count in counts.items():
         if ((missing - count) ** 2).sum() < (missing**2).sum():
+            chosen.add(group)
+            missing = missing - count
+    for group, count in counts.items():
+        has_none = (missing == wanted)[count > 0].all()
+        if group not in chosen and has_none and count.sum() < 2 * missing.sum():
             chosen.add(group)
             missing = missing - count
     return chosen

@@ -230,8 +230,12 @@ def divided(items: list[Item], labels: np.ndarray, share: float, notes: list[str
         groups = [item.group for item in items]
         chosen = whole_groups(groups, labels.tolist(), wanted, sorted(set(groups), key=drawn))
         found = sum(group in chosen for group in groups) / len(groups)
-        notes.append(f"as groups stay whole, the share for testing is {found:.3f}")
+        notes.append(
+            f"test_share: {found:.3f} of the images, in whole groups, of which there are "
+            f"{len(set(groups)):,}, are for testing"
+        )
         return ["test" if item.group in chosen else "train" for item in items]
+    notes.append(f"test_share: {share} of each class is for testing")
     splits = ["train"] * len(items)
     members = defaultdict(list)
     for index, label in enumerate(labels.tolist()):

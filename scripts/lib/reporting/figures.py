@@ -33,7 +33,7 @@ LEGEND = len(COLORS)
 MATRICES = 50  # maximum number of confusion matrices
 DRAWN = 1e100  # larger losses are left out, like those that are infinite: matplotlib overflows
 NUMBERED = 20  # with more classes than this, cells have no numbers
-NAMED = 40  # names along a side; of more classes, every second one, or third, ...
+NAMED = 20  # names along a side; of more classes, every second one, or third, ...
 
 plt.rcParams |= {
     "svg.fonttype": "none", "svg.hashsalt": "figures", "font.family": "sans-serif",
@@ -226,7 +226,8 @@ def class_accuracy(experiments: list[FinishedExperiment]) -> Figure:
 
 def _cells(panel, values, rows, columns, texts, scale) -> None:
     """Fill a panel with colored cells. With few classes, they show their texts."""
-    panel.pcolormesh(values, cmap="Blues", norm=scale, linewidth=0.3, edgecolor="#8888")
+    lines = 0.3 if len(columns) <= 2 * NAMED else 0  # they would cover what is between them
+    panel.pcolormesh(values, cmap="Blues", norm=scale, linewidth=lines, edgecolor="#8888")
     panel.grid(visible=False)
     panel.invert_yaxis()
     long = max(map(len, columns)) > 3
