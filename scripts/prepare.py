@@ -29,7 +29,7 @@ import torch
 from lib.core.errors import UserError
 from lib.core.files import atomic_path, read_json, write_json
 from lib.core.layout import audit_file, images_file
-from lib.data import audit, catalog, prepared_record, readers, tensor_file
+from lib.data import audit, catalog, prepared_record, tensor_file
 from lib.data.decoded import Decoded, DecodedImages
 from lib.data.decoding import CORES, each_of
 from lib.data.pixels import Form, shape_of
@@ -79,8 +79,8 @@ def prepare(path: Path, dataset: str, entry: dict, reader: Reader, threads: int)
     """
     found = survey(reader, entry)
     form = form_of(reader, found.items, entry, threads)
-    # Where each image has a file of its own, the time of that file says whether it has changed.
-    sources = [entry[readers.kind_of(entry)], {} if reader.lists else reader.watched]
+    # Where each image has a file of its own, that file and its time say whether it has changed.
+    sources = [] if reader.lists else [catalog.content_of(entry), reader.watched]
     with DecodedImages(path, form, sources) as images:
         data = chosen(found, images.add(found.items, reader.read, threads), entry)
         write(path, data, images, small_tensors(data, images, entry))

@@ -128,6 +128,21 @@ def test_of_another_form_all_is_decoded(cut_off, change, again, monkeypatch):
     assert len(calls) == again
 
 
+def test_what_an_array_gives_is_that_of_its_whole_entry(tmp_path, capsys):
+    """Its images have no files of their own: whatever the entry says may decide which they are."""
+    content = {name: each for name, each in arrays().items() if "train" in name}
+    content["x_train"][1:] = content["x_train"][0]
+    np.savez(tmp_path / "all.npz", **content)
+    path = tmp_path / "out" / "data.safetensors"
+    entry = {"arrays": str(tmp_path / "all.npz"), "test_share": 0.5}
+    for _ in range(2):
+        with pytest.raises(UserError, match="training images are in the test set"):
+            attempt(entry, path)  # after decoding
+    assert capsys.readouterr().out == "6 of 6 images are decoded already\n"
+    attempt(entry | {"test_share": 0.4, "duplicates": "keep"}, path)
+    assert not capsys.readouterr().out
+
+
 def test_an_image_that_has_changed_is_decoded_again(cut_off, folder):
     entry, path = cut_off
     picture(folder / "cat" / "3.png")
