@@ -47,8 +47,8 @@ def main() -> None:
     add(
         "--stage",
         action="store_true",
-        help="in a Slurm job, copy the data to the node's own disk, and read it there (default: "
-        "read it where it is)",
+        help="in a job of the workflow, copy the data to the node's own disk, and read it there "
+        "(default: read it where it is)",
     )
     checked_settings.add_arguments(parser)
     args = parser.parse_args()

@@ -39,10 +39,9 @@ from lib.forks.mps import shared_gpu
 from lib.forks.start import ForkServer
 
 # Of what Slurm has set for this job, srun would read its own options and the request of the job. As
-# the plugin, keep only what says which job it is, and where Slurm's own config is; and where it may
-# write, for `stage`.
+# the plugin, keep only what says which job it is, and where Slurm's own config is.
 FOR_SRUN = re.compile(
-    "(SLURM|SRUN|SBATCH)_(?!(JOB_ID|JOBID|CLUSTER_NAME|CONF|SUBMIT_DIR|SUBMIT_HOST|TMPDIR)$)"
+    "(SLURM|SRUN|SBATCH)_(?!(JOB_ID|JOBID|CLUSTER_NAME|CONF|SUBMIT_DIR|SUBMIT_HOST)$)"
 )
 LOOK_UP = 1.0  # seconds after which a signal is seen, at the latest
 # Snakemake sets these for every shell command.
@@ -66,12 +65,16 @@ def main() -> None:
         help="the time limit of the job (default: none)")  # fmt: skip
     add("--reports", type=Path, metavar="DIR",
         help="where a Slurm job reports, in a file with its number (default: nowhere)")  # fmt: skip
+    add("--stage", action="store_true",
+        help="let the runs copy the data to the node's own disk")  # fmt: skip
     add("--share-gpu", action="store_true",
         help="let the runs use one GPU at the same time, if NVIDIA MPS is available")  # fmt: skip
     args = parser.parse_args()
     runs = [Run.read(line) for line in sys.stdin if line.strip()]
     reporter = Reporter(*this_job(args.reports), args.minutes)
     with ExitStack() as stack:
+        if args.stage:
+            os.environ |= stack.enter_context(staging.folder_of_job())
         stack.enter_context(shared_gpu(args.at_once if args.share_gpu else 1))
         if len(runs) > 1:
             stack.enter_context(ForkServer())
@@ -79,7 +82,6 @@ def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, workers.stop)
         statuses = workers.work(runs)
-    staging.remove()
     say(f"{statuses.count(0)} of {len(runs)} runs are done")
     reporter.end()
     sys.exit(next(filter(None, statuses), 0))

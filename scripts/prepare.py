@@ -27,9 +27,9 @@ import numpy as np
 import torch
 
 from lib.core.errors import UserError
-from lib.core.files import atomic_path, read_json, write_json
+from lib.core.files import atomic_path, read_json, sha256, write_json
 from lib.core.layout import audit_file, images_file
-from lib.data import audit, catalog, prepared_record, tensor_file
+from lib.data import audit, catalog, prepared_record, readers, tensor_file
 from lib.data.decoded import Decoded, DecodedImages
 from lib.data.decoding import CORES, each_of
 from lib.data.pixels import Form, shape_of
@@ -81,6 +81,7 @@ def prepare(path: Path, dataset: str, entry: dict, reader: Reader, threads: int)
     form = form_of(reader, found.items, entry, threads)
     # Where each image has a file of its own, that file and its time say whether it has changed.
     sources = [] if reader.lists else [catalog.content_of(entry), reader.watched]
+    sources.append(sha256(readers.module_file(readers.kind_of(entry))))
     with DecodedImages(path, form, sources) as images:
         data = chosen(found, images.add(found.items, reader.read, threads), entry)
         write(path, data, images, small_tensors(data, images, entry))
@@ -206,7 +207,7 @@ def small_tensors(data: Chosen, images: DecodedImages, entry: dict) -> dict[str,
                 f"mean, std: they need one number for each of {images.shape[0]} channels"
             )
         return found | {"mean": torch.from_numpy(mean), "std": torch.from_numpy(std)}
-    parts = images.parts([image.row for image in data.images[data.splits["train"]]])
+    parts = images.parts(data.images[data.splits["train"]])
     mean, std = mean_and_std(sum(map(value_counts, parts)))
     if not std.all():
         raise UserError("all training images are of one color: their standard deviation is 0")
@@ -259,17 +260,14 @@ def write(
     metadata = {"classes": json.dumps(data.survey.classes)}
     if data.survey.items[0].name:  # the names are part of the data
         metadata["images_sha256"] = hashlib.sha256(content).hexdigest()
-    rows = {
-        f"{split}_images": [image.row for image in data.images[part]]
-        for split, part in data.splits.items()
-    }
-    shapes = {name: (np.dtype("u1"), (len(each), *images.shape)) for name, each in rows.items()}
+    pixels = {f"{split}_images": data.images[part] for split, part in data.splits.items()}
+    shapes = {name: (np.dtype("u1"), (len(each), *images.shape)) for name, each in pixels.items()}
     arrays = {name: each.numpy() for name, each in tensors.items()}
     shapes |= {name: (each.dtype, each.shape) for name, each in arrays.items()}
 
     def parts() -> Iterator[np.ndarray]:
         for name in tensor_file.in_order({name: dtype for name, (dtype, _) in shapes.items()}):
-            yield from images.parts(rows[name]) if name in rows else [arrays[name]]
+            yield from images.parts(pixels[name]) if name in pixels else [arrays[name]]
 
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         file.writelines(tensor_file.content(shapes, metadata, parts()))

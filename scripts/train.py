@@ -197,8 +197,8 @@ def read_arguments() -> tuple[Settings, argparse.Namespace]:
     add(
         "--stage",
         action="store_true",
-        help="in a Slurm job, copy the data to the node's own disk, and read it there (default: "
-        "read it where it is)",
+        help="in a job of the workflow, copy the data to the node's own disk, and read it there "
+        "(default: read it where it is)",
     )
     add(
         "--keep-diverged",

@@ -8,6 +8,7 @@ import os
 import struct
 import tempfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,44 @@ def test_only_what_is_missing_is_decoded(cut_off, capsys):
     assert capsys.readouterr().out == "19 of 20 images are decoded already\n"
     assert_equal_to_one_attempt(entry, path)
     assert len(list(path.parent.iterdir())) == 4
+
+
+def test_two_processes_that_decode_at_once(folder, tmp_path):
+    """As when a job is taken for lost, and another one does its work."""
+    path, entry = tmp_path / "out" / "data.safetensors", {"folder": str(folder), "test_share": 0.2}
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(attempt, entry, path) for _ in range(4)]:
+            done.result()
+    assert_equal_to_one_attempt(entry, path)
+
+
+def test_pixels_that_change_before_they_are_written(cut_off, monkeypatch):
+    """On a file system without locks."""
+    entry, path = cut_off
+    monkeypatch.setattr(decoded.fcntl, "flock", lambda *_: None)
+    chosen = prepare.chosen
+
+    def then_another_process_writes(*arguments):
+        with path.with_name("data.decoded").open("r+b") as file:
+            file.write(b"other pixels")
+        return chosen(*arguments)
+
+    monkeypatch.setattr(prepare, "chosen", then_another_process_writes)
+    with pytest.raises(UserError, match=r"data.decoded was changed meanwhile: start again"):
+        attempt(entry, path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[]\n[]\n", b"null\n", b"{}\n[1, 2]\n"])
+def test_what_was_left_may_be_of_another_make(cut_off, content):
+    entry, path = cut_off
+    left = path.with_name("data.decoded.jsonl")
+    first, *rest = left.read_bytes().split(b"\n")
+    for text in (content, first + b"\n" + content + b"\n".join(rest)):
+        left.write_bytes(text)
+        attempt(entry, path)
+        assert_equal_to_one_attempt(entry, path)
+        left.parent.mkdir(exist_ok=True)
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.5, 0.99])
@@ -409,6 +448,14 @@ def test_groups_that_are_large_for_their_classes():
     assert mask.sum() == 30
     assert torch.bincount(labels[mask]).max() == 2
     assert torch.equal(mask, grouped(labels, groups, 30))
+
+
+def test_no_class_is_held_out_as_a_whole():
+    labels = torch.arange(10).repeat_interleave(10)
+    groups = torch.where(labels < 3, labels, labels * 100 + torch.arange(100) // 2)
+    mask = grouped(labels, groups, 20)
+    assert torch.bincount(labels[~mask], minlength=10).all()
+    assert 10 <= mask.sum() <= 20
 
 
 # ---- kinds of image files

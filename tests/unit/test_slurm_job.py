@@ -43,7 +43,7 @@ def train_job(number, **resources):
 
 
 def made(jobs, runs_per_job=10, cpus_per_job=None, growth=None, evaluated=(), needed=()):
-    study = SimpleNamespace(runs_per_job=runs_per_job, cpus_per_job=cpus_per_job)
+    study = SimpleNamespace(runs_per_job=runs_per_job, cpus_per_job=cpus_per_job, stage=False)
     evaluations = {}
     for job in evaluated:
         number = job.wildcards.seed

@@ -48,11 +48,13 @@ class SlurmJob:
         jobs: one for each run: its training, or its evaluation where it is trained.
         cpus: cores that the runs may use together.
         evaluations: by training, the job that evaluates it, as far as it is to be evaluated.
+        stage: whether it copies the data to its node's own disk.
     """
 
     jobs: list
     cpus: int = 1
     evaluations: Mapping = field(default_factory=dict)
+    stage: bool = False
 
     @property
     def at_once(self) -> int:
@@ -103,6 +105,7 @@ class SlurmJob:
         options = ["--threads", str(first.threads), "--reports", str(logs)]
         options += ["--latency-wait", str(executor.workflow.execution_settings.latency_wait)]
         options += ["--minutes", str(minutes)] if minutes else []
+        options += ["--stage"] if self.stage else []
         if len(self.jobs) > 1:
             options += ["--at-once", str(self.at_once)]
             options += ["--share-gpu"] if first.resources.get("gpu") else []
@@ -154,7 +157,8 @@ def slurm_jobs(
             some = alike[first : first + size]
             follow = {job: evaluations.get(name_of(job)) for job in some if job.name == "train"}
             follow = {job: other for job, other in follow.items() if other and needs(other, job)}
-            made.append(SlurmJob(some, study.cpus_per_job or some[0].threads, follow))
+            cpus = study.cpus_per_job or some[0].threads
+            made.append(SlurmJob(some, cpus, follow, study.stage))
     return made
 
 

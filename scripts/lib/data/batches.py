@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lib.data.tensor_file import TensorFile
+from lib.data.tensor_file import PART, TensorFile
 
-AT_ONCE = 4096  # images that are copied to a GPU
 SHARE_OF_GPU = 4  # of its free memory, the images that are read from a file may take one in so many
 
 
@@ -49,8 +48,9 @@ class StoredImages:
     def to(self, device: torch.device) -> torch.Tensor:
         """Return all of them on a device."""
         images = torch.empty(self.shape, dtype=torch.uint8, device=device)
-        for start in range(0, len(self), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
+        count = max(1, PART // images[:1].nbytes)
+        for start in range(0, len(self), count):
+            part = slice(start, start + count)
             images[part] = self[part].to(device)
         return images
 

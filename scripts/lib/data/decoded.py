@@ -4,19 +4,19 @@ Where decoding is cut off, or an image cannot be read, this file stays, and the 
 only what is not in it.
 """
 
+import fcntl
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import PIL
 
-from lib.core.errors import TemporaryError
+from lib.core.errors import TemporaryError, UserError
 from lib.core.files import sha256
 from lib.data import pixels
 from lib.data.decoding import each_of
@@ -57,7 +57,7 @@ class DecodedImages:
         self.list_path = prepared.with_suffix(".decoded.jsonl")
         self.shape = (form.channels, *form.image_size)
         self.bytes = math.prod(self.shape)
-        self.form, self.images = form, {}
+        self.form, self.images, self.rows = form, {}, 0
         self.about = {
             "form": asdict(form),
             "sources": sources,
@@ -69,9 +69,22 @@ class DecodedImages:
         with self.writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = self.path.open("a+b")
-            self.list = self.list_path.open("a+", encoding="ascii")
+            self.list = self.list_path.open("a+", encoding="ascii", errors="replace")
+            self._lock()
             self._take_over()
         return self
+
+    def _lock(self) -> None:
+        """Wait until no other process decodes into the file, where the file system has locks.
+
+        Without them, the digests tell when the prepared file is written.
+        """
+        with suppress(OSError):
+            try:
+                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another process writes {self.path}; waiting for it", flush=True)
+                fcntl.flock(self.file, fcntl.LOCK_EX)
 
     def __exit__(self, *error: object) -> None:
         with self.writing():
@@ -94,27 +107,23 @@ class DecodedImages:
     def _take_over(self) -> None:
         """Keep what an earlier attempt has decoded; of a machine that failed, it may be damaged."""
         self.list.seek(0)
-        lines = list(islice(_content(self.list), 1, None)) if self._is_same() else []
-        for row, (key, digest, constant, done) in enumerate(lines):
-            if (row + 1) * self.bytes > self.path.stat().st_size:
-                break
-            if digest_of(self.read([row])[0]) != digest:
-                break
-            self.images[key] = Decoded(row, digest, constant, done)
-        self.file.truncate(len(self.images) * self.bytes)
+        lines = self.list.readlines()
+        same = lines[:1] == [_line(self.about)]
+        with suppress(ValueError, TypeError, UserError):  # from the first one that is damaged on
+            for line in lines[1:] if same else []:
+                key, *known = json.loads(line)
+                image = Decoded(self.rows, *known)
+                next(self.parts([image]))
+                self._append(key, image)
+        self.file.truncate(self.rows * self.bytes)
         self.list.truncate(0)
-        self._note(self.about)
+        self.list.write(_line(self.about))
         for key, image in self.images.items():
-            self._note([key, *astuple(image)[1:]])
+            self.list.write(_line([key, *astuple(image)[1:]]))
 
-    def _is_same(self) -> bool:
-        self.list.seek(0)
-        found = next(_content(self.list), None) == json.loads(json.dumps(self.about))
-        self.list.seek(0)
-        return found
-
-    def _note(self, value: Any) -> None:
-        self.list.write(json.dumps(value) + "\n")
+    def _append(self, key: str, image: Decoded) -> None:
+        self.images[key] = image
+        self.rows += 1
 
     def add(
         self, items: Sequence[Item], read: Callable[[Item], bytes | Path | np.ndarray], threads: int
@@ -146,33 +155,31 @@ class DecodedImages:
             values, *known = result
             with self.writing():
                 self.file.write(np.ascontiguousarray(values))
-                self._note([keys[index], *known])
-            self.images[keys[index]] = Decoded(len(self.images), *known)
+                self.list.write(_line([keys[index], *known]))
+            self._append(keys[index], Decoded(self.rows, *known))
         with self.writing():
             self.file.flush()
         return [failed.get(index) or self.images[key] for index, key in enumerate(keys)]
 
-    def read(self, rows: Sequence[int]) -> np.ndarray:
-        """Return the pixels in some rows, uint8 [rows, channels, height, width]."""
-        values = np.empty((len(rows), *self.shape), np.uint8)
-        for value, row in zip(values, rows, strict=True):
-            read_into(value, self.file.fileno(), self.path, row * self.bytes)
-        return values
+    def parts(self, images: Sequence[Decoded]) -> Iterator[np.ndarray]:
+        """Yield the pixels of images, uint8 [n, channels, height, width], as many as memory is for.
 
-    def parts(self, rows: Sequence[int]) -> Iterator[np.ndarray]:
-        """Yield the same, as much at once as memory should hold."""
+        Raises:
+            UserError: they cannot be read, or are not those that were decoded.
+        """
         count = max(1, PART // self.bytes)
-        for first in range(0, len(rows), count):
-            yield self.read(rows[first : first + count])
+        for first in range(0, len(images), count):
+            part = images[first : first + count]
+            values = np.empty((len(part), *self.shape), np.uint8)
+            for value, image in zip(values, part, strict=True):
+                read_into(value, self.file.fileno(), self.path, image.row * self.bytes)
+                if digest_of(value) != image.digest:
+                    raise UserError(f"{self.path} was changed meanwhile: start again")
+            yield values
 
 
-def _content(lines: Iterable[str]) -> Iterator[Any]:
-    """Yield the lines of a list until one is cut off."""
-    for line in lines:
-        try:
-            yield json.loads(line)
-        except ValueError:
-            return
+def _line(value: Any) -> str:
+    return json.dumps(value) + "\n"
 
 
 def _key(item: Item) -> str:

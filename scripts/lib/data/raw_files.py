@@ -29,26 +29,30 @@ def intact_files(folder: Path, wanted: dict[str, dict]) -> dict[str, dict]:
     for role, expected in wanted.items():
         path = folder / expected["name"]
         with suppress(OSError, EOFError, zlib.error):
-            digest = sha256(path)
-            if digest == right_digest(path, expected):
-                found[role] = {"path": str(path), "source": str(folder), "sha256": digest}
+            if digest := intact_digest(path, expected):
+                found[role] = listed(path, str(folder), digest)
     return found
+
+
+def listed(path: Path, source: str, digest: str) -> dict:
+    """Return what the list of files says of one."""
+    return {"path": str(path), "source": source, "sha256": digest, "size": path.stat().st_size}
+
+
+def intact_digest(path: Path, expected: dict) -> str | None:
+    """Return the SHA-256 of a file; None if it is not what it should be."""
+    if "md5" in expected:
+        with path.open("rb") as file:
+            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        return sha256(path) if md5 == expected["md5"] else None
+    digest = sha256(path)
+    right = expected.get("sha256") or content_digest(archive_of(path), expected)
+    return digest if digest == right else None
 
 
 def archive_of(path: Path) -> Path:
     """Return where the archive is kept of a file of which only the archive's digest is known."""
     return path.with_name(f"{path.name}.gz")
-
-
-def right_digest(path: Path, expected: dict) -> str | None:
-    """Return the SHA-256 that a file must have; None where what is known of it does not fit."""
-    if "sha256" in expected:
-        return expected["sha256"]
-    if "md5" in expected:
-        with path.open("rb") as file:
-            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        return sha256(path) if md5 == expected["md5"] else None
-    return content_digest(archive_of(path), expected)
 
 
 def content_digest(archive: Path, expected: dict) -> str | None:
@@ -59,13 +63,13 @@ def content_digest(archive: Path, expected: dict) -> str | None:
     return hashlib.sha256(gzip.decompress(content)).hexdigest()
 
 
-def download_file(folder: Path, expected: dict, sources: list) -> dict[str, str]:
+def download_file(folder: Path, expected: dict, sources: list) -> dict:
     """Get one file from the first source that has it, with one retry per source.
 
     A source that does not answer is taken off the list, or four files would wait for it.
 
     Returns:
-        The file's `path`, its `source` and the `sha256` of its content.
+        The file's `path`, its `source`, its `size`, and the `sha256` of its content.
 
     Raises:
         UserError: no source has it; the message gives the reason of each.
@@ -85,7 +89,7 @@ def download_file(folder: Path, expected: dict, sources: list) -> dict[str, str]
                     sources.remove(source)
             else:
                 log(f"{path}: from {source.label}, digest correct")
-                return {"path": str(path), "source": source.label, "sha256": digest}
+                return listed(path, source.label, digest)
     tried = "\n".join(dict.fromkeys(reasons)) or "  nothing: no source is left"
     raise UserError(
         f"cannot get {expected['name']}. Tried:\n{tried}\n"
@@ -104,7 +108,8 @@ def fetch(source, path: Path, expected: dict) -> str:
         UserError: `path` cannot be written.
     """
     answers = []
-    for candidate in source.candidates(path.name):
+    as_it_is = "md5" in expected
+    for candidate in [path.name] if as_it_is else source.candidates(path.name):
         try:
             return fetch_candidate(source, candidate, path, expected)
         except SourceError as error:

@@ -23,7 +23,8 @@ def whole_groups(
     """Choose whole groups of images, so that each class comes near to a number of images.
 
     A group is taken where it brings the classes nearer, by the sum of squares. Where none is small
-    enough for a class, one of them is taken as long as that brings the number of all images nearer.
+    enough for a class, one of them is taken as long as that brings the number of all images nearer,
+    and leaves some of the class.
 
     Args:
         groups: of each image.
@@ -39,9 +40,10 @@ def whole_groups(
         if ((missing - count) ** 2).sum() < (missing**2).sum():
             chosen.add(group)
             missing = missing - count
+    total = sum(counts.values())
     for group, count in counts.items():
-        has_none = (missing == wanted)[count > 0].all()
-        if group not in chosen and has_none and count.sum() < 2 * missing.sum():
+        free = ((missing == wanted) & (count < total))[count > 0].all()
+        if group not in chosen and free and count.sum() < 2 * missing.sum():
             chosen.add(group)
             missing = missing - count
     return chosen

@@ -1,14 +1,16 @@
 """A copy of the prepared data on a node's own disk: a shared file system is slow at random reads.
 
-The first process of a Slurm job that needs the data copies it. `scripts/job.py` removes the copy at
-the end of the job.
+A Slurm job makes a folder there, which is gone when the job ends (`scripts/job.py`). The first of
+its processes that needs the data copies it into this folder.
 """
 
 import hashlib
 import os
 import shutil
+import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,41 +20,53 @@ from lib.core.errors import UserError
 from lib.core.layout import prepared_record
 
 VARIABLES = ("SLURM_TMPDIR", "TMPDIR")  # that name a folder of the node's own disk
+FOLDER = "STAGING_FOLDER"  # the variable that names that of this job
 BLOCK = 1 << 20  # bytes
+
+
+@contextmanager
+def folder_of_job() -> Iterator[dict[str, str]]:
+    """Make a folder on the node's own disk, and remove it in the end; yield its variable."""
+    named = (Path(os.environ[name]) for name in VARIABLES if os.environ.get(name))
+    disk = next((folder for folder in named if folder.is_dir()), None)
+    if disk is None:
+        print(f"stage: none of {', '.join(VARIABLES)} names a folder: the data is not copied")
+        yield {}
+        return
+    try:
+        folder = tempfile.mkdtemp(prefix="staged-", dir=disk)
+    except OSError as error:
+        print(f"stage: cannot write to {disk}: {error.strerror}: the data is not copied")
+        yield {}
+        return
+    try:
+        yield {FOLDER: folder}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def staged(prepared: Path) -> Path:
     """Return the copy of a prepared file on this node; or the file itself, saying why.
 
+    Where there is no folder for copies, it is the file itself.
+
     Raises:
         UserError: what was read is not what the file's record describes.
     """
-    folder, job = local_folder(), os.environ.get("SLURM_JOB_ID")
-    if not job:
+    if FOLDER not in os.environ:
         return prepared
-    if folder is None:
-        print(f"stage: neither of {', '.join(VARIABLES)} names a folder: {prepared} is not copied")
-        return prepared
-    path = folder / f"{prefix(job)}{prepared.name}"
+    found = prepared.stat()
+    which = f"{prepared.absolute()} {found.st_size} {found.st_mtime_ns}"
+    path = Path(os.environ[FOLDER], hashlib.sha256(which.encode()).hexdigest()[:16], prepared.name)
     try:
+        path.parent.mkdir(exist_ok=True)
         with FileLock(f"{path}.lock"):
             if not path.exists():
                 copy(prepared, path)
     except OSError as error:
-        print(f"stage: {prepared} is not copied to {folder}: {error.strerror or error}")
+        print(f"stage: {prepared} is not copied to {path}: {error.strerror or error}")
         return prepared
     return path
-
-
-def local_folder() -> Path | None:
-    """Return the folder for the files of a job on the node's own disk, if there is one."""
-    named = (Path(os.environ[name]) for name in VARIABLES if os.environ.get(name))
-    return next((folder for folder in named if folder.is_dir()), None)
-
-
-def prefix(job: str) -> str:
-    """Return how the names of a Slurm job's copies begin."""
-    return f"staged-{job}-"
 
 
 def copy(prepared: Path, path: Path) -> None:
@@ -81,12 +95,3 @@ def copy(prepared: Path, path: Path) -> None:
         part.unlink(missing_ok=True)
     seconds = time.monotonic() - start
     print(f"stage: {prepared} was copied to {path}: {size / 1e6:,.0f} MB in {seconds:.1f} s")
-
-
-def remove() -> None:
-    """Remove what this Slurm job has copied."""
-    folder, job = local_folder(), os.environ.get("SLURM_JOB_ID")
-    if folder and job:
-        for path in folder.glob(f"{prefix(job)}*"):
-            with suppress(OSError):
-                path.unlink()

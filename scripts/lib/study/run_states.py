@@ -86,7 +86,10 @@ class Outdated:
 
 
 def find_outdated(study: Study) -> Outdated:
-    """Look at the records of all runs. It reads small files only, and changes nothing."""
+    """Look at the records of all runs.
+
+    It reads small files only, and the data where it has another time than when it was last read.
+    """
     data, states = study.layout.prepared(study.dataset), RunStates(study)
     outdated = Outdated(prepare=states.data_problem)
     if outdated.prepare or not data.is_file():
@@ -113,11 +116,6 @@ def other_versions(states: Iterable[RunState]) -> str | None:
     return f"trained with other versions: {others}; {here} with those that are here"
 
 
-def fits(size: int, expected: dict) -> bool:
-    """Return whether a raw file can have a size: that of an archive is not known exactly."""
-    return size <= expected["size"] if "md5" in expected else size == expected["size"]
-
-
 def raw_files_problem(study: Study) -> str | None:
     """Return why the raw files of the data set must be looked for again, or None."""
     listing = study.layout.listing(study.dataset)
@@ -133,7 +131,10 @@ def raw_files_problem(study: Study) -> str | None:
             if file["sha256"] != expected.get("sha256", file["sha256"]):
                 return f"{listing} is of another entry of {study.datasets_file}"
             path = Path(file["path"])
-            if not path.is_file() or not fits(path.stat().st_size, expected):
+            if path.name != expected["name"]:
+                return f"{listing} is of another entry of {study.datasets_file}"
+            # Of an archive, only the most bytes are known before it is there.
+            if not path.is_file() or path.stat().st_size != file.get("size", expected["size"]):
                 return f"{path} is missing, truncated or corrupt"
     except (UserError, KeyError, TypeError, AttributeError):
         return f"{listing} is truncated or corrupt"

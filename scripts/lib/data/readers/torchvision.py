@@ -174,7 +174,10 @@ def about(entry: dict) -> tuple[list[str], int, int]:
 
 
 def facts(entry: dict) -> dict:
-    """Return what is known of a set that may be not downloaded yet: see `Facts`."""
+    """Return what is known of a set that may be not downloaded yet: see `Facts`.
+
+    The sizes are those of the whole set, also where `classes` leaves something out.
+    """
     classes, train_size, test_size = about(entry)
     channels, *image_size = SETS[entry["torchvision"]].input_shape
     return {
