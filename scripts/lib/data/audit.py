@@ -33,7 +33,7 @@ class Audit:
         constant: images of one color.
         groups_in_both: groups of which there are training and test images.
         ordered_by_class: whether the training images come class by class.
-        converted: how many images were changed in which way, beyond their size.
+        converted: how many images were changed in which way.
         unreadable: why files were left out, by their names.
         notes: what else was left out or decided.
     """

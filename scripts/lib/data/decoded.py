@@ -33,7 +33,7 @@ class Decoded:
         row: of the file, where its pixels are.
         digest: of its pixels.
         constant: whether it is of one color.
-        done: what was done to it beyond the size, in words.
+        done: what was done to it, in words.
     """
 
     row: int

@@ -68,7 +68,7 @@ def shape_of(content: bytes | Path | np.ndarray) -> tuple[int, int, int]:
 
 
 def pixels_of(content: bytes | Path | np.ndarray, form: Form) -> tuple[np.ndarray, list[str]]:
-    """Return an image in the form of the data set, and what was done to it beyond the size.
+    """Return an image in the form of the data set, and what was done to it.
 
     Args:
         content: a file, or its content; or pixels [height, width] or [height, width, channels].
@@ -95,6 +95,7 @@ def pixels_of(content: bytes | Path | np.ndarray, form: Form) -> tuple[np.ndarra
         done.append("color to gray" if channels == 1 else "gray to color")
         image = image.convert("L" if channels == 1 else "RGB")
     if form.image_size and (image.height, image.width) != tuple(form.image_size):
+        done.append("scaled from another size")
         image = _resized(image, *form.image_size, form.resize)
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, 2, 0), done
