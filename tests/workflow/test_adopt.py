@@ -80,20 +80,20 @@ CHANGES = {
     ),
     "another order": (
         LOOP,
-        "    batches = epoch_batches(len(images), settings.batch_size, order)",
-        "    batches = epoch_batches(len(images), settings.batch_size, order)[::-1]",
+        "    batches = epoch_batches(size, settings.batch_size, order)",
+        "    batches = epoch_batches(size, settings.batch_size, order)[::-1]",
         "step 1: the loss",
     ),
     "other batches": (
         LOOP,
-        "    batches = epoch_batches(len(images), settings.batch_size, order)",
-        "    batches = epoch_batches(len(images), 63, order)",
+        "    batches = epoch_batches(size, settings.batch_size, order)",
+        "    batches = epoch_batches(size, 63, order)",
         "the batches of the first epoch",
     ),
     "another use of random numbers": (
         LOOP,
-        '    """Return a copy of a batch',
-        '    draw_seed()\n    """Return a copy of a batch',
+        "    training.optimizer.zero_grad()",
+        "    draw_seed()\n    training.optimizer.zero_grad()",
         "the random generators after step 50",
     ),
     "another rate, later": (

@@ -12,7 +12,7 @@ WRONG = {
     "a path as a name": ("experiments: {../x: {model: {name: MLP}}}", "'../x' is not valid"),
     "a command as a seed": ("seeds: [$(reboot)]", "seeds.0"),
     "no such model": ("experiments: {x: {model: {name: VGG}}}", "no 'VGG' in scripts/models"),
-    "no such data set": ("dataset: EMNIST", "'EMNIST' is not an entry of"),
+    "no such data set": ("dataset: ImageNet", "'ImageNet' is not an entry of"),
     "loss and output": (
         "training: {loss: binary_cross_entropy}",
         "loss binary_cross_entropy does not fit the model's output log_softmax",

@@ -99,25 +99,6 @@ def test_truncated_prepared_data_is_made_again(finished):
 
 
 @pytest.mark.extended
-def test_data_that_rots_silently_is_found_by_whoever_reads_it(finished):
-    """Neither the size nor the time says so."""
-    times = finished.data.stat()
-    content = bytearray(finished.data.read_bytes())
-    content[-5000] ^= 1
-    finished.data.write_bytes(content)
-    os.utime(finished.data, ns=(times.st_atime_ns, times.st_mtime_ns))
-    finished.edit("tests/data/config.yaml", "{name: MLP}", "{name: MLP, hidden: 8}")
-    before = contents(finished.run_folder("mlp"))
-    done = finished.snakemake(check=False)
-    assert done.returncode != 0
-    assert "is truncated or corrupt: its digest is not the one in" in done.stdout
-    assert contents(finished.run_folder("mlp")) == before
-    assert finished.planned() == {"prepare", "report"} | MLP
-    finished.snakemake()
-    assert finished.planned() == set()
-
-
-@pytest.mark.extended
 @pytest.mark.parametrize("damaged", ["missing", "truncated"])
 def test_raw_files_are_downloaded_again_for_data_that_is_made_again(finished, damaged):
     raw = finished.results / "data/MNIST-small/raw/t10k-labels-idx1-ubyte"

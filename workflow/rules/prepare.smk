@@ -21,13 +21,11 @@ rule prepare:
         dataset=STUDY.dataset,
         content=CONTENT,
         datasets_file=lambda wildcards, output: STUDY.datasets_file,
-        threads=lambda wildcards, output, threads: (
-            ["--threads", str(threads)] if STUDY.prepare else []
-        ),
     message:
         "Prepare {params.dataset}"
     shell:
         "python scripts/prepare.py --dataset {params.dataset:q}"
         " --datasets-file {params.datasets_file:q} --files {input.listing:q}"
-        " --output {output.data:q} {params.threads:q}"
-        " 2>&1 | tee {log:q}"
+        " --output {output.data:q}"
+        + (" --threads {threads}" if STUDY.prepare else "")
+        + " 2>&1 | tee {log:q}"
