@@ -18,6 +18,7 @@ DOCUMENTS = (
     "config/README.md",
     "docs/cluster.md",
     "docs/data.md",
+    "docs/models.md",
     "docs/results.md",
     "docs/search.md",
     "docs/report.md",
