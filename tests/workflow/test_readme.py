@@ -73,8 +73,8 @@ ONLY_CHECKED = (
     "tests/cluster/slurm.py up",
     "tests/cluster/slurm.py run",
 )
-# There is nothing left to do for the first; the second prints into a file.
-SILENT = ("make venv", "make sbatch RUN=cnn/seed1 > cnn.sh")
+# There is nothing left to do for the first; the second prints into a file; others copy files.
+SILENT = ("make venv", "make sbatch RUN=cnn/seed1 > cnn.sh", "mkdir ", "cp ")
 
 
 def is_run(command: str) -> bool:
@@ -135,7 +135,7 @@ def outputs(project):
 
 @pytest.mark.parametrize(("document", "command"), [each for each in COMMANDS if is_run(each[1])])
 def test_the_command_runs(outputs, document, command):
-    assert bool(outputs[document, command]) != (command in SILENT)
+    assert bool(outputs[document, command]) != command.startswith(SILENT)
 
 
 def test_the_readme_begins_with_the_set_up_commands():
