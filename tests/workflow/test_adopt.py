@@ -64,6 +64,16 @@ def test_a_refactoring_is_proven_and_nothing_is_trained(finished):
     finished.script("evaluate", "--run", finished.run_folder("cnn"), "--data", finished.data)
 
 
+@pytest.mark.extended
+def test_code_that_prepares_the_same_data_may_have_changed_too(finished):
+    """Then the data is made again, before the replays."""
+    finished.edit(*REFACTORED)
+    finished.edit("scripts/lib/data/catalog.py", "NO_CONTENT = (", 'NO_CONTENT = ("nothing", ')
+    assert {"download", "prepare"} <= finished.planned()
+    assert "adopted by replay of 50 steps of cnn/seed1: cnn/seed1" in adopt(finished).stdout
+    assert not any(job.startswith("train") for job in finished.planned())
+
+
 # What changes numbers, and what is said of it.
 CHANGES = {
     "another initialization": (

@@ -6,6 +6,9 @@
 rule reproduce:
     input:
         unlocked,
+        # Where the data is made again, Snakemake would not see that this is to run by an `ancient`
+        # input alone.
+        record=PREPARED_RECORD,
         data=ancient(PREPARED),
     output:
         FILES.reproduction("{experiment}", "{seed}").as_posix(),
