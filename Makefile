@@ -1,6 +1,6 @@
 # make help lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help run profile submit cancel watch check sbatch status why reproduce adopt predict cluster cluster-down test test-all test-slurm test-lowest test-newest test-gpu fuzz bench bench-quick diagram lint format lock clean venv venv-dev
+.PHONY: help run profile submit cancel watch check sbatch status why reproduce adopt predict cluster cluster-down test test-all test-slurm test-lowest test-newest test-gpu fuzz bench bench-quick error-rates diagram lint format lock clean venv venv-dev
 SHELL := /bin/bash -o pipefail
 
 # A value as one word of the shell: it may have spaces and quotes, and begin with ~/.
@@ -95,6 +95,9 @@ fuzz: venv-dev  ## look for inputs that are not handled: make fuzz MINUTES=30 (f
 
 bench: venv-dev  ## measure against the lesson's plain script (under an hour), or a part: make bench PARTS=gpu
 	@$(PY) tests/bench/bench.py $(if $(PARTS),--parts $(PARTS))
+
+error-rates: venv-dev  ## how often the verdict is wrong, by simulation: docs/statistics.md (half an hour)
+	@$(PY) tests/error_rates.py
 
 bench-quick: venv-dev  ## measure only the quick parts (some minutes)
 	@$(PY) tests/bench/bench.py --quick

@@ -1,9 +1,10 @@
 """Evaluate a trained run on the test set: load its weights from disk, predict, count.
 
-RUN/predictions.csv.gz   one row per test image: index, label, prediction, confidence, and file,
-                         where the images have names
-RUN/accuracy.csv         the accuracy table: one row per class and a last row `all`
-RUN/evaluation.json      test loss, and with which weights, data and versions
+RUN/predictions.csv.gz          one row per test image: index, label, prediction, confidence, and
+                                file, where the images have names
+RUN/probabilities.safetensors   the probability of each class for each test image
+RUN/accuracy.csv                the accuracy table: one row per class and a last row `all`
+RUN/evaluation.json             test loss, and with which weights, data and versions
 
 Confidence is the probability that the model assigns to its prediction. Precision, recall and F1 of
 the last row are means over the classes (macro averages).
@@ -29,7 +30,7 @@ from lib.running import process
 from lib.running.run_results import write_evaluation
 from lib.training import network
 from lib.training.accuracy import accuracy_table
-from lib.training.predictions import with_names
+from lib.training.predictions import prediction_table, with_names
 
 
 def main() -> None:
@@ -43,12 +44,6 @@ def main() -> None:
         type=command_line.at_least(1, 1024),
         default=1,
         help="CPU threads (default: %(default)s)",
-    )
-    add(
-        "--stage",
-        action="store_true",
-        help="in a job of the workflow, copy the data to the node's own disk, and read it there "
-        "(default: read it where it is)",
     )
     checked_settings.add_arguments(parser)
     args = parser.parse_args()
@@ -67,10 +62,10 @@ def main() -> None:
     check_origin(files, record, Expected(expected_settings, data.names))
     # As in train.py, now.
     origin = {"slurm": provenance.slurm_job(), **provenance.code_state(own_code)}
-    dataset = prepared.load(staging.staged(args.data) if args.stage else args.data)
+    dataset = prepared.load(staging.staged(args.data))
     names = image_list.names(args.data, "test")
-    test_loss, predictions = network.evaluate(settings, dataset, files.weights)
-    predictions = with_names(predictions, names)
+    test_loss, probabilities = network.evaluate(settings, dataset, files.weights)
+    predictions = with_names(prediction_table(probabilities, dataset.test_labels), names)
     table = accuracy_table(predictions, dataset.classes)
     overall = table.iloc[-1]
     print(
@@ -80,6 +75,7 @@ def main() -> None:
     code_digests.ensure_unchanged(own_code, "evaluation")
     write_evaluation(
         args.run,
+        probabilities,
         predictions,
         table,
         {

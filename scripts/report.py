@@ -22,8 +22,10 @@ from pathlib import Path
 
 import lib.core.command_line as command_line  # first, for Ctrl-C
 
+from lib.core import metric as metrics
 from lib.core.files import write_csv, write_text
 from lib.core.layout import Layout
+from lib.core.metric import Metric
 from lib.reporting import figures, finished_runs, page, search_table, tables, verdict
 
 
@@ -35,6 +37,7 @@ def main() -> None:
     add("--runs", nargs="+", metavar="EXPERIMENT=SEED,SEED", help="the runs (default: all)")
     add("--data", type=Path, required=True, metavar="FILE", help="the prepared dataset of the runs")
     add("--output", type=Path, metavar="DIR", help="the folder to write to (default: RESULTS)")
+    metrics.add_arguments(parser)
     add(
         "--command",
         metavar="TEXT",
@@ -65,14 +68,15 @@ def main() -> None:
         if args.runs
         else finished_runs.discover_runs(args.results)
     )
-    test_set = finished_runs.read_test_set(args.data)
+    test_set = finished_runs.read_test_set(args.data, args.positive)
+    metric = metrics.parse(args.metric, test_set.classes)
     out_of_date = finished_runs.parse_runs(args.out_of_date)
     experiments = finished_runs.read(
         args.results, names, test_set, args.incomplete or bool(out_of_date), out_of_date
     )
     searches = search_table.read(args.search) if args.search else []
     files = Layout(args.output or args.results)
-    write_report(files, experiments, test_set, args.command, searches)
+    write_report(files, experiments, test_set, args.command, searches, metric)
 
 
 def write_report(
@@ -81,6 +85,7 @@ def write_report(
     test_set: finished_runs.TestSet,
     command: str | None,
     searches: list[search_table.SearchTable],
+    metric: Metric,
 ) -> None:
     """Write the tables, the figures and the page, and print the verdict.
 
@@ -90,18 +95,25 @@ def write_report(
         test_set: what they were evaluated on.
         command: the command that reproduces the report, if known.
         searches: those that have chosen some of the experiments.
+        metric: by which they are compared.
     """
     report = tables.report_rows(experiments)
-    summary = [tables.summary_row(each) for each in experiments]
-    comparisons = tables.comparison_rows(experiments)
+    columns = tables.summary_columns(test_set.classes)
+    summary = [dict.fromkeys(columns) | tables.summary_row(each, metric) for each in experiments]
+    comparisons = tables.comparison_rows(experiments, metric)
+    # On the page, the best come first.
+    ranked = verdict.best_first(summary)
+    ranked += [row for row in summary if row not in ranked]
+    by_name = {each.name: each for each in experiments}
+    shown = [by_name[row["experiment"]] for row in ranked]
     drawn = figures.draw(
-        [each for each in experiments if each.runs], [row for row in summary if row["runs"]]
+        [each for each in shown if each.runs], [row for row in ranked if row["runs"]], metric
     )
     drawn += [search_table.draw(searches)] if searches else []
-    html = page.render(experiments, summary, comparisons, drawn, test_set, command, searches)
+    html = page.render(shown, ranked, comparisons, drawn, test_set, command, searches)
 
-    write_csv(files.table("report.csv"), tables.REPORT, report)
-    write_csv(files.table("summary.csv"), tables.SUMMARY, summary)
+    write_csv(files.table("report.csv"), tables.report_columns(test_set.classes), report)
+    write_csv(files.table("summary.csv"), columns, summary)
     write_csv(files.table("comparisons.csv"), tables.COMPARISONS, comparisons)
     for figure in drawn:
         write_text(files.figure(figure.name), figure.svg)

@@ -6,11 +6,11 @@ one).
 
     python scripts/train.py --data results/data/MNIST.safetensors --set model.name=CNN --output out/
 
-OUTPUT/model.safetensors   the trained weights
-OUTPUT/history.csv         one row per epoch
-OUTPUT/run.json            settings, versions, machine, seconds: where the numbers come from
-OUTPUT/validation.csv.gz   one row per validation image, if there are any
-OUTPUT/progress.json       how far the training is
+OUTPUT/model.safetensors        the trained weights
+OUTPUT/history.csv              one row per epoch
+OUTPUT/run.json                 settings, versions, machine, seconds: where the numbers come from
+OUTPUT/validation.safetensors   probabilities and labels of the validation images, if there are any
+OUTPUT/progress.json            how far the training is
 
 On SIGTERM or Ctrl-C it saves a checkpoint into OUTPUT and ends; the same command resumes from
 there, with the same bits as if nothing had happened. Checkpoints are also saved after each epoch,
@@ -123,7 +123,7 @@ def train_and_write(
     start, clock = provenance.now(), time.perf_counter()
     torch.set_num_threads(args.threads)
 
-    dataset = prepared.load(staging.staged(args.data) if args.stage else args.data)
+    dataset = prepared.load(staging.staged(args.data))
     training_set, held_out = network.splits(dataset, settings)
     classes, (channels, *image_size) = dataset.classes, dataset.input_shape
     facts = {
@@ -178,7 +178,10 @@ def train_and_write(
     }
     checkpoints.ensure_held()
     code_digests.ensure_unchanged(origin["code"], "training")
-    results.write(training.model, training.history, record, trained.predictions)
+    validation = None
+    if trained.probabilities is not None:
+        validation = {"probabilities": trained.probabilities, "labels": held_out.labels.cpu()}
+    results.write(training.model, training.history, record, validation)
 
 
 def read_arguments() -> tuple[Settings, argparse.Namespace]:
@@ -193,12 +196,6 @@ def read_arguments() -> tuple[Settings, argparse.Namespace]:
         type=command_line.at_least(1, 1024),
         default=1,
         help="CPU threads (default: %(default)s)",
-    )
-    add(
-        "--stage",
-        action="store_true",
-        help="in a job of the workflow, copy the data to the node's own disk, and read it there "
-        "(default: read it where it is)",
     )
     add(
         "--keep-diverged",

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from lib.core import records
 from lib.running.run_results import write_evaluation
 from lib.training.accuracy import accuracy_table
+from lib.training.predictions import prediction_table
 
 
 def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:
@@ -36,17 +38,15 @@ def make_up(results: Path, run: Path, experiments: int, seeds: int) -> None:
             records.write(folder / "run.json", of_seed, described)
             run_sha256 = records.read(folder / "run.json")[records.SEAL]
             wrong = random.random(len(labels)) < 0.02 + 0.001 * experiment
-            table = pd.DataFrame(
-                {
-                    "index": range(len(labels)),
-                    "label": labels,
-                    "prediction": np.where(wrong, (labels + 1) % len(classes), labels),
-                    "confidence": random.uniform(0.5, 1, len(labels)).astype(np.float32),
-                }
-            )
+            confidence = random.uniform(0.5, 1, (len(labels), 1)).astype(np.float32)
+            chosen = np.where(wrong, (labels + 1) % len(classes), labels)[:, None]
+            others = (1 - confidence) / (len(classes) - 1)
+            sure = np.where(np.arange(len(classes)) == chosen, confidence, others)
+            sure = torch.from_numpy(sure.astype(np.float32))
+            table = prediction_table(sure, torch.tensor(labels))
             counts = accuracy_table(table, classes)
             of_run = evaluation | {"run_sha256": run_sha256}
-            write_evaluation(folder, table, counts, of_run)
+            write_evaluation(folder, sure, table, counts, of_run)
 
 
 def change_record(folder: Path, file: str, **values) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import os
 import subprocess
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file
 
 from lib.data import prepared
 from lib.training.accuracy import accuracy_table
+from lib.training.metrics import probabilities
 from lib.training.predictions import prediction_table
 
 
@@ -53,9 +55,9 @@ def test_the_table_agrees_with_the_history(finished_once):
 
 
 def test_the_accuracy_table():
-    # class a: 2 of 3 right; b: 1 of 1; c: never predicted, 0 of 1
+    # class a: 2 of 3 right; b: 1 of 1; c: never predicted, 0 of 1; d: no image
     predictions = pd.DataFrame({"label": [0, 0, 0, 1, 2], "prediction": [0, 0, 1, 1, 0]})
-    table = accuracy_table(predictions, ["a", "b", "c"])
+    table = accuracy_table(predictions, ["a", "b", "c", "d"])
     assert list(table) == ["class", "correct", "total", "accuracy", "precision", "recall", "f1"]
     rows = table.set_index("class").to_dict("index")
     third = pytest.approx(2 / 3)
@@ -64,7 +66,10 @@ def test_the_accuracy_table():
         assert rows["a"][column] == third
     assert rows["b"]["precision"] == 0.5
     assert rows["b"]["f1"] == pytest.approx(2 / 3)
-    assert set(rows["c"].values()) == {0, 1}  # one image, and 0 for all the rest
+    assert [rows["c"][name] for name in ("correct", "total", "accuracy", "f1")] == [0, 1, 0, 0]
+    # What cannot be computed is empty, and no part of the means.
+    assert math.isnan(rows["c"]["precision"])
+    assert all(math.isnan(rows["d"][name]) for name in ("accuracy", "precision", "recall", "f1"))
     assert (rows["all"]["correct"], rows["all"]["total"]) == (3, 5)
     assert rows["all"]["accuracy"] == 0.6
     assert rows["all"]["recall"] == pytest.approx((2 / 3 + 1 + 0) / 3)
@@ -74,16 +79,28 @@ def test_the_accuracy_table():
 def test_confidence_is_a_probability(kind):
     logits = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
     output = {"log_softmax": logits.log_softmax(1), "softmax": logits.softmax(1)}.get(kind, logits)
-    table = prediction_table(output, torch.tensor([1, 0]), kind)
+    table = prediction_table(probabilities(output, kind), torch.tensor([1, 0]))
     assert table["confidence"].tolist() == pytest.approx([0.8807971, 0.5])
     assert table["prediction"].tolist() == [1, 0]
 
 
+def test_all_probabilities_are_kept(finished_once):
+    folder = finished_once.run_folder("cnn")
+    sure = load_file(folder / "probabilities.safetensors")["probabilities"]
+    table = pd.read_csv(folder / "predictions.csv.gz")
+    assert (sure.dtype, sure.shape) == (torch.float32, (1000, 10))
+    assert sure.argmax(dim=1).tolist() == table["prediction"].tolist()
+    assert sure.max(dim=1).values.tolist() == pytest.approx(table["confidence"].tolist())
+    assert sure.double().sum(dim=1).tolist() == pytest.approx([1.0] * 1000, abs=1e-5)
+
+
 def test_equal_predictions_are_equal_bytes(finished):
     folder = finished.run_folder("mlp")
-    before = (folder / "predictions.csv.gz").read_bytes()
+    names = ("predictions.csv.gz", "probabilities.safetensors")
+    files = {name: (folder / name).read_bytes() for name in names}
     run(folder, finished.data)
-    assert (folder / "predictions.csv.gz").read_bytes() == before
+    assert files == {name: (folder / name).read_bytes() for name in names}
+    before = files["predictions.csv.gz"]
     assert gzip.decompress(before).startswith(b"index,label,prediction,confidence\n0,7,7,0.9")
 
 

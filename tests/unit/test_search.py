@@ -4,13 +4,17 @@ import numpy as np
 import pytest
 from conftest import cases
 
+from lib.core.metric import ACCURACY, Metric
 from lib.reporting import search
 from lib.reporting.search import PointResult
 
 
 def point(name, right, loss=1.0):
     right = np.atleast_2d(right).astype(bool)
-    return PointResult(name, {}, list(range(1, len(right) + 1)), right, loss, 1.0)
+    seeds = list(range(1, len(right) + 1))
+    shares = right.astype(np.float32)
+    means = right.mean(axis=1).tolist()
+    return PointResult(name, {}, seeds, right, ACCURACY, means, shares, loss, 1.0)
 
 
 def test_the_best_mean_is_chosen_then_the_smaller_loss():
@@ -20,6 +24,17 @@ def test_the_best_mean_is_chosen_then_the_smaller_loss():
     ranking = search.rank([a, b, c])
     assert [each.name for each in ranking.points] == ["b", "a", "c"]
     assert ranking.best.name == "b"
+
+
+def test_equal_points_are_not_told_apart_by_rounding():
+    images = np.zeros((1, 3), dtype=bool)
+    points = [
+        PointResult(
+            name, {}, [1], images, Metric("auroc"), [value], images.astype(float), loss, 1.0
+        )
+        for name, value, loss in (("a", 0.8 + 1e-15, 2.0), ("b", 0.8, 1.0))
+    ]
+    assert search.rank(points).best.name == "b"
 
 
 def test_one_point_has_no_bias():
@@ -49,7 +64,7 @@ def test_the_rows_have_the_rank_and_an_interval():
         ("a", 2, False),
     ]
     for row in rows:
-        assert list(row) == search.COLUMNS
+        assert list(row) == search.COLUMNS + search.LAST_COLUMNS
         assert row["accuracy_low"] < row["validation_accuracy"] < row["accuracy_high"]
     assert rows[0]["bias"] is not None
     assert rows[1]["bias"] is None

@@ -58,7 +58,7 @@ def test_two_seeds_are_too_few():
     assert text.startswith("Too few seeds to compare a (2 seeds) and b (2 seeds)")
     rows = [summary("a", 0.97, runs=2), summary("b", 0.96, runs=2)]
     assert "97.0% of the test images correctly (mean of 2 seeds: too few for an interval)" in (
-        verdict.accuracies(rows)
+        verdict.values(rows)
     )
 
 
@@ -92,17 +92,17 @@ def test_many_experiments_are_counted():
         "p < 0.05); for 2, no difference is shown."
     )
     five = [summary("a", 0.98, 0.979, 0.981, 5), summary("b", 0.97, 0.96, 0.98, 5)]
-    assert verdict.accuracies(five) == (
+    assert verdict.values(five) == (
         "The a classifies 98.00% of the test images correctly (95% interval 97.90–98.10; mean of 5 "
         "seeds), the b 97.00% (96.00–98.00)."
     )
     mixed = [summary("a", 0.98, runs=2), *TUTORIAL[:1], summary("c", 0.97, 0.96, 0.98, 3)]
-    assert verdict.accuracies(mixed) == (
+    assert verdict.values(mixed) == (
         "The a classifies 98.0% of the test images correctly (mean of 2 seeds: too few for an "
         "interval), the mlp 97.6% (95% interval 97.3–97.9; one seed), the c 97.0% (96.0–98.0; mean "
         "of 3 seeds)."
     )
-    text = verdict.accuracies([summary(f"e{i}", 0.9 + i / 1000, 0.89, 0.92) for i in range(9)])
+    text = verdict.values([summary(f"e{i}", 0.9 + i / 1000, 0.89, 0.92) for i in range(9)])
     assert text.endswith("the other 4 from 90.0% to 90.3%.")
 
 
@@ -138,7 +138,7 @@ def test_runs_that_are_missing():
     assert verdict.incomplete(rows) == "This report is incomplete: 2 of 4 runs are missing."
     assert verdict.missing_runs(rows) == ["none, seed 1: a, b", "none, seed 2: c"]
     assert verdict.missing_runs(rows, most=1) == ["none, seed 1: a, b", "and 1 more"]
-    assert verdict.accuracies(rows) == verdict.accuracies(TUTORIAL)
+    assert verdict.values(rows) == verdict.values(TUTORIAL)
     lines = verdict.terminal(rows, []).splitlines()
     assert lines[0] == verdict.incomplete(rows)
     assert lines[-1].split() == ["none", "0", "of", "2", *"-----"]

@@ -10,7 +10,7 @@ from conftest import SMALL_CONFIG, cases
 from made_up import change_record
 from safetensors.torch import load_file, save_file
 
-from lib.core.layout import RunFiles
+from lib.core.layout import EVALUATED, RunFiles
 from lib.reporting import reproduction
 from lib.reporting.reproduction import DIFFERS, REPRODUCED, ROUNDING, Stored, compare
 
@@ -170,7 +170,7 @@ def test_how_much_another_seed_differs(stored, tmp_path):
     runs = [tmp_path / f"seed{seed}" for seed in (1, 2, 3)]
     for seed, folder in enumerate(runs):
         folder.mkdir()
-        for name in ("accuracy.csv", "evaluation.json"):
+        for name in EVALUATED:
             (folder / name).touch()
         other = stored.predictions.copy()
         other.loc[: 10 * seed - 1, "prediction"] = 11

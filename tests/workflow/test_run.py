@@ -28,7 +28,8 @@ def test_it_writes_what_the_design_says(finished_once):
         for experiment in ("mlp", "cnn")
         for file in (
             "model.safetensors", "history.csv", "run.json",
-            "predictions.csv.gz", "accuracy.csv", "evaluation.json",
+            "predictions.csv.gz", "probabilities.safetensors", "accuracy.csv",
+            "evaluation.json",
         )
     }  # fmt: skip
     logs = {

@@ -1,11 +1,18 @@
 """A search over settings as a whole: what is trained, chosen, evaluated, and what is not."""
 
 import csv
+import json
 
 import pytest
-from conftest import BIN, SEARCH, cases
+from conftest import BIN, SEARCH, cases, in_process
+from safetensors.torch import load_file
 
+import choose as choose_command
+from lib.core import records
 from lib.core.layout import Layout
+from lib.core.metric import Metric
+from lib.study.config import read_study
+from lib.training.predictions import prediction_table, write_predictions
 
 BEST = "searched_hidden128_lr1"
 
@@ -203,3 +210,51 @@ def test_a_refit_that_fails_is_named(searched):
     said = searched.run(check=False)
     assert "searched, seed 1: train is not done; see " in said
     assert "Not finished:" in said
+
+
+def choose(project, folder, metric):
+    """Choose by a metric; return the rows of sweep.csv, and what was printed."""
+    study = read_study([project.folder / "search.yaml"], {})
+    words = ("--searches", json.dumps(study.search_options), "--data", project.data)
+    results = ("--results", project.results, "--output", folder, f"--metric={metric}")
+    done = in_process(choose_command, *results, *words)
+    assert done.returncode == 0, done.stderr
+    with (folder / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file)), done.stdout
+
+
+@pytest.mark.parametrize("metric", ["log_loss", "auroc", "macro_f1"])
+def test_a_metric_chooses(finished_search, tmp_path, metric, monkeypatch):
+    monkeypatch.chdir(finished_search.folder)
+    rows, said = choose(finished_search, tmp_path, metric)
+    values = [float(row["metric_value"]) for row in rows]
+    assert values == sorted(values, reverse=metric != "log_loss")
+    assert {row["metric"] for row in rows} == {metric}
+    for row in rows:
+        assert float(row["metric_low"]) < float(row["metric_value"]) < float(row["metric_high"])
+    assert Metric(metric).words in said
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "log_loss"])
+def test_runs_of_an_earlier_version_are_chosen_from(finished_search, tmp_path, metric, monkeypatch):
+    """They have kept the winner and its probability. Nothing is trained again."""
+    monkeypatch.chdir(finished_search.folder)
+    expected, _ = choose(finished_search, tmp_path, metric)
+    project = finished_search.copy(tmp_path / "old")
+    for row in expected:
+        for seed in row["seeds"].split():
+            files = Layout(project.results).run(row["point"], seed)
+            kept = load_file(files.validation)
+            table = prediction_table(kept["probabilities"], kept["labels"])
+            write_predictions(files.earlier_validation, table)
+            files.validation.unlink()
+            record = records.read(files.record)
+            written = [files.weights, files.history, files.earlier_validation]
+            records.write(files.record, record, written)
+    monkeypatch.chdir(project.folder)
+    rows, said = choose(project, tmp_path / "again", metric)
+    assert ("of an earlier version" in said) == (metric == "log_loss")
+    same = ("point", "rank", "metric_value", "metric_low", "bias")
+    assert [[row[name] for name in same] for row in rows] == [
+        [row[name] for name in same] for row in expected
+    ]

@@ -20,7 +20,6 @@ rule evaluate:
         settings=lambda wildcards, output: experiment_of(wildcards)
         .settings(int(wildcards.seed))
         .options(),
-        stage=lambda wildcards, output: ["--stage"] if STUDY.stage else [],
         train_text=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).log,
         train_log=lambda wildcards, output: FILES.log("train", wildcards.experiment, wildcards.seed),
         leftovers=lambda wildcards, output: FILES.run(
@@ -33,7 +32,7 @@ rule evaluate:
         # that has just ended, if slurmctld was away or the node was taken for lost. The training's
         # log takes the place of the link to it.
         "log_to {log:q} && python scripts/evaluate.py --run {params.run:q} --data {params.data:q}"
-        " --threads {threads} {params.settings:q} {params.stage:q} >> {log:q} 2>&1"
+        " --threads {threads} {params.settings:q} >> {log:q} 2>&1"
         " && rm -f {params.leftovers:q}"
         " && if [ -e {params.train_text:q} ]; then"
         " mv -f {params.train_text:q} {params.train_log:q}; fi"

@@ -35,6 +35,7 @@ rule report:
         templates=digest_of(*TEMPLATES),
         results=subpath(output[0], parent=True),
         runs=lambda wildcards: study_with_search_results().report_options,
+        metric=STUDY.metric_options,
         search=lambda wildcards, input: ["--search", input.search] if input.search else [],
         # A function of `output` is not recorded: another command line does not report again.
         command=lambda wildcards, output: stored.command(STUDY, sys.argv[1:]),
@@ -42,5 +43,5 @@ rule report:
         "Report on {params.results}"
     shell:
         "python scripts/report.py --results {params.results:q} --data {input.data:q}"
-        " --command={params.command:q} --runs {params.runs:q}"
+        " --command={params.command:q} --runs {params.runs:q} {params.metric:q}"
         " {params.search:q} > {log:q} 2>&1"

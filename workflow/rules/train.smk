@@ -22,7 +22,6 @@ rule train:
         options=lambda wildcards, output: experiment_of(wildcards).train_options(
             int(wildcards.seed)
         ),
-        stage=lambda wildcards, output: ["--stage"] if STUDY.stage else [],
         text=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).log,
         link=lambda wildcards, output: FILES.log_link(wildcards.experiment, wildcards.seed),
     message:
@@ -33,4 +32,4 @@ rule train:
         # to it until the run is evaluated.
         "mkdir -p {params.run:q} && log_to {params.text:q} && ln -sf {params.link:q} {log:q}"
         " && python scripts/train.py --data {params.data:q} --output {params.run:q}"
-        " --threads {threads} {params.options:q} {params.stage:q} >> {params.text:q} 2>&1"
+        " --threads {threads} {params.options:q} >> {params.text:q} 2>&1"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 # What each stage writes for a run, in the order of the stages.
 TRAINED = ("model.safetensors", "history.csv", "run.json")
-EVALUATED = ("predictions.csv.gz", "accuracy.csv", "evaluation.json")
+EVALUATED = ("predictions.csv.gz", "probabilities.safetensors", "accuracy.csv", "evaluation.json")
 STAGES = {"train": TRAINED, "evaluate": EVALUATED}
 # Those that Snakemake knows of. It keeps a file below `.snakemake` for each, and the records name
 # the digests of the others.
@@ -23,7 +23,9 @@ SNAKEMAKE_OUTPUTS = {
 SEARCH_TABLE = "sweep.csv"
 ADOPTIONS = "adoptions.json"
 REPORT_TABLES = ("report.csv", "summary.csv", "comparisons.csv")
-FIGURES = ("accuracy", "learning-curves", "confusion", "class-accuracy", "calibration", "cost")
+FIGURES = (
+    "accuracy", "learning-curves", "confusion", "class-accuracy", "roc", "calibration", "cost"
+)  # fmt: skip
 
 
 def run_name(experiment: str, seed: int | str) -> str:
@@ -64,7 +66,12 @@ class RunFiles:
 
     @property
     def validation(self) -> Path:
-        """The table with one row per validation image, where there are any."""
+        """The probabilities of the validation images, and their labels, where there are any."""
+        return self.folder / "validation.safetensors"
+
+    @property
+    def earlier_validation(self) -> Path:
+        """What earlier versions have kept: a table of the winners only, like the predictions."""
         return self.folder / "validation.csv.gz"
 
     @property
@@ -76,6 +83,11 @@ class RunFiles:
     def predictions(self) -> Path:
         """The table with one row per test image."""
         return self.folder / "predictions.csv.gz"
+
+    @property
+    def probabilities(self) -> Path:
+        """The probability of each class for each test image."""
+        return self.folder / "probabilities.safetensors"
 
     @property
     def accuracy(self) -> Path:

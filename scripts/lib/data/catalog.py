@@ -9,7 +9,7 @@ from lib.core import strict_yaml
 from lib.core.errors import TemporaryError, UserError
 from lib.data import readers
 
-NO_CONTENT = ("unreadable", "duplicates", "framing")
+NO_CONTENT = ("unreadable", "duplicates", "framing", "positive")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,8 +77,8 @@ def raw_dir(data_dir: Path, name: str) -> Path:
 def content_of(entry: dict) -> dict:
     """Return the part of an entry that decides what the prepared data is, as JSON holds it.
 
-    Where downloaded files come from is not in it, nor what is done where something is wrong. That
-    shows in the data itself.
+    Where downloaded files come from is not in it, nor what is done where something is wrong: that
+    shows in the data itself. Nor is which class is the positive one.
     """
     left = (*NO_CONTENT, *(("npm", "torchvision") if "files" in entry else ()))
     content = {key: value for key, value in entry.items() if key not in left}

@@ -13,11 +13,23 @@ from lib.data.tensor_file import TensorFile
 
 
 def names(prepared: Path, split: str) -> list[str] | None:
-    """Return the names of the images of a split, in their order; None where they have none.
+    """Return the names of the images of a split, in their order; None where they have none."""
+    return _column(prepared, split, "file")
+
+
+def groups(prepared: Path, split: str) -> list[str] | None:
+    """Return the group of each image of a split; None where each image is on its own."""
+    found = _column(prepared, split, "group")
+    return found if found and len(set(found)) < len(found) and any(found) else None
+
+
+def _column(prepared: Path, split: str, column: str) -> list[str] | None:
+    """Return a column of the list of images; None where there is no list.
 
     Args:
         prepared: the prepared file, beside which the list is.
         split: `train` or `test`.
+        column: its name.
 
     Raises:
         UserError: the list is missing, or is not the one of this file.
@@ -34,4 +46,4 @@ def names(prepared: Path, split: str) -> list[str] | None:
     if hashlib.sha256(content).hexdigest() != expected:
         raise UserError(f"{path} is not the list of the images in {prepared}: remove both")
     rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
-    return [row["file"] for row in rows if row["split"] == split]
+    return [row[column] for row in rows if row["split"] == split]

@@ -13,8 +13,12 @@ matplotlib.use("svg")  # needs no display
 import matplotlib.pyplot as plt
 from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.ticker import MaxNLocator
+from sklearn.metrics import precision_recall_curve, roc_curve
 
+from lib.core.metric import ACCURACY, Metric
 from lib.reporting.finished_runs import FinishedExperiment, FinishedRun
+from lib.reporting.measures import Answers, class_auroc
+from lib.reporting.verdict import capitalized
 
 # Distinguishable with any color vision, with a contrast of at least 3:1 on white and on black.
 # Each color also has its own marker.
@@ -36,6 +40,7 @@ NUMBERED = 20  # with more classes than this, cells have no numbers
 NAMED = 20  # names along a side; of more classes, every second one, or third, ...
 
 plt.rcParams |= {
+    "text.parse_math": False,  # a class may be called $5
     "svg.fonttype": "none", "svg.hashsalt": "figures", "font.family": "sans-serif",
     "font.size": 8.5, "axes.titlesize": 9, "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.15,
@@ -63,36 +68,60 @@ def color(index: int) -> str:
     return COLORS[index] if index < LEGEND else OTHER
 
 
-def draw(experiments: list[FinishedExperiment], summary: list[dict]) -> list[Figure]:
+def draw(
+    experiments: list[FinishedExperiment], summary: list[dict], metric: Metric = ACCURACY
+) -> list[Figure]:
     """Return all figures."""
     return [
-        accuracy(experiments, summary),
+        accuracy(experiments, summary, metric),
         learning_curves(experiments),
         confusion(experiments),
         class_accuracy(experiments),
+        curves(experiments)
+        if experiments[0].runs[0].test_set.positive is not None
+        else class_areas(experiments),
         reliability(experiments),
         cost(experiments, summary),
     ]
 
 
-def accuracy(experiments: list[FinishedExperiment], summary: list[dict]) -> Figure:
-    """Draw each experiment's mean accuracy and interval, and each run as a dot."""
-    figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.3 * len(experiments)))
+def accuracy(experiments: list[FinishedExperiment], summary: list[dict], metric: Metric) -> Figure:
+    """Draw each experiment's mean metric and interval, and each run as a dot; then the accuracy."""
+    metrics = list(dict.fromkeys([metric, ACCURACY]))
+    height = len(metrics) * (0.9 + 0.3 * len(experiments))
+    figure, panels = plt.subplots(len(metrics), squeeze=False, figsize=(WIDTH, height))
+    parts = [
+        _values(*each, experiments, summary) for each in zip(panels.flat, metrics, strict=True)
+    ]
+    names = " and ".join(each.words for each in metrics)
+    alt = " ".join(f"Test {each.words}: {text}" for each, text in zip(metrics, parts, strict=True))
+    title = f"{capitalized(names)} by experiment"
+    return finish(figure, "accuracy", title, alt)
+
+
+def _values(
+    axes, metric: Metric, experiments: list[FinishedExperiment], summary: list[dict]
+) -> str:
+    """Fill a panel with the values of a metric, and return those in words."""
+    factor, unit = (100, "%") if metric.in_percent else (1, "")
+    parts = []
     for place, (each, row) in enumerate(zip(experiments, summary, strict=True)):
         look = {"color": color(place)}
-        if row["accuracy_low"] is not None:
-            ends = 100 * row["accuracy_low"], 100 * row["accuracy_high"]
+        mean, low, high = (row[f"{metric.name}_{end}"] for end in ("mean", "low", "high"))
+        if mean is None:
+            continue
+        if low is not None:
+            ends = factor * low, factor * high
             axes.plot(ends, (place, place), linewidth=5, alpha=0.35, solid_capstyle="butt", **look)
-        runs = [100 * run.accuracy for run in each.runs]
+        runs = [factor * run.scores[metric.name] for run in each.runs]
         axes.plot(runs, [place] * len(runs), ".", alpha=0.6, markersize=5, **look)
-        mean, marker = 100 * row["accuracy_mean"], MARKERS[place % len(MARKERS)]
-        axes.plot(mean, place, marker, markersize=7, **look)
+        axes.plot(factor * mean, place, MARKERS[place % len(MARKERS)], markersize=7, **look)
+        parts.append(f"{row['experiment']} {factor * mean:.{2 if unit else 4}f}{unit}")
     axes.set_yticks(range(len(experiments)), [each.name for each in experiments])
     axes.set_ylim(len(experiments) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel("test accuracy (%)")
-    parts = [f"{row['experiment']} {100 * row['accuracy_mean']:.2f}%" for row in summary]
-    return finish(figure, "accuracy", "Accuracy by experiment", "Test accuracy: " + _few(parts))
+    axes.set_xlabel(f"test images: {metric.words}{f' ({unit})' if unit else ''}")
+    return _few(parts)
 
 
 def learning_curves(experiments: list[FinishedExperiment]) -> Figure:
@@ -203,25 +232,90 @@ def confusion_counts(run: FinishedRun, classes: int) -> np.ndarray:
 
 
 def class_accuracy(experiments: list[FinishedExperiment]) -> Figure:
-    """Draw each experiment's accuracy by class."""
-    classes = experiments[0].runs[0].record["classes"]
-    labels = experiments[0].runs[0].labels
+    """Draw each experiment's recall by class: its accuracy on the images of the class."""
+    labels, classes = experiments[0].runs[0].labels, experiments[0].runs[0].record["classes"]
     members = [labels == number for number in range(len(classes))]
-    values = np.array(
-        [[100 * each.right[:, m].mean() if m.any() else np.nan for m in members]
-         for each in experiments]
-    )  # fmt: skip
+    values = [[each.right[:, m].mean() if m.any() else np.nan for m in members]
+              for each in experiments]  # fmt: skip
+    names = "class-accuracy", "Accuracy by class", "accuracy (recall), %"
+    return _by_class(experiments, 100 * np.array(values), 1, *names)
+
+
+def class_areas(experiments: list[FinishedExperiment]) -> Figure:
+    """Draw each experiment's area under the ROC curve of each class against the rest."""
+    values = np.full((len(experiments), len(experiments[0].runs[0].test_set.classes)), np.nan)
+    for row, each in zip(values, experiments, strict=True):
+        areas = [class_auroc(run.answers) for run in each.runs]
+        for number in areas[0]:
+            row[number] = np.mean([area[number] for area in areas])
+    return _by_class(experiments, values, 3, "roc", "Area under the ROC curve by class", "AUROC")
+
+
+def _by_class(
+    experiments: list[FinishedExperiment],
+    values: np.ndarray,
+    digits: int,
+    name: str,
+    title: str,
+    what: str,
+) -> Figure:
+    """Draw a table of values by experiment and class; NaN is left empty."""
+    classes = experiments[0].runs[0].test_set.classes
     figure, panel = plt.subplots(figsize=(WIDTH * 1.2, 0.9 + 0.3 * len(experiments)))
-    scale = Normalize(np.nanmin(values) - 1, 100)
-    texts = np.where(np.isfinite(values), np.vectorize("{:.1f}".format)(values), "")
-    _cells(panel, values, [each.name for each in experiments], classes, texts, scale)
-    panel.set_xlabel("class (cells: accuracy, %)")
+    known = values[np.isfinite(values)]
+    largest = 100 if digits == 1 else 1
+    scale = Normalize(known.min(initial=largest) - largest / 100, largest)
+    texts = np.vectorize(f"{{:.{digits}f}}".format)(values)
+    names = [each.name for each in experiments]
+    _cells(panel, values, names, classes, np.where(np.isfinite(values), texts, ""), scale)
+    panel.set_xlabel(f"class (cells: {what})")
     hardest = [
-        f"{each.name} {classes[int(np.nanargmin(row))]} ({np.nanmin(row):.1f}%)"
+        f"{each.name} {classes[int(np.nanargmin(row))]} ({np.nanmin(row):.{digits}f})"
         for each, row in zip(experiments, values, strict=True)
+        if np.isfinite(row).any()
     ]
-    alt = "Accuracy by class. The hardest class of each experiment: " + _few(hardest)
-    return finish(figure, "class-accuracy", "Accuracy by class", alt)
+    alt = f"{title}. The hardest class of each experiment: " + _few(hardest)
+    return finish(figure, name, title, alt)
+
+
+def curves(experiments: list[FinishedExperiment]) -> Figure:
+    """Draw the ROC and the precision-recall curve of the positive class, mean over the runs."""
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH * 1.4, WIDTH * 0.75))
+    grid, areas = np.linspace(0, 1, 201), []
+    for place, each in reversed(list(enumerate(experiments))):
+        both = [curves_of(answers, grid) for answers in (run.answers for run in each.runs)
+                if answers.ranked]  # fmt: skip
+        if not both:
+            continue
+        for panel, line in zip(panels, np.mean(both, axis=0), strict=True):
+            panel.plot(100 * grid, 100 * line, linewidth=1.2, **_look(place))
+        area = np.mean([run.scores["auroc"] for run in each.runs])
+        areas.insert(0, f"{each.name}: AUROC {area:.3f}")
+    test_set = experiments[0].runs[0].test_set
+    share = 100 * np.mean(test_set.labels == test_set.positive)
+    for panel, ends in zip(panels, ((0, 100), (share, share)), strict=True):
+        panel.plot((0, 100), ends, color=INK, linewidth=0.8, linestyle=":")
+    name = test_set.classes[test_set.positive]
+    panels[0].set(xlabel=f"of the others, taken for {name} (%)", ylabel=f"of {name}, found (%)")
+    panels[1].set(xlabel=f"of {name}, found: recall (%)", ylabel="precision (%)", ylim=(0, 102))
+    _legend(figure, experiments, areas[:LEGEND] or None)
+    alt = f"ROC curve and precision-recall curve of {name}. " + _few(areas)
+    return finish(figure, "roc", "ROC and precision-recall curves", alt)
+
+
+def curves_of(answers: Answers, grid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rate of true positives by that of false ones, and the precision by the recall.
+
+    Args:
+        answers: of one run, of two classes.
+        grid: the rates, and the recalls, at which they are returned, ascending.
+    """
+    right, sure = answers.labels == answers.positive, answers.probabilities[:, answers.positive]
+    false, true, _ = roc_curve(right, sure)
+    precision, recall, _ = precision_recall_curve(right, sure)
+    precision, recall = precision[::-1], recall[::-1]
+    at_least = np.minimum(np.searchsorted(recall, grid), len(recall) - 1)
+    return np.interp(grid, false, true), precision[at_least]
 
 
 def _cells(panel, values, rows, columns, texts, scale) -> None:
@@ -249,20 +343,31 @@ def _cells(panel, values, rows, columns, texts, scale) -> None:
 
 
 def reliability(experiments: list[FinishedExperiment]) -> Figure:
-    """Draw how often predictions of a given confidence are correct, for all runs together."""
-    figure, panel = plt.subplots(figsize=(WIDTH, WIDTH * 0.8))
-    panel.plot((0, 100), (0, 100), color=INK, linewidth=0.8, linestyle=":")
+    """Draw how often what is said with a given confidence is so, for all runs together.
+
+    On the left, of the prediction; on the right, of the positive class, or of every class.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(WIDTH * 1.4, WIDTH * 0.75))
     errors = []
+    for panel in panels:
+        panel.plot((0, 100), (0, 100), color=INK, linewidth=0.8, linestyle=":")
     for place, each in reversed(list(enumerate(experiments))):
-        points, error = each.calibration
-        errors.insert(0, f"{each.name}: ECE {100 * error:.2f}%")
-        sure, share, _ = (100 * np.array(column) for column in zip(*points, strict=True))
-        marker = MARKERS[place % len(MARKERS)]
-        panel.plot(sure, share, marker=marker, markersize=4, **_look(place))
-    panel.set(xlabel="mean confidence (%)", ylabel="correct predictions (%)")
+        both = each.calibration, each.class_calibration
+        errors.insert(0, f"{each.name}: ECE {100 * both[0][1]:.2f}%")
+        for panel, (points, _) in zip(panels, both, strict=True):
+            sure, share, _ = (100 * np.array(column) for column in zip(*points, strict=True))
+            marker = MARKERS[place % len(MARKERS)]
+            panel.plot(sure, share, marker=marker, markersize=4, **_look(place))
+    test_set = experiments[0].runs[0].test_set
+    what = "a class" if test_set.positive is None else test_set.classes[test_set.positive]
+    panels[0].set(xlabel="mean confidence (%)", ylabel="correct predictions (%)")
+    panels[1].set(xlabel=f"mean probability of {what} (%)", ylabel=f"images of {what} (%)")
     _legend(figure, experiments, errors[:LEGEND])
-    alt = "Reliability: how often predictions of a given confidence are correct. " + _few(errors)
-    return finish(figure, "calibration", "Calibration", alt)
+    alt = (
+        "Reliability: how often predictions of a given confidence are correct, and how many of the "
+        f"images with a given probability of {what} are of it. "
+    )
+    return finish(figure, "calibration", "Calibration", alt + _few(errors))
 
 
 def cost(experiments: list[FinishedExperiment], summary: list[dict]) -> Figure:
@@ -304,7 +409,7 @@ def _at_least_as_high_as_an_interval(panel, summary: list[dict]) -> None:
 def _few(parts, most: int = 8) -> str:
     parts = list(parts)
     more = f" and {len(parts) - most} more" if len(parts) > most else ""
-    return ", ".join(parts[:most]) + more + "."
+    return (", ".join(parts[:most]) or "none") + more + "."
 
 
 def finish(figure, name: str, title: str, alt: str) -> Figure:

@@ -1,5 +1,6 @@
 """Reads finished runs for the report and checks that their files are what their records say."""
 
+import json
 import re
 import zlib
 from collections.abc import Collection
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from lib.core import adoptions
@@ -18,10 +21,13 @@ from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.files import read_object
 from lib.core.layout import Layout, RunFiles, audit_file
+from lib.core.metric import Metric, positive_class
 from lib.core.run_state import Expected, read_evaluation, read_trained, run_state
 from lib.data import image_list, prepared_record
 from lib.data.tensor_file import TensorFile
-from lib.reporting.uncertainty import calibration
+from lib.reporting.measures import Answers, scores
+from lib.reporting.pseudo_values import pseudo_values
+from lib.reporting.uncertainty import Measured, binned, calibration
 
 PREDICTIONS = {"label": np.int16, "prediction": np.int16, "confidence": np.float32}
 
@@ -34,7 +40,10 @@ class TestSet:
     names: tuple[str, ...]  # the digests by which results may name its data
     file: TensorFile  # which has the images
     labels: np.ndarray  # int64 [images]
+    classes: list[str]
+    positive: int | None  # the number of the positive class; None with more than two
     files: list[str] | None = None  # the images' names, where they have some
+    groups: np.ndarray | None = None  # int64 [images], the number of each image's group
     audit: dict | None = None  # what was found in the data, see `lib.data.audit.Audit`
 
     @property
@@ -61,6 +70,8 @@ class FinishedRun:
     labels: np.ndarray  # int16 [images]
     prediction: np.ndarray  # int16 [images]
     confidence: np.ndarray  # float32 [images]
+    test_set: TestSet
+    probabilities_file: Path
     adoption: Adoption | None = None  # the latest, for other code than that of the training
 
     @property
@@ -72,6 +83,25 @@ class FinishedRun:
     def accuracy(self) -> float:
         """The share of the test images that are classified correctly."""
         return self.correct / len(self.labels)
+
+    @property
+    def choices(self) -> Answers:
+        """Which classes it chooses for the test images, without the probabilities."""
+        return self._answers(np.empty((len(self.labels), 0), np.float32))
+
+    @property
+    def answers(self) -> Answers:
+        """All that it says of the test images. Its probabilities are read from their file."""
+        return self._answers(read_probabilities(self.probabilities_file)["probabilities"])
+
+    def _answers(self, probabilities: np.ndarray) -> Answers:
+        about = (self.test_set.classes, self.test_set.positive)
+        return Answers(self.test_set.labels, self.prediction, probabilities, *about)
+
+    @cached_property
+    def scores(self) -> dict[str, float | None]:
+        """The value of each metric; None where it cannot be computed."""
+        return scores(self.answers)
 
     @property
     def device(self) -> str:
@@ -115,21 +145,55 @@ class FinishedExperiment:
     @cached_property
     def calibration(self) -> tuple[list[tuple[float, float, int]], float]:
         """The reliability curve and the expected calibration error of all runs together."""
-        confidence = np.concatenate([run.confidence for run in self.runs])
-        return calibration(confidence, self.right.ravel())
+        pairs = zip(self.runs, self.right, strict=True)
+        return calibration(sum(binned(run.confidence, right) for run, right in pairs))
+
+    @cached_property
+    def class_calibration(self) -> tuple[list[tuple[float, float, int]], float]:
+        """The same of the probabilities of the classes: of the positive one, or of all together."""
+        return calibration(sum(class_bins(run.answers) for run in self.runs))
 
 
-def read_test_set(path: Path) -> TestSet:
+def class_bins(answers: Answers) -> np.ndarray:
+    """Return the bins of what a network says of the positive class, or else of every class."""
+    sure = answers.probabilities
+    right = answers.labels[:, None] == np.arange(sure.shape[1])
+    if answers.positive is not None:
+        sure, right = sure[:, answers.positive], right[:, answers.positive]
+    return binned(sure.ravel(), right.ravel())
+
+
+def measured(metric: Metric, runs: list[FinishedRun]) -> Measured | None:
+    """Return a metric of some runs on the test images; None where it cannot be computed."""
+    values = [run.scores[metric.name] for run in runs]
+    if None in values:
+        return None
+    total = 0.0
+    for run in runs:
+        answers = run.answers if metric.needs_probabilities else run.choices
+        total = total + pseudo_values(metric, answers)
+    return Measured(np.array(values), total / len(runs), runs[0].test_set.groups)
+
+
+def read_test_set(path: Path, positive: str | None = None) -> TestSet:
     """Read the test set of a prepared dataset.
 
+    Args:
+        path: of the dataset.
+        positive: the name of the positive class, see `positive_class`.
+
     Raises:
-        UserError: the file is missing or corrupt.
+        UserError: the file is missing or corrupt, or there is no such class.
     """
     data = prepared_record.verified(path)
     file = TensorFile(path)
     labels = file.read("test_labels")
+    classes = json.loads(file.metadata.get("classes", "[]"))
+    files, groups = image_list.names(path, "test"), image_list.groups(path, "test")
+    groups = np.unique(groups, return_inverse=True)[1] if groups else None
     audit = read_object(audit_file(path), {"classes": dict, "largest_class": list, "lines": list})
-    return TestSet(path, data.names, file, labels, image_list.names(path, "test"), audit)
+    number = positive_class(positive, classes)
+    return TestSet(path, data.names, file, labels, classes, number, files, groups, audit)
 
 
 def read(
@@ -226,6 +290,8 @@ def read_run(results: Path, experiment: str, seed: int, test_set: TestSet) -> Fi
         evaluation,
         read_table(files.history, {"train_loss": float, "loss": float}),
         *(predictions[name].to_numpy() for name in PREDICTIONS),
+        test_set,
+        files.probabilities,
         next(reversed(adoptions.of(files, record)), None),
     )
     check_predictions(run, files.predictions, test_set)
@@ -241,6 +307,11 @@ def read_records(files: RunFiles, test_set: TestSet) -> tuple[dict, dict]:
     # The report does not use the weights, and a large study has gigabytes of them.
     record = read_trained(files, verify="all but weights")
     evaluation = read_evaluation(files, record)
+    if files.probabilities.name not in evaluation["files"]:
+        raise UserError(
+            f"{files.evaluation} is of an earlier version, which kept no probabilities: evaluate "
+            "the run again, as the next start of snakemake does"
+        )
     for path, content in ((files.record, record), (files.evaluation, evaluation)):
         if content["data_sha256"] not in test_set.names:
             raise UserError(f"{path} is of a different dataset than {test_set.path}")
@@ -265,6 +336,19 @@ def check_predictions(run: FinishedRun, path: Path, test_set: TestSet) -> None:
         )
     if not np.all((run.confidence >= 0) & (run.confidence <= 1.0001)):
         raise UserError(f"{path} contains confidences that are not probabilities")
+
+
+def read_probabilities(path: Path) -> dict[str, np.ndarray]:
+    """Return the tensors of a file as `lib.training.predictions.write_probabilities` writes it.
+
+    Raises:
+        UserError: the file is missing or corrupt. The message names it.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot read {path}: {reason}") from error
 
 
 def read_table(path: Path, types: dict) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from lib.core import durations
+from lib.core.metric import ACCURACY, RANKING, WORDS, Metric
 from lib.reporting import tables, verdict
 from lib.reporting.figures import DARK, LIGHT, Figure, color
 from lib.reporting.finished_runs import FinishedExperiment, FinishedRun, TestSet
@@ -21,6 +22,7 @@ TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
 LISTED = 20  # missing runs that are listed
 IMAGES = 12  # shown per group of test images
 GALLERIES = 6  # pairs of experiments whose images are shown
+NAMED = 5  # classes without test images that are named
 ANSWERS = 3  # experiments whose predictions are shown below an image that all misclassify
 
 
@@ -49,9 +51,10 @@ def render(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters |= {
-        "percent": percent, "percentage_points": percentage_points, "number": number,
+        "percent": percent, "difference": difference, "number": number,
         "p_value": p_text, "duration": durations.in_words, "data_uri": svg_uri, "loss": loss,
-        "runs": verdict.runs_text,
+        "runs": verdict.runs_text, "value": metric_value,
+        "sentence": verdict.capitalized,
     }  # fmt: skip
     shown = [each for each in experiments if each.runs]
     names = [each.name for each in shown] + [each.name for each in experiments if not each.runs]
@@ -76,6 +79,11 @@ def render(
         all_compared=len(experiments) <= tables.ALL_PAIRS,
         all_wrong=all_wrong(shown, test_set),
         calibration={each.name: each.calibration[1] for each in shown},
+        class_calibration={each.name: each.class_calibration[1] for each in shown},
+        metric=verdict.metric_of(summary),
+        metrics=[name for name in WORDS if name != ACCURACY.name],
+        metric_notes=metric_notes(test_set),
+        positive=None if test_set.positive is None else test_set.classes[test_set.positive],
         costs=[cost_row(each) for each in shown],
         origin=data_rows(shown, test_set) + origin(shown),
         largest_class=test_set.audit and test_set.audit["largest_class"],
@@ -84,6 +92,27 @@ def render(
         command=command,
         searches=searches,
     )
+
+
+def metric_value(value: float | None, name: str) -> str:
+    """Return the value of a metric, by its name, or a dash if there is none."""
+    return "–" if value is None or value != value else Metric(name).text(value)
+
+
+def metric_notes(test_set: TestSet) -> list[str]:
+    """Return what the metrics are of, where that is not plain."""
+    classes, notes = test_set.classes, []
+    ranking = " and ".join(WORDS[name] for name in RANKING)
+    if test_set.positive is None:
+        notes.append(f"The {ranking} are means over the classes, each against the rest.")
+    else:
+        notes.append(f"The {ranking} are those of {classes[test_set.positive]}.")
+    absent = [name for number, name in enumerate(classes) if number not in test_set.labels]
+    if absent:
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        few = f"{', '.join(absent[:NAMED])}{more}"
+        notes.append(f"There are no test images of {few}: means over classes are without them.")
+    return notes
 
 
 def svg_uri(svg: str) -> str:
@@ -104,9 +133,12 @@ def percent(fraction: float | None, digits: int = 2) -> str:
     return "–" if fraction is None else f"{100 * fraction:.{digits}f}"
 
 
-def percentage_points(fraction: float | None) -> str:
-    """Return a difference in percentage points, with its sign."""
-    return "–" if fraction is None else f"{100 * fraction:+.2f}".replace("-", "\N{MINUS SIGN}")
+def difference(value: float | None, in_percent: bool, sign: str = "+") -> str:
+    """Return a difference with its sign: in percentage points, or as it is."""
+    if value is None:
+        return "–"
+    text = f"{100 * value:{sign}.2f}" if in_percent else f"{value:{sign}.4f}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def number(value: float | None, digits: int = 0) -> str:

@@ -39,9 +39,12 @@ LARGEST = 0.01
 
 
 def valid_evaluation(files: RunFiles, record: dict) -> dict | None:
-    """Return the record of the evaluation of a training; None if there is no valid one."""
+    """Return the record of the evaluation of a training; None if there is no valid one.
+
+    That of an earlier version, which did not keep all that an evaluation keeps, is none.
+    """
     with suppress(UserError):
-        return read_evaluation(files, record)
+        return read_evaluation(files, record) if files.has_all("evaluate") else None
     return None
 
 
@@ -113,10 +116,11 @@ class Stored:
         return cls(files, record, history, predictions, evaluation, table)
 
     @property
-    def trained(self) -> list[str | None]:
-        """The digests of the weights, and of the predictions for the validation images."""
-        names = (self.files.weights.name, self.files.validation.name)
-        return [self.record["files"].get(name) for name in names]
+    def trained(self) -> dict[str, str]:
+        """The digests of the weights, and of what they say of the validation images."""
+        files = (self.files.weights, self.files.validation, self.files.earlier_validation)
+        digests = self.record["files"]
+        return {file.name: digests[file.name] for file in files if file.name in digests}
 
     @property
     def evaluated(self) -> tuple[str, float] | None:
@@ -316,14 +320,16 @@ def compare(stored: Stored, again: Stored) -> Reproduction:
     if settings:
         return Reproduction(DIFFERS, f"other settings in its command: {', '.join(settings)}")
     first = first_difference(stored.history, again.history)
+    both = stored.trained.keys() & again.trained.keys()  # versions differ in what they keep
+    trained = all(stored.trained[name] == again.trained[name] for name in both)
     differ, other, same = None, None, True
     if stored.predictions is not None:
         differ = int((stored.predictions["prediction"] != again.predictions["prediction"]).sum())
         other, same = another_seed(stored), stored.predictions.equals(again.predictions)
         same = same and stored.evaluated == again.evaluated
-    if same and not first and stored.trained == again.trained:
+    if same and not first and trained:
         return Reproduction(REPRODUCED)
-    if first or stored.trained != again.trained:
+    if first or not trained:
         found, what = (first or "the weights", differ, other), "weights"
         causes = differing_machine(stored.record, again.record)
         causes += resumed(stored.record)

@@ -1,7 +1,7 @@
 """Which point of a search is the best on the validation images, and how far to trust that.
 
-The best of many points is the best partly by chance: its validation accuracy is too high as a
-forecast. How much too high is estimated by repeating the choice on bootstrap samples, and looking
+The best of many points is the best partly by chance: its validation metric is too good as a
+forecast. How much too good is estimated by repeating the choice on bootstrap samples, and looking
 at the chosen point on what is not in the sample: I. Tsamardinos, E. Greasidou and G. Borboudakis,
 Bootstrapping the out-of-sample predictions for efficient and accurate cross-validation, Machine
 Learning 107 (2018) 1895-1922. Their samples are of images. Here, the seeds of each point are drawn
@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from lib.reporting.uncertainty import recipe_accuracy, wilson
+from lib.core.metric import ACCURACY, Metric
+from lib.reporting.uncertainty import NO_SEEDS, Mean, Measured, image_term, wilson
 
 SAMPLES = 500  # of the bootstrap
 BOOTSTRAP_SEED = 0
+DIGITS = 12  # of a metric: points that differ less are equal
 FEWEST_RUNS = 3  # from which the spread of seeds can be estimated
 
 COLUMNS = (
     "experiment,point,rank,chosen,seeds,diverged,validation_accuracy,accuracy_low,accuracy_high,"
     "validation_loss,bias,train_seconds"
 ).split(",")
+LAST_COLUMNS = "metric,metric_value,metric_low,metric_high".split(",")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class PointResult:
         seeds: of its runs.
         right: whether each run classifies each validation image correctly, bool [runs, images];
             a run that has diverged has none of them right.
+        metric: by which the points are compared.
+        metrics: its value for each run.
+        shares: its pseudo-values, float32 [runs, images]; a run that has diverged has its worst.
         loss: mean validation loss; of a run that has diverged it is infinite.
         seconds: of the trainings, in all.
         diverged: how many of the runs have.
@@ -44,6 +50,9 @@ class PointResult:
     values: dict[str, Any]
     seeds: list[int]
     right: np.ndarray
+    metric: Metric
+    metrics: list[float]
+    shares: np.ndarray
     loss: float
     seconds: float
     diverged: int = 0
@@ -53,18 +62,38 @@ class PointResult:
         """Mean accuracy on the validation images, over the runs."""
         return float(self.right.mean())
 
+    @property
+    def value(self) -> float:
+        """Mean of the metric on the validation images, over the runs."""
+        return round(float(np.mean(self.metrics)), DIGITS)
+
     def interval(self) -> tuple[float, float]:
         """Return the 95% interval of the accuracy: of the recipe, or of a few trained networks."""
         runs, images = self.right.shape
         if runs >= FEWEST_RUNS:
-            low, high = recipe_accuracy(self.right).interval()
+            low, high = Measured.of(self.right).mean().interval()
             return max(0.0, low), min(1.0, high)
         return wilson(round(self.accuracy * images), images)
+
+    def metric_interval(self) -> tuple[float, float] | tuple[None, None]:
+        """Return that of the metric; of the accuracy it is the one above.
+
+        There is none where nothing varies.
+        """
+        if self.metric == ACCURACY:
+            return self.interval()
+        mean = Measured(np.array(self.metrics), self.shares.mean(axis=0)).mean()
+        if len(self.metrics) < FEWEST_RUNS:
+            mean = Mean(self.value, NO_SEEDS, image_term(self.shares.mean(axis=0)))
+        if not mean.standard_error:
+            return None, None
+        low, high = mean.interval()
+        return max(0.0, low), high if self.metric.minimized else min(1.0, high)
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The points of a search, the best first, and by how much its accuracy is too high."""
+    """The points of a search, the best first, and by how much the best one's metric is too good."""
 
     points: list[PointResult] = field(default_factory=list)
     bias: float = 0.0
@@ -76,25 +105,26 @@ class Ranking:
 
 
 def rank(points: list[PointResult]) -> Ranking:
-    """Return points by accuracy, equal ones by loss, and those that are equal in both as they were.
+    """Return points by metric, equal ones by loss, and those that are equal in both as they were.
 
     The runs of all points are of the same validation images.
     """
-    ordered = sorted(points, key=lambda point: (-point.accuracy, point.loss))
+    ordered = sorted(points, key=lambda point: (point.metric.best_first(point.value), point.loss))
     return Ranking(ordered, bias(ordered))
 
 
 def bias(points: list[PointResult], samples: int = SAMPLES) -> float:
-    """Return by how much the accuracy of the best point is too high, at an average over samples.
+    """Return by how much the metric of the best point is too good, at an average over samples.
 
     Each sample draws images, and seeds of each point, with replacement; the best point on what is
     drawn is compared with itself on the images, and the seeds, that are not.
     """
-    best = max(point.accuracy for point in points)
+    sign = -1 if points[0].metric.minimized else 1
+    best = max(sign * point.value for point in points)
     random = np.random.default_rng(BOOTSTRAP_SEED)
-    images = points[0].right.shape[1]
-    right = np.concatenate([point.right for point in points]).astype(np.float32)
-    sizes = [len(point.right) for point in points]
+    images = points[0].shares.shape[1]
+    values = sign * np.concatenate([point.shares for point in points]).astype(np.float32)
+    sizes = [len(point.shares) for point in points]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     corrected = []
     for _ in range(samples):
@@ -102,13 +132,13 @@ def bias(points: list[PointResult], samples: int = SAMPLES) -> float:
         if drawn.all():  # of a few images
             continue
         weights = np.concatenate([random.multinomial(n, np.full(n, 1 / n)) for n in sizes])
-        inside = right @ drawn / images
+        inside = values @ drawn / images
         means = np.add.reduceat(inside * weights, starts) / sizes
         chosen = int(means.argmax())
         rows = slice(starts[chosen], starts[chosen] + sizes[chosen])
         left_rows = weights[rows] == 0
         left_rows = left_rows if left_rows.any() else np.ones_like(left_rows)
-        corrected.append(right[rows][left_rows][:, drawn == 0].mean())
+        corrected.append(values[rows][left_rows][:, drawn == 0].mean())
     return best - float(np.mean(corrected)) if corrected else 0.0
 
 
@@ -116,7 +146,7 @@ def rows(search: str, ranking: Ranking) -> list[dict]:
     """Return the rows of sweep.csv for a search, without those of its settings."""
     found = []
     for place, point in enumerate(ranking.points, start=1):
-        low, high = point.interval()
+        (low, high), ends = point.interval(), point.metric_interval()
         found.append(
             {
                 "experiment": search,
@@ -131,6 +161,7 @@ def rows(search: str, ranking: Ranking) -> list[dict]:
                 "validation_loss": point.loss,
                 "bias": ranking.bias if place == 1 else None,
                 "train_seconds": point.seconds,
+                **dict(zip(LAST_COLUMNS, (point.metric.name, point.value, *ends), strict=True)),
             }
         )
     return found

@@ -10,8 +10,9 @@ import pandas as pd
 from matplotlib.ticker import NullFormatter, NullLocator
 
 from lib.core.errors import UserError
+from lib.core.metric import Metric
 from lib.reporting.figures import COLORS, MARKERS, WIDTH, Figure, finish
-from lib.reporting.search import COLUMNS
+from lib.reporting.search import COLUMNS, LAST_COLUMNS
 
 PANELS = 3  # beside each other
 MOST_TICKS = 6  # searched numbers that are the ticks of their axis
@@ -37,20 +38,27 @@ class SearchTable:
         """The point that is chosen."""
         return self.points[0]
 
+    @property
+    def metric(self) -> Metric:
+        """By which it was chosen."""
+        return Metric(self.best["metric"])
+
     def sentences(self) -> list[str]:
         """Return what was chosen, by how much it leads, and how far to trust that."""
-        best, others = self.best, self.points[1:]
+        best, others, text_of = self.best, self.points[1:], self.metric.text
         text = (
             f"{self.name}: of {len(self.points)} points, {best['point']} is the best on the "
-            f"validation images: {_percent(best['validation_accuracy'])}%"
+            f"validation images: {self.metric.words} {text_of(best['metric_value'])}"
         )
         if others:
-            lead = best["validation_accuracy"] - others[0]["validation_accuracy"]
-            text += f", {_percent(lead)} percentage points more than the next, {others[0]['point']}"
+            following = others[0]
+            text += (
+                f", that of the next, {following['point']}, {text_of(following['metric_value'])}"
+            )
         caution = (
-            "As the best of many, it is partly the best by chance, and its validation accuracy is "
-            "too high as a forecast for new images: by about "
-            f"{_percent(max(0.0, best['bias']))} percentage points, by a bootstrap of the choice. "
+            "As the best of many, it is partly the best by chance, and its value on the validation "
+            "images is too good as a forecast for new images: by about "
+            f"{self.metric.difference_text(max(0.0, best['bias']))}, by a bootstrap of the choice. "
             "What it does on the test images, which had no part in the choice, is in the summary."
         )
         return [f"{text}.", caution]
@@ -64,10 +72,10 @@ def read(path: Path) -> list[SearchTable]:
     """
     try:
         table = pd.read_csv(path, dtype={"experiment": str, "point": str, "seeds": str})
-        table[list(COLUMNS)]  # a missing column raises a KeyError
+        table[[*COLUMNS, *LAST_COLUMNS]]  # a missing column raises a KeyError
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    keys = [name for name in table.columns if name not in COLUMNS]
+    keys = [name for name in table.columns if name not in (*COLUMNS, *LAST_COLUMNS)]
     found = []
     for name, some in table.groupby("experiment", sort=False):
         searched = [key for key in keys if some[key].notna().any()]
@@ -76,7 +84,7 @@ def read(path: Path) -> list[SearchTable]:
 
 
 def draw(searches: list[SearchTable]) -> Figure:
-    """Draw the validation accuracy of each point against each searched setting."""
+    """Draw the validation metric of each point against each searched setting."""
     panels = [(each, key) for each in searches for key in each.keys]
     rows = math.ceil(len(panels) / PANELS)
     columns = min(PANELS, len(panels))
@@ -91,8 +99,9 @@ def draw(searches: list[SearchTable]) -> Figure:
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     chosen = ", ".join(f"{each.best['point']} of {len(each.points)} points" for each in searches)
-    alt = f"Validation accuracy against each searched setting. Chosen: {chosen}."
-    return finish(figure, "search", "Validation accuracy by searched setting", alt)
+    what = f"Validation {searches[0].metric.words}"
+    alt = f"{what} against each searched setting. Chosen: {chosen}."
+    return finish(figure, "search", f"{what} by searched setting", alt)
 
 
 def _panel(axis, search: SearchTable, key: str, titled: bool) -> None:
@@ -100,12 +109,13 @@ def _panel(axis, search: SearchTable, key: str, titled: bool) -> None:
     numbers = all(isinstance(value, float) for value in values)
     names = list(dict.fromkeys(sorted(values, key=str)))
     places = values if numbers else [names.index(value) for value in values]
-    accuracy = [100 * point["validation_accuracy"] for point in search.points]
-    for point, x, y in zip(search.points, places, accuracy, strict=True):
-        ends = 100 * point["accuracy_low"], 100 * point["accuracy_high"]
+    factor, unit = (100, " (%)") if search.metric.in_percent else (1, "")
+    heights = [factor * point["metric_value"] for point in search.points]
+    for point, x, y in zip(search.points, places, heights, strict=True):
+        ends = factor * point["metric_low"], factor * point["metric_high"]
         axis.plot((x, x), ends, color=COLORS[0], alpha=0.25, linewidth=2)
         axis.plot(x, y, MARKERS[0], color=COLORS[0], markersize=4, alpha=0.7)
-    axis.plot(places[0], accuracy[0], MARKERS[2], color=COLORS[1], markersize=7)
+    axis.plot(places[0], heights[0], MARKERS[2], color=COLORS[1], markersize=7)
     if not numbers:
         axis.set_xticks(range(len(names)), [str(name)[:16] for name in names])
         axis.margins(x=0.2)
@@ -118,7 +128,7 @@ def _panel(axis, search: SearchTable, key: str, titled: bool) -> None:
         axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel(f"{search.name}: {key}" if titled else key)
     if axis.get_subplotspec().is_first_col():
-        axis.set_ylabel("validation accuracy (%)")
+        axis.set_ylabel(f"validation {search.metric.words}{unit}")
 
 
 def _value(cell) -> float | str:
@@ -129,7 +139,3 @@ def _value(cell) -> float | str:
         return float(cell)
     except (TypeError, ValueError):
         return cell if isinstance(cell, str) else json.dumps(cell)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"

@@ -1,15 +1,22 @@
-"""The report's tables: one row per run, per experiment, and per pair of experiments."""
+"""The report's tables: one row per run, per experiment, and per pair of experiments.
 
+Each metric but the accuracy has columns of its own at the end, as have recall and F1 of each class.
+"""
+
+import math
 import statistics
 from itertools import combinations
 
 import numpy as np
 
+from lib.core import metric as metrics
 from lib.core import provenance
+from lib.core.metric import ACCURACY, Metric
 from lib.core.settings import difference as settings_difference
 from lib.reporting import uncertainty
-from lib.reporting.finished_runs import FinishedExperiment, FinishedRun
-from lib.reporting.uncertainty import LEVEL, Pair
+from lib.reporting.finished_runs import FinishedExperiment, FinishedRun, TestSet, measured
+from lib.reporting.measures import majority
+from lib.reporting.uncertainty import LEVEL, Mean, Measured, Pair
 
 REPORT = (
     "experiment,model,seed,test_accuracy,accuracy_low,accuracy_high,test_loss,correct,test_size,"
@@ -23,18 +30,36 @@ SUMMARY = (
 ).split(",")
 COMPARISONS = (
     "a,b,runs_a,runs_b,difference,difference_low,difference_high,only_a_right,only_b_right,method,"
-    "p_value,p_adjusted,detectable_difference,verdict,warning"
+    "p_value,p_adjusted,detectable_difference,verdict,warning,metric"
 ).split(",")
 RECIPE_RUNS = 3  # this many runs or more describe their recipe
 ALL_PAIRS = 20  # with more experiments than this, each is compared with the first only
-MCNEMAR, TWO_SOURCES = "exact McNemar", "t, seeds and images"
+FEWEST_IMAGES = 10  # or groups, of each class that a metric is about: else the spread is not known
+MCNEMAR, ONE_SOURCE, TWO_SOURCES = "exact McNemar", "t, images", "t, seeds and images"
+
+
+def report_columns(classes: list[str]) -> list[str]:
+    """Return the columns of report.csv for a data set of these classes."""
+    return [*REPORT, "majority_accuracy", *further_metrics(classes)]
+
+
+def summary_columns(classes: list[str]) -> list[str]:
+    """Return the columns of summary.csv for a data set of these classes."""
+    names, ends = further_metrics(classes), ("mean", "low", "high")
+    new = ["metric", "positive", "majority_accuracy"]
+    return [*SUMMARY, *new, *(f"{name}_{end}" for name in names for end in ends)]
+
+
+def further_metrics(classes: list[str]) -> list[str]:
+    """Return the names of all metrics but the accuracy, whose columns are older."""
+    return [name for name in metrics.names(classes) if name != ACCURACY.name]
 
 
 def report_row(run: FinishedRun) -> dict:
     """Return the row of one run. Its interval describes this one trained network."""
     record, total = run.record, len(run.labels)
     slurm = record["slurm"] or {}
-    low, high = uncertainty.wilson(run.correct, total)
+    low, high, _ = interval(ACCURACY, [run], measured(ACCURACY, [run]))
     return {
         "experiment": run.experiment,
         "model": record["settings"]["model"]["name"],
@@ -59,6 +84,8 @@ def report_row(run: FinishedRun) -> dict:
         "git_commit": record["git_commit"],
         "run": run.path,
         "warning": unproven(run),
+        "majority_accuracy": majority(run.test_set.labels),
+        **{name: run.scores[name] for name in further_metrics(run.test_set.classes)},
     }
 
 
@@ -75,20 +102,25 @@ def report_rows(experiments: list[FinishedExperiment]) -> list[dict]:
     return [row | {"warning": "; ".join([*mixed, *filter(None, [row["warning"]])])} for row in rows]
 
 
-def summary_row(experiment: FinishedExperiment) -> dict:
+def summary_row(experiment: FinishedExperiment, metric: Metric = ACCURACY) -> dict:
     """Return the row of one experiment.
 
     The column `interval` says how accuracy_low and accuracy_high were computed: `wilson` describes
     one trained network, `t` describes the recipe. With two runs, there is no interval. Without any
     run, there are no numbers.
+
+    Args:
+        experiment: the experiment.
+        metric: the one by which the experiments are compared.
     """
     runs = experiment.runs
     missing = missing_text(experiment)
     if not runs:
         known = {"experiment": experiment.name, "runs": 0, "warning": "", "missing": missing}
+        known["metric"] = metric.name
         return dict.fromkeys(SUMMARY) | known
-    accuracies = [run.accuracy for run in runs]
-    low, high, method = accuracy_interval(experiment)
+    accuracies, test_set = [run.accuracy for run in runs], runs[0].test_set
+    low, high, method = interval(ACCURACY, runs, measured(ACCURACY, runs))
     return {
         "experiment": experiment.name,
         "model": runs[0].record["settings"]["model"]["name"],
@@ -109,7 +141,22 @@ def summary_row(experiment: FinishedExperiment) -> dict:
         "peak_memory_mb_max": max(run.record["peak_memory_mb"] for run in runs),
         "warning": "; ".join(warnings([experiment])),
         "missing": missing,
+        "metric": metric.name,
+        "positive": None if test_set.positive is None else test_set.classes[test_set.positive],
+        "majority_accuracy": majority(test_set.labels),
+        **metric_cells(experiment),
     }
+
+
+def metric_cells(experiment: FinishedExperiment) -> dict[str, float | None]:
+    """Return mean and interval of each metric that has columns of its own."""
+    runs, cells = experiment.runs, {}
+    for name in further_metrics(runs[0].test_set.classes):
+        metric = Metric(name)
+        found = measured(metric, runs)
+        cells[f"{name}_mean"] = float(found.runs.mean()) if found else None
+        cells[f"{name}_low"], cells[f"{name}_high"], _ = interval(metric, runs, found)
+    return cells
 
 
 def missing_text(experiment: FinishedExperiment) -> str:
@@ -127,50 +174,110 @@ def _mean(runs: list[FinishedRun], key: str) -> float:
     return float(np.mean([run.record[key] for run in runs]))
 
 
-def accuracy_interval(experiment: FinishedExperiment) -> tuple[float | None, float | None, str]:
-    """Return the ends of an experiment's interval, and how it was computed."""
-    runs = experiment.runs
-    if 1 < len(runs) < RECIPE_RUNS:
-        return None, None, "none"
-    mean = uncertainty.recipe_accuracy(experiment.right) if len(runs) > 1 else None
-    if mean is None or not mean.standard_error:
-        # Either there is one network, or all predictions are correct, so the variance is unknown.
-        return *uncertainty.wilson(runs[0].correct, len(runs[0].labels)), "wilson"
+def interval(
+    metric: Metric, runs: list[FinishedRun], found: Measured | None
+) -> tuple[float | None, float | None, str]:
+    """Return the ends of the interval of a metric, of a recipe or one network, and its method.
+
+    There is none with two runs, where the metric cannot be computed, or where there are too few
+    images; nor where all is right, or all is wrong, unless the metric is a share of images.
+
+    Args:
+        metric: the metric.
+        runs: of one experiment.
+        found: the metric of these runs; None where it cannot be computed.
+    """
+    shares, nothing = share_of_images(metric, runs[0]), (None, None, "none")
+    wilson = nothing
+    if shares is not None:
+        wilson = (*uncertainty.wilson(int(shares.sum()), len(shares)), "wilson")
+    if len(runs) == 1 and shares is not None:
+        return wilson
+    few = too_few_images(metric, runs[0].test_set)
+    if len(runs) in range(2, RECIPE_RUNS) or found is None or few:
+        return nothing
+    mean = found.mean()
+    if not mean.standard_error:  # all is right, or all is wrong, so the variance is unknown
+        return wilson
     low, high = mean.interval()
-    return max(low, 0.0), min(high, 1.0), "t"
+    return max(low, 0.0), high if metric.minimized else min(high, 1.0), "t"
 
 
-def comparison_rows(experiments: list[FinishedExperiment]) -> list[dict]:
+def share_of_images(metric: Metric, run: FinishedRun) -> np.ndarray | None:
+    """Return what is right, bool [some images], of which a metric is the share; None if it is none.
+
+    Where images have groups, the share is no such share: those of a group are right together.
+    """
+    if run.test_set.groups is not None:
+        return None
+    members = np.ones(len(run.labels), bool)
+    if metric.kind == "recall":
+        members = run.labels == run.test_set.classes.index(metric.of_class)
+    elif metric != ACCURACY:
+        return None
+    return (run.prediction == run.labels)[members] if members.any() else None
+
+
+def too_few_images(metric: Metric, test_set: TestSet) -> bool:
+    """Return whether the spread of a metric over the images cannot be told from so few.
+
+    Of the accuracy and its like it can, unless images have groups: then these are what is counted.
+    """
+    labels, groups = test_set.labels, test_set.groups
+    if metric.kind in ("accuracy", "log_loss", "top5"):
+        return groups is not None and len(np.unique(groups)) < FEWEST_IMAGES
+    numbers = np.unique(labels)
+    if metric.of_class:
+        numbers = [test_set.classes.index(metric.of_class)]
+    units = np.arange(len(labels)) if groups is None else groups
+    return any(len(np.unique(units[labels == number])) < FEWEST_IMAGES for number in numbers)
+
+
+def comparison_rows(experiments: list[FinishedExperiment], metric: Metric = ACCURACY) -> list[dict]:
     """Return one row per pair. More than 20 experiments are each compared with the first only."""
     pairs = list(combinations(experiments, 2))
     if len(experiments) > ALL_PAIRS:
         pairs = [(experiments[0], other) for other in experiments[1:]]
-    found = [difference(a, b) for a, b in pairs]
-    tests = sum(estimate is not None for estimate in found)
-    rows = [comparison_row(*pair, each, tests) for pair, each in zip(pairs, found, strict=True)]
+    known = {each.name: measured(metric, each.runs) for each in experiments if each.runs}
+    found = [difference(metric, *pair, known) for pair in pairs]
+    tests = sum(isinstance(estimate, Pair | Mean) for estimate in found)
+    rows = [
+        comparison_row(*pair, each, tests, metric) for pair, each in zip(pairs, found, strict=True)
+    ]
     tested = [row for row in rows if row["p_value"] is not None]
     adjusted = uncertainty.holm([row["p_value"] for row in tested])
     for row, p_adjusted in zip(tested, adjusted, strict=True):
-        better = "a better" if row["difference"] > 0 else "b better"
+        better = "a better" if metric.better(row["difference"], 0) else "b better"
         row["p_adjusted"] = p_adjusted
         row["verdict"] = better if p_adjusted < LEVEL else "not shown"
     return rows
 
 
-def difference(a: FinishedExperiment, b: FinishedExperiment) -> Pair | uncertainty.Mean | None:
-    """Return the difference in accuracy, or None if runs are missing or there are too few seeds.
+def difference(
+    metric: Metric,
+    a: FinishedExperiment,
+    b: FinishedExperiment,
+    known: dict[str, Measured | None],
+) -> Pair | Mean | str:
+    """Return by how much a metric of a exceeds that of b, or why they are not compared.
 
-    The runs that are there are not compared instead: those that failed may have been the worst.
+    If runs are missing, those that are there are not compared instead: those that failed may have
+    been the worst.
     """
     if a.missing or b.missing:
-        return None
+        return "incomplete"
     runs = {len(a.runs), len(b.runs)}
-    if runs == {1}:
-        return Pair(*only_one_right(a, b), a.right.shape[1])
-    if min(runs) >= RECIPE_RUNS:
-        same_seeds = a.seeds == b.seeds
-        return uncertainty.recipe_difference(a.right, b.right, same_seeds)
-    return None
+    if runs != {1} and min(runs) < RECIPE_RUNS:
+        return "too few seeds"
+    shares = [share_of_images(metric, each.runs[0]) for each in (a, b)]
+    if runs == {1} and shares[0] is not None:
+        only = [int((one & ~other).sum()) for one, other in (shares, shares[::-1])]
+        return Pair(*only, len(shares[0]))
+    if None in (each := [known[a.name], known[b.name]]):
+        return "undefined"
+    if too_few_images(metric, a.runs[0].test_set):
+        return "too few images"
+    return uncertainty.difference(*each, same_seeds=a.seeds == b.seeds)
 
 
 def only_one_right(a: FinishedExperiment, b: FinishedExperiment) -> tuple[int, int]:
@@ -183,7 +290,13 @@ def only_right(a: FinishedExperiment, b: FinishedExperiment) -> np.ndarray:
     return np.flatnonzero(a.always_right & ~b.ever_right)
 
 
-def comparison_row(a: FinishedExperiment, b: FinishedExperiment, estimate, tests: int) -> dict:
+def comparison_row(
+    a: FinishedExperiment,
+    b: FinishedExperiment,
+    estimate: Pair | Mean | str,
+    tests: int,
+    metric: Metric,
+) -> dict:
     """Return the row of a pair, without the adjusted p value and the verdict.
 
     Args:
@@ -192,37 +305,43 @@ def comparison_row(a: FinishedExperiment, b: FinishedExperiment, estimate, tests
         estimate: the result of `difference`.
         tests: the number of pairs that are tested. The detectable difference is computed for the
             strictest level of Holm's method.
+        metric: by which they are compared.
     """
     comparable = bool(a.runs and b.runs)
     only_a, only_b = only_one_right(a, b) if comparable else (None, None)
-    row = {
+    row = dict.fromkeys(COMPARISONS) | {
         "a": a.name,
         "b": b.name,
         "runs_a": len(a.runs),
         "runs_b": len(b.runs),
-        "difference": float(a.right.mean() - b.right.mean()) if comparable else None,
+        "difference": plain_difference(metric, a, b) if comparable else None,
         "only_a_right": only_a,
         "only_b_right": only_b,
         "method": "none",
-        "p_value": None,
-        "p_adjusted": None,
-        "difference_low": None,
-        "difference_high": None,
-        "detectable_difference": None,
-        "verdict": "incomplete" if a.missing or b.missing else "too few seeds",
+        "verdict": estimate,
         "warning": "; ".join(warnings([a, b])),
+        "metric": metric.name,
     }
-    if estimate is None:
+    if isinstance(estimate, str):
         return row
     low, high = estimate.interval()
+    largest = math.inf if metric.minimized else 1.0
+    one = len(a.runs) == len(b.runs) == 1
     return row | {
         "difference": estimate.value,
-        "difference_low": max(low, -1.0),
-        "difference_high": min(high, 1.0),
-        "method": MCNEMAR if isinstance(estimate, Pair) else TWO_SOURCES,
+        "difference_low": max(low, -largest),
+        "difference_high": min(high, largest),
+        "method": MCNEMAR if isinstance(estimate, Pair) else ONE_SOURCE if one else TWO_SOURCES,
         "p_value": estimate.p_value(),
-        "detectable_difference": estimate.detectable(LEVEL / tests),
+        "detectable_difference": estimate.detectable(LEVEL / tests, largest),
     }
+
+
+def plain_difference(metric: Metric, a: FinishedExperiment, b: FinishedExperiment) -> float | None:
+    """Return the difference of a metric's means; None where it cannot be computed."""
+    values = [[run.scores[metric.name] for run in each.runs] for each in (a, b)]
+    known = None not in (*values[0], *values[1])
+    return float(np.mean(values[0]) - np.mean(values[1])) if known else None
 
 
 def warnings(experiments: list[FinishedExperiment]) -> list[str]:

@@ -1,16 +1,18 @@
-"""Confidence intervals and tests for accuracies and their differences.
+"""Confidence intervals and tests for metrics and their differences.
 
-An accuracy depends on chance in two ways: which images are in the test set, and which random
-numbers were drawn in training. With a single run, the second source cannot be estimated, so the
-results describe that trained network only. With three or more runs, they describe the recipe. The
-mean over runs and images then has the variance
+A metric depends on chance in two ways: which images are in the test set, and which random numbers
+were drawn in training. With a single run, the second source cannot be estimated, so the results
+describe that trained network only. With three or more runs, they describe the recipe. The mean over
+runs and images then has the variance
 
     s2_seed / runs  +  s2_image / images
 
-where s2_seed is the variance of the runs' means and s2_image is the variance of the images' means.
-Both terms include a part of the interaction of the two sources, so the sum is conservative. For
-crossed sources of variance, and why resampling only one of them is wrong, see A. B. Owen, The
-pigeonhole bootstrap, Ann. Appl. Stat. 1 (2007) 386-411.
+where s2_seed is the variance of the runs' metrics and s2_image is that of the images' means of what
+`pseudo_values` gives: the second term is the variance over bootstrap samples of the images, which
+needs no draws, as it is known in closed form. Images of one group are drawn together. Both terms
+include a part of the interaction of the two sources, so the sum is conservative. For crossed
+sources of variance, and why resampling only one of them is wrong, see A. B. Owen, The pigeonhole
+bootstrap, Ann. Appl. Stat. 1 (2007) 386-411.
 
 The first term is estimated from a few runs, the second from thousands of images. The quantile of t
 is therefore the mean of the two terms' quantiles, weighted by the terms: W. G. Cochran, Biometrics
@@ -32,6 +34,9 @@ from statsmodels.stats.multitest import multipletests
 LEVEL = 0.05  # significance level of the tests; intervals cover 1 - LEVEL
 POWER = 0.8
 TINY = 1e-100
+# Quantiles are larger by this factor than in theory: the variances are estimates of first order,
+# and 'better' is to be said falsely in less than 5% of all studies, not in about 5%.
+CAUTION = 1.05
 
 
 def wilson(correct: int, total: int) -> tuple[float, float]:
@@ -65,7 +70,7 @@ class Mean:
         """Return Cochran's quantile: the mean of the terms' quantiles, weighted by the terms."""
         terms = (self.seeds, self.images)
         weighted = sum(term.variance * t.isf(upper_tail, term.df) for term in terms)
-        return float(weighted) / self.standard_error**2
+        return CAUTION * float(weighted) / self.standard_error**2
 
     def interval(self) -> tuple[float, float]:
         """Return the 95% interval. If nothing varies, both ends are the value."""
@@ -85,38 +90,84 @@ class Mean:
         exponent = brentq(lambda e: self.quantile(10**e / 2) - target, math.log10(TINY), 0)
         return float(10**exponent)
 
-    def detectable(self, level: float) -> float | None:
+    def detectable(self, level: float, largest: float = 1.0) -> float | None:
         """Return the true value that a test at `level` detects with 80% power.
 
-        Return None if nothing varies, or if even a difference of 1 would not be detected.
+        Return None if nothing varies, or if not even the largest value would be detected.
         """
         if not self.standard_error:
             return None
         found = (self.quantile(level / 2) + self.quantile(1 - POWER)) * self.standard_error
-        return found if found < 1 else None
+        return found if found < largest else None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric of an experiment on the test images.
+
+    Attributes:
+        runs: the metric of each run, float64 [runs].
+        images: the mean over the runs of each image's pseudo-value, float64 [images].
+        groups: the number of each image's group, int [images]; None where each is its own.
+    """
+
+    runs: np.ndarray
+    images: np.ndarray
+    groups: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, values: np.ndarray, groups: np.ndarray | None = None) -> "Measured":
+        """Return the metric whose pseudo-values for each run are given, [runs, images]."""
+        return cls(values.mean(axis=1), values.mean(axis=0), groups)
+
+    def mean(self) -> Mean:
+        """Return the mean over the runs: of a recipe, or of the one network that there is."""
+        seeds = _term(self.runs) if len(self.runs) > 1 else NO_SEEDS
+        return Mean(float(self.runs.mean()), seeds, image_term(self.images, self.groups))
+
+
+NO_SEEDS = Term(0.0, 1)
 
 
 def _term(means: np.ndarray) -> Term:
     return Term(float(means.var(ddof=1)) / len(means), len(means) - 1)
 
 
-def recipe_accuracy(right: np.ndarray) -> Mean:
-    """Return the accuracy of a recipe from `right`, bool [runs, images], of at least three runs."""
-    return Mean(float(right.mean()), _term(right.mean(axis=1)), _term(right.mean(axis=0)))
+def image_term(values: np.ndarray, groups: np.ndarray | None = None) -> Term:
+    """Return the variance of the mean of pseudo-values [images] over samples of images, or groups.
+
+    Its degrees of freedom are those that its own fourth moment gives it: where a few images decide,
+    as in a small class, there are few. They are Satterthwaite's for values that are not normal; for
+    normal ones they are the number of images.
+    """
+    images, deviations = len(values), values - values.mean()
+    if groups is not None:
+        deviations = np.bincount(groups, deviations)
+    number, squares = len(deviations), deviations**2
+    total = float(squares.sum())
+    if not total or number < 2:
+        return Term(0.0, max(1, number - 1))
+    spread = float((squares**2).sum()) / total**2 - 1 / number
+    df = min(2 / spread, number - 1) if spread > 0 else number - 1
+    return Term(total / images**2 * number / (number - 1), max(1.0, df))
 
 
-def recipe_difference(a: np.ndarray, b: np.ndarray, same_seeds: bool) -> Mean:
-    """Return how much more accurate recipe a is than b.
+def difference(a: Measured, b: Measured, same_seeds: bool) -> Mean:
+    """Return by how much the metric of a exceeds that of b, on the same images.
 
     Args:
-        a: whether each run of a classifies each image correctly, bool [runs, images].
-        b: the same for b, on the same images.
-        same_seeds: whether the runs are paired row by row.
+        a: of one experiment.
+        b: of the other.
+        same_seeds: whether the runs are paired one by one.
     """
-    seeds_a, seeds_b = a.mean(axis=1), b.mean(axis=1)
-    seeds = _term(seeds_a - seeds_b) if same_seeds else _sum(_term(seeds_a), _term(seeds_b))
-    images = _term(a.mean(axis=0) - b.mean(axis=0))
-    return Mean(float(seeds_a.mean() - seeds_b.mean()), seeds, images)
+    if len(a.runs) == len(b.runs) == 1:
+        seeds = NO_SEEDS
+    elif same_seeds:
+        seeds = _term(a.runs - b.runs)
+    else:
+        seeds = _sum(_term(a.runs), _term(b.runs))
+    value = float(a.runs.mean() - b.runs.mean())
+    return Mean(value, seeds, image_term(a.images - b.images, a.groups))
 
 
 def _sum(a: Term, b: Term) -> Term:
@@ -153,7 +204,7 @@ class Pair:
         """Return the p value of McNemar's exact test, Psychometrika 12 (1947) 153-157."""
         return float(mcnemar([[0, self.only_a], [self.only_b, 0]], exact=True).pvalue)
 
-    def detectable(self, level: float) -> float | None:
+    def detectable(self, level: float, largest: float = 1.0) -> float | None:
         """Return the true difference that a test at `level` detects with 80% power, or None.
 
         See R. J. Connor, Biometrics 43 (1987) 207-211. The share of discordant images is the
@@ -167,8 +218,8 @@ class Pair:
             spread = z_level * math.sqrt(share) + z_power * math.sqrt(share - difference**2)
             return difference * math.sqrt(self.images) - spread
 
-        # None: with so few images, even a difference of 1 would not be detected.
-        return float(brentq(excess, 1e-12, 1)) if excess(1) > 0 else None
+        # None: with so few images, not even the largest difference would be detected.
+        return float(brentq(excess, 1e-12, largest)) if excess(largest) > 0 else None
 
 
 def holm(p_values: list[float]) -> list[float]:
@@ -176,20 +227,36 @@ def holm(p_values: list[float]) -> list[float]:
     return [float(p) for p in multipletests(p_values, method="holm")[1]] if p_values else []
 
 
-def calibration(
-    confidence: np.ndarray, right: np.ndarray, bins: int = 15
-) -> tuple[list[tuple[float, float, int]], float]:
+BINS = 15  # of a reliability curve
+
+
+def binned(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Sort predictions into bins of equal width by their confidence.
+
+    Args:
+        confidence: from 0 to 1, [predictions].
+        right: whether each is correct, bool [predictions].
+
+    Returns:
+        For each bin the count, the sum of the confidences, and how many are correct, [3, bins].
+    """
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    return np.stack([np.bincount(place, weights, BINS) for weights in (None, confidence, right)])
+
+
+def calibration(bins: np.ndarray) -> tuple[list[tuple[float, float, int]], float]:
     """Return the reliability curve and the expected calibration error.
 
-    Predictions are sorted into bins of equal width by their confidence. The curve has one point for
-    each bin that is not empty: its mean confidence, share of correct predictions, and count. The
-    error is the mean distance between confidence and share, weighted by the count. See M. P. Naeini
-    et al., AAAI 2015, and C. Guo et al., ICML 2017 (15 bins).
+    The curve has one point for each bin that is not empty: its mean confidence, share of correct
+    predictions, and count. The error is the mean distance between confidence and share, weighted by
+    the count. See M. P. Naeini et al., AAAI 2015, and C. Guo et al., ICML 2017 (15 bins).
+
+    Args:
+        bins: as `binned` returns them, or a sum of such.
     """
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
+    counts = bins[0]
     filled = counts > 0
-    sums = (np.bincount(place, weights, minlength=bins) for weights in (confidence, right))
-    sure, share = (total[filled] / counts[filled] for total in sums)
+    sure, share = bins[1:, filled] / counts[filled]
     error = float(np.abs(sure - share) @ counts[filled] / counts.sum())
-    return list(zip(sure.tolist(), share.tolist(), counts[filled].tolist(), strict=True)), error
+    counts = counts[filled].astype(int).tolist()
+    return list(zip(sure.tolist(), share.tolist(), counts, strict=True)), error

@@ -2,10 +2,12 @@
 
 import csv
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 
 from lib.core.layout import Layout
+from lib.core.metric import ACCURACY, RANKING, Metric
 
 NAMED = 5  # more experiments or comparisons than this are counted, not listed
 WIDTH = 96
@@ -66,7 +68,15 @@ def sentences(summary: list[dict], comparisons: list[dict]) -> list[str]:
         comparisons: the rows of comparisons.csv.
     """
     return [
-        text for text in (accuracies(summary), *pairs(comparisons), advice(comparisons)) if text
+        text
+        for text in (
+            values(summary),
+            about_positive(summary),
+            other_order(summary),
+            *pairs(comparisons),
+            advice(comparisons),
+        )
+        if text
     ]
 
 
@@ -92,45 +102,117 @@ def missing_runs(summary: list[dict], most: int | None = None) -> list[str]:
     return [*found[:most], f"and {more} more"] if more else found
 
 
-def accuracies(summary: list[dict]) -> str:
-    """Return the accuracy of each experiment, best first. Of many, only the best are named."""
-    rows = [row for row in summary if int(row["runs"])]
-    rows.sort(key=lambda row: -float(row["accuracy_mean"]))
-    named, others = rows[:NAMED], rows[NAMED:]
-    widths = [row_width(row) for row in named if known(row["accuracy_low"])]
-    digits = decimals(min(widths)) if widths else 1
+def metric_of(rows: list[dict]) -> Metric:
+    """Return the metric that the rows of a table are about; before there was a choice, accuracy."""
+    return Metric(rows[0].get("metric") or ACCURACY.name) if rows else ACCURACY
+
+
+def best_first(summary: list[dict]) -> list[dict]:
+    """Return the rows of the experiments that have a value of the metric, the best first."""
+    metric, key = metric_of(summary), f"{metric_of(summary).name}_mean"
+    rows = [row for row in summary if int(row["runs"]) and known(row.get(key))]
+    return sorted(rows, key=lambda row: metric.best_first(float(row[key])))
+
+
+def values(summary: list[dict]) -> str:
+    """Return the metric of each experiment, best first. Of many, only the best are named."""
+    metric, rows = metric_of(summary), best_first(summary)
+    if not rows:
+        return f"There is no {metric.words}: it takes test images of the class, and of others."
+    ends = [tuple(row[f"{metric.name}_{end}"] for end in ("mean", "low", "high")) for row in rows]
+    named, others = rows[:NAMED], ends[NAMED:]
+    scale = Scale.of(metric, [(low, high) for _, low, high in ends[:NAMED] if known(low)])
     text = ""
-    for place, row in enumerate(named):
-        value = f"{100 * float(row['accuracy_mean']):.{digits}f}%"
-        if place == 0:
-            text = f"The {row['experiment']} classifies {value} of the test images correctly"
-        else:
-            text += f", the {row['experiment']} {value}"
-        about = _about(row, named[:place], digits)
+    for place, (row, (mean, low, high)) in enumerate(zip(named, ends, strict=False)):
+        value = f"{scale.number(mean)}{scale.unit}"
+        text += first_words(metric, row, value) if place == 0 else more_words(metric, row, value)
+        interval = f"{scale.number(low)}\N{EN DASH}{scale.number(high)}" if known(low) else ""
+        if interval and not any(known(each[1]) for each in ends[:place]):
+            interval = f"95% interval {interval}"
+        about = _about(row, named[:place], interval)
         text += f" ({about})" if about else ""
     if others:
-        least, most = (100 * float(others[i]["accuracy_mean"]) for i in (-1, 0))
-        text += f", the other {len(others)} from {least:.{digits}f}% to {most:.{digits}f}%"
+        worst, best = (f"{scale.number(others[i][0])}{scale.unit}" for i in (-1, 0))
+        text += f", the other {len(others)} from {worst} to {best}"
     return f"{text}."
 
 
-def _about(row: dict, before: list[dict], digits: int) -> str:
-    """Return an accuracy's interval and number of seeds, without repeating what is unchanged."""
-    parts = []
-    runs = int(row["runs"])
-    if known(row["accuracy_low"]):
-        low, high = (100 * float(row[f"accuracy_{end}"]) for end in ("low", "high"))
-        label = "" if any(known(each["accuracy_low"]) for each in before) else "95% interval "
-        parts.append(f"{label}{low:.{digits}f}\N{EN DASH}{high:.{digits}f}")
+def first_words(metric: Metric, row: dict, value: str) -> str:
+    """Return what begins the sentence on a metric, with the value of the best experiment."""
+    name = row["experiment"]
+    if metric == ACCURACY:
+        return f"The {name} classifies {value} of the test images correctly"
+    if metric.kind == "recall":
+        return f"The {name} finds {value} of the test images of class {metric.of_class}"
+    return f"The {metric.words} of the {name} is {value}"
+
+
+def more_words(metric: Metric, row: dict, value: str) -> str:
+    """Return what goes on with the value of another experiment."""
+    of = "" if metric == ACCURACY or metric.kind == "recall" else "that of "
+    return f", {of}the {row['experiment']} {'is ' if of else ''}{value}"
+
+
+def _about(row: dict, before: list[dict], interval: str) -> str:
+    """Return a value's interval and number of seeds, without repeating what is unchanged."""
+    parts, runs = [interval] if interval else [], int(row["runs"])
     if runs != (int(before[-1]["runs"]) if before else 1):
         parts.append(f"mean of {runs} seeds" if runs > 1 else "one seed")
-        parts[-1] += "" if known(row["accuracy_low"]) else ": too few for an interval"
+        parts[-1] += ": too few for an interval" if runs == 2 else ""
     return "; ".join(parts)
 
 
-def row_width(row: dict) -> float:
-    """Return the width of an experiment's interval, in percentage points."""
-    return 100 * (float(row["accuracy_high"]) - float(row["accuracy_low"]))
+def about_positive(summary: list[dict]) -> str:
+    """Return which of two classes a ranking is of, where that makes a difference."""
+    rows = best_first(summary)
+    if metric_of(summary).kind not in RANKING or not rows or not known(rows[0].get("positive")):
+        return ""
+    return (
+        f"The positive class is {rows[0]['positive']}: the last one, unless the entry of the "
+        "data set names one as `positive`."
+    )
+
+
+def other_order(summary: list[dict]) -> str:
+    """Return that the accuracy puts the experiments in another order, if it does."""
+    metric, rows = metric_of(summary), best_first(summary)
+    by_accuracy = sorted(rows, key=lambda row: -float(row["accuracy_mean"]))
+    names = [[row["experiment"] for row in order[:NAMED]] for order in (rows, by_accuracy)]
+    if metric == ACCURACY or names[0] == names[1]:
+        return ""
+    shown = ", ".join(
+        f"{row['experiment']} {100 * float(row['accuracy_mean']):.1f}%"
+        for row in by_accuracy[:NAMED]
+    )
+    largest = 100 * float(rows[0]["majority_accuracy"])
+    return (
+        f"Caution: by accuracy, the order is another: {shown}. Always answering with the largest "
+        f"class has an accuracy of {largest:.1f}%."
+    )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the values of a metric are written: in percent, or as they are, with so many decimals."""
+
+    factor: float
+    digits: int
+    unit: str
+    points: str
+
+    @classmethod
+    def of(cls, metric: Metric, intervals: list[tuple]) -> "Scale":
+        """Return a scale that is fine enough for the narrowest of some intervals."""
+        factor = 100 if metric.in_percent else 1
+        widths = [factor * (float(high) - float(low)) for low, high in intervals]
+        digits = decimals(min(widths)) if widths else 1
+        if metric.in_percent:
+            return cls(factor, digits, "%", " percentage points")
+        return cls(factor, max(digits, 3), "", "")
+
+    def number(self, value: float | str) -> str:
+        """Return a value as it is written, without its unit."""
+        return f"{self.factor * float(value):.{self.digits}f}"
 
 
 def pairs(comparisons: list[dict]) -> list[str]:
@@ -140,7 +222,12 @@ def pairs(comparisons: list[dict]) -> list[str]:
         return [pair(row, tests, alone=len(comparisons) == 1) for row in comparisons]
     verdicts = [row["verdict"] for row in comparisons]
     better, worse = (verdicts.count(f"{one} better") for one in "ba")
-    few, lacking = verdicts.count("too few seeds"), verdicts.count("incomplete")
+    untested = {
+        "too few seeds": "there are too few seeds",
+        "incomplete": "runs are missing",
+        "too few images": "a class has too few test images",
+        "undefined": "the metric is not defined",
+    }
     baseline = comparisons[0]["a"]
     if all(row["a"] == baseline for row in comparisons):
         text = f"Of {len(verdicts)} experiments compared with the first ({baseline}), "
@@ -149,8 +236,8 @@ def pairs(comparisons: list[dict]) -> list[str]:
         text = f"In {better + worse} of {len(verdicts)} pairs of experiments, one is better"
     text += " (Holm-adjusted p < 0.05)"
     text += f"; for {verdicts.count('not shown')}, no difference is shown"
-    text += f"; for {few}, there are too few seeds" if few else ""
-    text += f"; for {lacking}, runs are missing" if lacking else ""
+    for name, why in untested.items():
+        text += f"; for {verdicts.count(name)}, {why}" if name in verdicts else ""
     cautions = sum(bool(row["warning"]) for row in comparisons)
     paragraphs = [f"{text}. All of them are in comparisons.csv."]
     if cautions:
@@ -181,31 +268,42 @@ def pair(row: dict, tests: int, alone: bool) -> str:
             "three or more seeds each compare the recipes."
         )
         return text + caution(row)
-    value, low, high = (100 * float(row[key]) for key in ENDS)
+    if row["verdict"] == "too few images":
+        return (
+            f"No verdict on {a} and {b}: of a class there are too few test images, or groups of "
+            f"them, to tell how far the {metric_of([row]).words} depends on them."
+        )
+    if row["verdict"] == "undefined":
+        return f"No verdict on {a} and {b}: there is no {metric_of([row]).words} to compare."
+    return difference(row, tests, alone) + caution(row)
+
+
+def difference(row: dict, tests: int, alone: bool) -> str:
+    """Return by how much one of two experiments is better, or that this is not shown."""
+    a, b, metric = row["a"], row["b"], metric_of([row])
+    value, low, high = (float(row[key]) for key in ENDS)
+    if metric.minimized:  # so that the difference tells by how much the first one is better
+        value, low, high = -value, -high, -low
     if row["verdict"] == "b better" or (row["verdict"] == "not shown" and value < 0):
         a, b, value, low, high = b, a, -value, -high, -low
-    digits = decimals(high - low)
+    scale = Scale.of(metric, [(low, high)])
     join = "\N{EN DASH}" if low >= 0 else " to "
-    value, low, high = (f"{number:.{digits}f}" for number in (value, low, high))
-    interval = f"{low}{join}{high}"
-    interval = interval.replace("-", "\N{MINUS SIGN}")
-    test = f"{_p(row, tests)}; {_what(row)}"
+    interval = f"{scale.number(low)}{join}{scale.number(high)}".replace("-", "\N{MINUS SIGN}")
+    about, points = f"({interval}; {_p(row, tests)}; {_what(row)})", scale.points
     if row["verdict"] != "not shown":
         better = "better" if alone else f"better than the {b}"
-        return (
-            f"The {a} is {better} by {value} percentage points ({interval}; {test}).{caution(row)}"
-        )
+        return f"The {a} is {better} by {scale.number(value)}{points} {about}."
     text = (
-        f"It is not shown that the {a} is better than the {b}: the difference is {value} "
-        f"percentage points ({interval}; {test})."
+        f"It is not shown that the {a} is better than the {b}: the difference is "
+        f"{scale.number(value)}{points} {about}."
     )
     if known(row["detectable_difference"]):
-        points = 100 * float(row["detectable_difference"])
+        least = float(row["detectable_difference"])
+        least = Scale.of(metric, [(0, least)]).number(least)
         text += (
-            f" A true difference of {points:.{decimals(points)}f} percentage points would have "
-            "been detected with 80% probability."
+            f" A true difference of {least}{points} would have been detected with 80% probability."
         )
-    return text + caution(row)
+    return text
 
 
 def caution(row: dict) -> str:
@@ -237,6 +335,11 @@ def _what(row: dict) -> str:
     return f"{runs[0]} seeds each" if runs[0] == runs[1] else f"{runs[0]} and {runs[1]} seeds"
 
 
+def capitalized(text: str) -> str:
+    """Return a text with its first letter in upper case, and the others as they are."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
 def counted(number: int | str, noun: str) -> str:
     """Return a number and its noun, such as `1 seed` or `2 seeds`."""
     return f"{int(number)} {noun}{'s' if int(number) > 1 else ''}"
@@ -259,16 +362,11 @@ def decimals(width: float) -> int:
 
 def terminal(summary: list[dict], comparisons: list[dict]) -> str:
     """Return the verdict and the summary table as plain text."""
-    head = [
-        "experiment",
-        "runs",
-        "accuracy %",
-        "95% interval",
-        "test loss",
-        "train s",
-        "memory MB",
-    ]
-    rows = [head] + [_cells(row) for row in summary]
+    metric = metric_of(summary)
+    head = ["experiment", "runs"]
+    head += [] if metric == ACCURACY else [metric.name]
+    head += ["accuracy %", "95% interval", "test loss", "train s", "memory MB"]
+    rows = [head] + [_cells(row, metric) for row in summary]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     table = [
         "  ".join(
@@ -284,9 +382,11 @@ def terminal(summary: list[dict], comparisons: list[dict]) -> str:
     return "\n".join([*text, "", *table])
 
 
-def _cells(row: dict) -> list[str]:
+def _cells(row: dict, metric: Metric) -> list[str]:
+    mean = row.get(f"{metric.name}_mean")
+    own = [metric.text(float(mean)) if known(mean) else "-"] if metric != ACCURACY else []
     if not int(row["runs"]):
-        return [row["experiment"], runs_text(row), *"-----"]
+        return [row["experiment"], runs_text(row), *own, *"-----"]
     interval = "-"
     if known(row["accuracy_low"]):
         low, high = (100 * float(row[key]) for key in ("accuracy_low", "accuracy_high"))
@@ -294,6 +394,7 @@ def _cells(row: dict) -> list[str]:
     return [
         row["experiment"],
         runs_text(row),
+        *own,
         f"{100 * float(row['accuracy_mean']):.2f}",
         interval,
         loss_text(float(row["test_loss_mean"])),

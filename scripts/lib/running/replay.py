@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors.torch import load_file
 
 from lib.core.layout import RunFiles
 from lib.core.settings import Settings
@@ -16,7 +17,7 @@ from lib.data.prepared import Dataset
 from lib.training import device as devices
 from lib.training import network
 from lib.training.accuracy import accuracy_table
-from lib.training.predictions import with_names
+from lib.training.predictions import prediction_table, with_names
 from lib.training.recipe import make_optimizer, make_scheduler
 
 
@@ -138,12 +139,14 @@ def evaluation_difference(
         files: of the run.
         loss: its mean loss on the test set.
     """
-    now, predictions = network.evaluate(settings, dataset, files.weights)
+    now, probabilities = network.evaluate(settings, dataset, files.weights)
+    predictions = prediction_table(probabilities, dataset.test_labels)
     table = accuracy_table(predictions, dataset.classes).to_csv(index=False)
     stored = files.accuracy.read_text(encoding="utf-8")
     predictions = with_names(predictions, names)
     found = table_difference("predictions", files.predictions, predictions)
     found = found or text_difference("accuracy table", stored, table)
+    found = found or probability_difference("test", files.probabilities, probabilities)
     return found or number_difference("test loss", loss, now)
 
 
@@ -166,14 +169,25 @@ def held_out_difference(
         last: the last row of its history.
     """
     with devices.errors_of_the_gpu():
-        loss, accuracy, predictions = network.evaluate_split(
+        loss, accuracy, probabilities = network.evaluate_split(
             settings, held_out, num_classes, files.weights, device
         )
     found = number_difference(f"{held_out.name} loss", last["loss"], loss)
     found = found or number_difference(f"{held_out.name} accuracy", last["accuracy"], accuracy)
     if not found and files.validation.exists():
-        found = table_difference("validation predictions", files.validation, predictions)
+        found = probability_difference("validation", files.validation, probabilities)
+    if not found and files.earlier_validation.exists():
+        predictions = prediction_table(probabilities, held_out.labels.cpu())
+        found = table_difference("validation predictions", files.earlier_validation, predictions)
     return found
+
+
+def probability_difference(split: str, path: Path, now: torch.Tensor) -> str:
+    """Say that probabilities [N, classes] are not those in a file; nothing where they are."""
+    stored = load_file(path)["probabilities"]
+    if torch.equal(stored, now.float()):
+        return ""
+    return f"the probabilities of the {split} images of the stored weights"
 
 
 def number_difference(what: str, was: float, now: float) -> str:

@@ -9,7 +9,7 @@ from lib.core import records
 from lib.core.files import atomic_path, write_csv
 from lib.core.layout import RunFiles
 from lib.core.settings import canonical
-from lib.training.predictions import write_predictions
+from lib.training.predictions import write_predictions, write_probabilities
 from lib.training.weights import save_weights
 
 HISTORY = "epoch,learning_rate,train_loss,split,loss,accuracy,train_seconds,eval_seconds".split(",")
@@ -27,7 +27,7 @@ class RunResults:
         model: torch.nn.Module,
         history: list[dict],
         record: dict,
-        validation: pd.DataFrame | None,
+        validation: dict[str, torch.Tensor] | None,
     ) -> None:
         """Write the files of a run, `run.json` last: if it exists, so do the others.
 
@@ -35,26 +35,34 @@ class RunResults:
             model: with the trained weights.
             history: a row for each epoch.
             record: what run.json is to say.
-            validation: the predictions for the validation images, if there are any.
+            validation: of the validation images, if there are any, `probabilities` [N, classes],
+                and `labels` [N].
         """
         with atomic_path(self.files.weights) as temporary:
             save_weights(model, temporary)
         write_csv(self.files.history, HISTORY, history)
         written = [self.files.weights, self.files.history]
         if validation is not None:
-            write_predictions(self.files.validation, validation)
+            write_probabilities(self.files.validation, **validation)
             written.append(self.files.validation)
         records.write(self.files.record, record, written)
+        self.files.earlier_validation.unlink(missing_ok=True)
         if validation is None:  # those of an earlier training
             self.files.validation.unlink(missing_ok=True)
 
 
 def write_evaluation(
-    folder: Path, predictions: pd.DataFrame, table: pd.DataFrame, record: dict
+    folder: Path,
+    probabilities: torch.Tensor,
+    predictions: pd.DataFrame,
+    table: pd.DataFrame,
+    record: dict,
 ) -> None:
-    """Write the three files of an evaluation."""
+    """Write the files of an evaluation, its record last."""
     files = RunFiles(folder)
+    write_probabilities(files.probabilities, probabilities)
     write_predictions(files.predictions, predictions)
     with atomic_path(files.accuracy) as temporary:
         table.to_csv(temporary, index=False)
-    records.write(files.evaluation, record, [files.predictions, files.accuracy])
+    written = [files.probabilities, files.predictions, files.accuracy]
+    records.write(files.evaluation, record, written)

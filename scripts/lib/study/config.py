@@ -18,6 +18,7 @@ from lib.core import checked_settings, strict_yaml, sweep
 from lib.core.errors import UserError
 from lib.core.files import check_folder
 from lib.core.layout import Layout
+from lib.core.metric import parse, positive_class
 from lib.core.settings import COMPONENTS, OPTIMIZERS, SCHEDULERS, SCHEMAS, SHARED, Settings
 from lib.core.signatures import MODULES, learn
 from lib.data import catalog
@@ -73,6 +74,7 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     for key in ("results_dir", "data_dir"):
         config[key] = expanded(config[key], f"{where}: {key}")
     entry, facts = read_dataset(config, where)
+    check_metric(config["metric"], facts.classes, where)
     whole = copy.deepcopy(config)
     config["experiments"], searches = with_points(config, where)
     study = replace(make_study(config, entry, facts, searches), config=whole)
@@ -98,11 +100,25 @@ def read_dataset(config: dict, where: str) -> tuple[dict, Facts]:
     try:
         entry = catalog.load(file, name)
         with catalog.errors_of(file, name):
-            return entry, facts_of(Layout(Path(config["results_dir"])).prepared(name), entry)
+            facts = facts_of(Layout(Path(config["results_dir"])).prepared(name), entry)
+            positive_class(entry.get("positive"), facts.classes)
+            return entry, facts
     except UserError as error:
         raise UserError(
             "\n".join(f"{where}: {line}" for line in str(error).splitlines())
         ) from error
+
+
+def check_metric(name: str, classes: list[str], where: str) -> None:
+    """Check that there is a metric of this name for a data set of these classes.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        parse(name, classes)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def check_folders(study: Study, where: str) -> None:
@@ -303,6 +319,7 @@ def make_study(
         config=config,
         data_dir=config["data_dir"],
         mirrors=config["mirrors"],
+        metric=config["metric"],
         experiments=experiments,
         searches=searches,
         runs_per_job=config["runs_per_job"],

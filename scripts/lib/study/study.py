@@ -69,6 +69,7 @@ class Study:
     config: dict = field(repr=False, compare=False)  # as it was read, with all defaults
     data_dir: str
     mirrors: list[str]
+    metric: str  # by which the experiments are compared
     experiments: dict[str, Experiment]
     searches: dict[str, Search] = field(default_factory=dict)  # by the searched experiment's name
     chosen: dict[str, str] = field(default_factory=dict)  # by search, the best of its points
@@ -145,6 +146,12 @@ class Study:
             }
             for name, each in self.searches.items()
         }
+
+    @property
+    def metric_options(self) -> list[str]:
+        """The metric as `scripts/report.py` and `scripts/choose.py` read it."""
+        positive = self.dataset_entry.get("positive")
+        return [f"--metric={self.metric}", *([f"--positive={positive}"] if positive else [])]
 
     @property
     def report_options(self) -> list[str]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 import models
@@ -18,7 +17,6 @@ from lib.data.batches import Split
 from lib.data.prepared import Dataset
 from lib.training import loop, metrics
 from lib.training.checkpoint import Checkpoints
-from lib.training.predictions import prediction_table
 from lib.training.recipe import loss_function
 from lib.training.state import Diverged, Training, seed_everything
 from lib.training.weights import load_weights
@@ -31,13 +29,14 @@ class Trained:
     Attributes:
         training: its last state.
         parameters: how many it has.
-        predictions: for the validation images; None where there are none, or it has diverged.
+        probabilities: of each class for the validation images, [N, classes]; None where there are
+            none, or it has diverged.
         diverged: why it has diverged, where that is no error; else None.
     """
 
     training: Training
     parameters: int
-    predictions: pd.DataFrame | None
+    probabilities: torch.Tensor | None
     diverged: str | None
 
 
@@ -84,26 +83,28 @@ def train(
         if not keep_diverged:
             raise
         training, diverged = Training(model, None, None), str(error)
-    predictions = None
+    probabilities = None
     if held_out.name == "validation" and not diverged:  # a search compares them
-        predictions = predict(model, held_out, loss, settings)[2]
-    return Trained(training, parameters, predictions, diverged)
+        probabilities = predict(model, held_out, loss, settings)[2]
+    return Trained(training, parameters, probabilities, diverged)
 
 
 def predict(
     model: torch.nn.Module, images: Split, loss: Callable, settings: Settings
-) -> tuple[float, float, pd.DataFrame]:
-    """Return mean loss, accuracy and predictions of a network on images on its device."""
+) -> tuple[float, float, torch.Tensor]:
+    """Return mean loss and accuracy of a network on images on its device, and what it says of them.
+
+    That is the probability of each class, [N, classes], on the CPU.
+    """
     mean_loss, output = metrics.evaluate(model, images, loss, settings.evaluation_batch_size)
     accuracy = metrics.count_correct(output, images.labels) / len(images)
-    kind = models.output_of(settings.model)
-    return mean_loss, accuracy, prediction_table(output, images.labels.cpu(), kind)
+    return mean_loss, accuracy, metrics.probabilities(output, models.output_of(settings.model))
 
 
 def evaluate_split(
     settings: Settings, held_out: Split, num_classes: int, weights: Path, device: torch.device
-) -> tuple[float, float, pd.DataFrame]:
-    """Return mean loss, accuracy and predictions of a trained network on held-out images.
+) -> tuple[float, float, torch.Tensor]:
+    """Return what `predict` does, of a trained network on held-out images.
 
     Args:
         settings: of its training.
@@ -120,8 +121,8 @@ def evaluate_split(
     return predict(model.to(device), held_out, loss, settings)
 
 
-def evaluate(settings: Settings, dataset: Dataset, weights: Path) -> tuple[float, pd.DataFrame]:
-    """Return the mean loss of a trained network on the test set, and its predictions.
+def evaluate(settings: Settings, dataset: Dataset, weights: Path) -> tuple[float, torch.Tensor]:
+    """Return the mean loss of a trained network on the test set, and its probabilities.
 
     Args:
         settings: of its training.
@@ -129,5 +130,5 @@ def evaluate(settings: Settings, dataset: Dataset, weights: Path) -> tuple[float
         weights: the file of its weights.
     """
     where = (len(dataset.classes), weights, torch.device("cpu"))
-    mean_loss, _, predictions = evaluate_split(settings, dataset.test_split(), *where)
-    return mean_loss, predictions
+    mean_loss, _, probabilities = evaluate_split(settings, dataset.test_split(), *where)
+    return mean_loss, probabilities

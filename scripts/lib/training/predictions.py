@@ -1,26 +1,25 @@
-"""What a network says of each image of a split, as a table and as a file."""
+"""What a network says of each image of a split, as tables and as files."""
 
 import gzip
 from pathlib import Path
 
 import pandas as pd
 import torch
+from safetensors.torch import save_file
 
 from lib.core.files import atomic_path
-from lib.training.metrics import probabilities
 
 ARCHIVED_NAME = ".predictions.csv.gz.part"
 
 
-def prediction_table(output: torch.Tensor, labels: torch.Tensor, kind: str | None) -> pd.DataFrame:
+def prediction_table(probabilities: torch.Tensor, labels: torch.Tensor) -> pd.DataFrame:
     """Return one row per image, in the order of the labels.
 
     Args:
-        output: of the model, [N, classes].
+        probabilities: of each class, [N, classes].
         labels: int64 [N].
-        kind: what the output is, as `probabilities` takes it.
     """
-    confidence, prediction = probabilities(output, kind).max(dim=1)
+    confidence, prediction = probabilities.max(dim=1)
     return pd.DataFrame(
         {
             "index": range(len(labels)),
@@ -45,3 +44,10 @@ def write_predictions(path: Path, predictions: pd.DataFrame) -> None:
         gzip.GzipFile(ARCHIVED_NAME, "wb", fileobj=file, mtime=0) as archive,
     ):
         predictions.to_csv(archive, index=False, mode="wb")
+
+
+def write_probabilities(path: Path, probabilities: torch.Tensor, **others: torch.Tensor) -> None:
+    """Write probabilities [N, classes] as float32, and other tensors by their names."""
+    tensors = {"probabilities": probabilities.float(), **others}
+    with atomic_path(path) as temporary:
+        save_file({name: each.contiguous() for name, each in tensors.items()}, temporary)
