@@ -133,8 +133,8 @@ class Reader:
         if len({len(each) for each in right}) > 1:
             folder = self.layout.run(point.name, seeds[0]).folder.parent
             raise UserError(f"{folder}: other images per seed")
-        metrics = [float(each.mean()) for each in shares]
-        values = (np.stack(right), self.metric, metrics, np.stack(shares).astype(np.float32))
+        means = [float(each.mean()) for each in shares]
+        values = (np.stack(right), self.metric, means, np.stack(shares).astype(np.float32))
         loss = float(np.mean(losses))
         return search.PointResult(point.name, point.values, seeds, *values, loss, seconds, diverged)
 

@@ -5,10 +5,11 @@ import re
 import warnings
 from pathlib import Path
 
+import error_rates
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import cases, in_process
+from conftest import ROOT, cases, in_process
 from safetensors.numpy import load_file
 from sklearn import metrics
 
@@ -226,6 +227,24 @@ def test_the_positive_class():
         positive_class("defect", two)
     with pytest.raises(UserError, match="there are 3"):
         positive_class("a", ["a", "b", "c"])
+
+
+def test_the_worst_is_what_a_probability_of_zero_has():
+    found = scores(answers([0, 0], [[0.0, 1.0], [0.0, 1.0]]))
+    assert Metric("log_loss").worst == pytest.approx(found["log_loss"])
+    assert ACCURACY.worst == found["accuracy"] == 0
+
+
+def test_the_docs_name_the_limits():
+    text = " ".join((ROOT / "docs/statistics.md").read_text().split())
+    assert f"fewer than {tables.FEWEST_IMAGES} test images" in text
+    assert f"The quantile is then taken {100 * (uncertainty.CAUTION - 1):.0f}% larger" in text
+    assert f"one image adds {Metric('log_loss').worst:.1f} at most" in text
+    bound = 100 * error_rates.bound(error_rates.STUDIES)
+    assert f"up to {bound:.2f}%" in text
+    rates = [float(rate) for rate in re.findall(r"([\d.]+)% (?=\|)", text)]
+    assert len(rates) == len(list(error_rates.settings())) * len(error_rates.METRICS)
+    assert max(rates) <= bound
 
 
 def test_less_log_loss_is_better():

@@ -60,6 +60,16 @@ class Metric:
         return self.kind in PERCENT
 
     @property
+    def factor(self) -> int:
+        """By what its values are multiplied where they are shown."""
+        return 100 if self.in_percent else 1
+
+    @property
+    def unit(self) -> str:
+        """What follows a value that is shown."""
+        return "%" if self.in_percent else ""
+
+    @property
     def needs_probabilities(self) -> bool:
         """Whether it is about more than which class is chosen."""
         return self.kind in (*RANKING, "log_loss", "top5")

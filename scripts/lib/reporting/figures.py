@@ -17,7 +17,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 
 from lib.core.metric import ACCURACY, Metric
 from lib.reporting.finished_runs import FinishedExperiment, FinishedRun
-from lib.reporting.measures import Answers, class_auroc
+from lib.reporting.measures import Answers
 from lib.reporting.verdict import capitalized
 
 # Distinguishable with any color vision, with a contrast of at least 3:1 on white and on black.
@@ -103,8 +103,7 @@ def _values(
     axes, metric: Metric, experiments: list[FinishedExperiment], summary: list[dict]
 ) -> str:
     """Fill a panel with the values of a metric, and return those in words."""
-    factor, unit = (100, "%") if metric.in_percent else (1, "")
-    parts = []
+    factor, unit, parts = metric.factor, metric.unit, []
     for place, (each, row) in enumerate(zip(experiments, summary, strict=True)):
         look = {"color": color(place)}
         mean, low, high = (row[f"{metric.name}_{end}"] for end in ("mean", "low", "high"))
@@ -245,9 +244,8 @@ def class_areas(experiments: list[FinishedExperiment]) -> Figure:
     """Draw each experiment's area under the ROC curve of each class against the rest."""
     values = np.full((len(experiments), len(experiments[0].runs[0].test_set.classes)), np.nan)
     for row, each in zip(values, experiments, strict=True):
-        areas = [class_auroc(run.answers) for run in each.runs]
-        for number in areas[0]:
-            row[number] = np.mean([area[number] for area in areas])
+        for number in each.runs[0].areas:
+            row[number] = np.mean([run.areas[number] for run in each.runs])
     return _by_class(experiments, values, 3, "roc", "Area under the ROC curve by class", "AUROC")
 
 

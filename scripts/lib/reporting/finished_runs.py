@@ -98,10 +98,20 @@ class FinishedRun:
         about = (self.test_set.classes, self.test_set.positive)
         return Answers(self.test_set.labels, self.prediction, probabilities, *about)
 
-    @cached_property
+    @property
     def scores(self) -> dict[str, float | None]:
         """The value of each metric; None where it cannot be computed."""
-        return scores(self.answers)
+        return self._measures[0]
+
+    @property
+    def areas(self) -> dict[int, float]:
+        """The area under the ROC curve of each class against the rest, where there is one."""
+        return self._measures[1]
+
+    @cached_property
+    def _measures(self) -> tuple[dict[str, float | None], dict[int, float]]:
+        answers = self.answers
+        return scores(answers), answers.areas
 
     @property
     def device(self) -> str:

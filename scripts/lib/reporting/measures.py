@@ -47,6 +47,14 @@ class Answers:
         numbers = range(len(self.classes)) if self.positive is None else [self.positive]
         return [c for c in numbers if c in self.present and len(self.present) > 1]
 
+    @cached_property
+    def areas(self) -> dict[int, float]:
+        """The area under the ROC curve of each class that can be ranked, against the rest."""
+        return {
+            c: float(metrics.roc_auc_score(self.labels == c, self.probabilities[:, c]))
+            for c in self.ranked
+        }
+
 
 def scores(answers: Answers) -> dict[str, float | None]:
     """Return the value of each metric, in the order of `lib.core.metric.names`."""
@@ -59,7 +67,7 @@ def scores(answers: Answers) -> dict[str, float | None]:
             "accuracy": metrics.accuracy_score(labels, prediction),
             "balanced_accuracy": metrics.balanced_accuracy_score(labels, prediction),
             "macro_f1": metrics.f1_score(labels, prediction, labels=some, average="macro"),
-            "auroc": _mean(class_auroc(answers).values()),
+            "auroc": _mean(answers.areas.values()),
             "average_precision": _mean(
                 metrics.average_precision_score(labels == c, sure[:, c]) for c in answers.ranked
             ),
@@ -84,14 +92,6 @@ def per_class(answers: Answers) -> dict[str, list[float | None]]:
     return {
         kind: [float(each) if some else None for each, some in zip(values, images, strict=True)]
         for kind, values in (("recall", recall), ("f1", f1))
-    }
-
-
-def class_auroc(answers: Answers) -> dict[int, float]:
-    """Return the area under the ROC curve of each class that can be ranked, against the rest."""
-    return {
-        c: float(metrics.roc_auc_score(answers.labels == c, answers.probabilities[:, c]))
-        for c in answers.ranked
     }
 
 

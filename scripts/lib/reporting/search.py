@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lib.core.metric import ACCURACY, Metric
-from lib.reporting.uncertainty import NO_SEEDS, Mean, Measured, image_term, wilson
+from lib.reporting.uncertainty import Measured, wilson
 
 SAMPLES = 500  # of the bootstrap
 BOOTSTRAP_SEED = 0
@@ -82,9 +82,8 @@ class PointResult:
         """
         if self.metric == ACCURACY:
             return self.interval()
-        mean = Measured(np.array(self.metrics), self.shares.mean(axis=0)).mean()
-        if len(self.metrics) < FEWEST_RUNS:
-            mean = Mean(self.value, NO_SEEDS, image_term(self.shares.mean(axis=0)))
+        runs = self.metrics if len(self.metrics) >= FEWEST_RUNS else [self.value]
+        mean = Measured(np.array(runs), self.shares.mean(axis=0)).mean()
         if not mean.standard_error:
             return None, None
         low, high = mean.interval()

@@ -109,7 +109,7 @@ def _panel(axis, search: SearchTable, key: str, titled: bool) -> None:
     numbers = all(isinstance(value, float) for value in values)
     names = list(dict.fromkeys(sorted(values, key=str)))
     places = values if numbers else [names.index(value) for value in values]
-    factor, unit = (100, " (%)") if search.metric.in_percent else (1, "")
+    factor, unit = search.metric.factor, search.metric.unit
     heights = [factor * point["metric_value"] for point in search.points]
     for point, x, y in zip(search.points, places, heights, strict=True):
         ends = factor * point["metric_low"], factor * point["metric_high"]
@@ -128,7 +128,7 @@ def _panel(axis, search: SearchTable, key: str, titled: bool) -> None:
         axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xlabel(f"{search.name}: {key}" if titled else key)
     if axis.get_subplotspec().is_first_col():
-        axis.set_ylabel(f"validation {search.metric.words}{unit}")
+        axis.set_ylabel(f"validation {search.metric.words}{f' ({unit})' if unit else ''}")
 
 
 def _value(cell) -> float | str:

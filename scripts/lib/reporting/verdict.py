@@ -203,12 +203,10 @@ class Scale:
     @classmethod
     def of(cls, metric: Metric, intervals: list[tuple]) -> "Scale":
         """Return a scale that is fine enough for the narrowest of some intervals."""
-        factor = 100 if metric.in_percent else 1
-        widths = [factor * (float(high) - float(low)) for low, high in intervals]
+        widths = [metric.factor * (float(high) - float(low)) for low, high in intervals]
         digits = decimals(min(widths)) if widths else 1
-        if metric.in_percent:
-            return cls(factor, digits, "%", " percentage points")
-        return cls(factor, max(digits, 3), "", "")
+        points = " percentage points" if metric.in_percent else ""
+        return cls(metric.factor, max(digits, 1 if points else 3), metric.unit, points)
 
     def number(self, value: float | str) -> str:
         """Return a value as it is written, without its unit."""
