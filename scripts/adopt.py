@@ -30,6 +30,7 @@ from lib.core.adoptions import Adoption
 from lib.core.errors import UserError
 from lib.core.files import read_object
 from lib.core.layout import RunFiles, run_name
+from lib.core.seeds import Run
 from lib.core.settings import canonical
 from lib.core.snapshot import Snapshot
 from lib.reporting.reproduction import valid_evaluation
@@ -47,7 +48,7 @@ REPLAY = {
 class OtherCode:
     """A run that is out of date because of its code alone."""
 
-    run: tuple[str, int]
+    run: Run
     files: RunFiles
     record: dict
     evaluation: dict | None
@@ -60,8 +61,8 @@ class OtherCode:
 
     @property
     def recipe(self) -> str:
-        """What is equal for the runs that one replay speaks for: all but the seed."""
-        settings = canonical(self.record["settings"]) | {"seed": None}
+        """What is equal for the runs that one replay speaks for: all but seed and fold."""
+        settings = canonical(self.record["settings"]) | {"seed": None, "fold": None}
         keys = ("data_sha256", "code", "device", "gpu", "cuda_graph")
         same = [self.record[key] for key in keys] + [bool(self.record["diverged"])]
         evaluation = self.evaluation and self.evaluation["code"]

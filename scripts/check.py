@@ -47,16 +47,17 @@ def model_problems(study: Study) -> list[str]:
     problems = []
     for name, experiment in study.experiments.items():
         settings = experiment.recipe
-        held_out = held_out_size(settings.validation_size, data.train_size)
         try:
-            dry_step(
-                settings,
-                tuple(data.input_shape),
-                len(data.classes),
-                data.train_size - held_out,
-                (held_out or data.test_size, data.test_size),
-                torch.device("cpu"),
-            )
+            for train_size, test_size in data.sizes:
+                held_out = held_out_size(settings.validation_size, train_size)
+                dry_step(
+                    settings,
+                    tuple(data.input_shape),
+                    len(data.classes),
+                    train_size - held_out,
+                    (held_out or test_size, test_size),
+                    torch.device("cpu"),
+                )
             print(f"{name}: {settings.model['name']} can be trained", flush=True)
         except UserError as error:
             problems.append(f"experiments.{name}: {error}")
@@ -70,11 +71,11 @@ def where_the_data_is(study: Study) -> str:
         return f"{study.dataset} is prepared: {prepared}"
     if readers.downloads(study.dataset_entry):
         return f"{study.dataset} will be downloaded on this machine into {study.data_dir}"
-    data = study.facts
-    return (
-        f"{study.dataset} is here: {data.train_size:,} training and {data.test_size:,} test images "
-        f"of {len(data.classes)} classes"
-    )
+    data, folds = study.facts, study.folds
+    images = f"{data.train_size:,} training and {data.test_size:,} test images"
+    if folds[0]:
+        images = f"{data.train_size + data.test_size:,} images in {len(folds)} folds,"
+    return f"{study.dataset} is here: {images} of {len(data.classes)} classes"
 
 
 if __name__ == "__main__":

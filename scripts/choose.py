@@ -3,7 +3,8 @@
     python scripts/choose.py --searches "$(cat searches.json)" --data results/data/MNIST.safetensors
 
 The runs of all points must be trained. The metric of a point is the mean over its seeds; of equal
-points, the one with the smaller loss is chosen. The test set is not looked at. A training that has
+points, the one with the smaller loss is chosen. Where the data has folds, each has a choice of its
+own, by images of its own training set. The test set is not looked at. A training that has
 diverged counts as wrong for each image, and has the worst value of the metric.
 
 The checkpoints of these runs are removed, as they are complete.
@@ -28,6 +29,7 @@ from lib.core.files import write_csv
 from lib.core.layout import SEARCH_TABLE, Layout, RunFiles
 from lib.core.metric import Metric
 from lib.core.run_state import read_trained
+from lib.core.seeds import Run, Seed, SeedAndFold, parts
 from lib.core.settings import Settings
 from lib.data.tensor_file import TensorFile
 from lib.reporting import search
@@ -49,7 +51,8 @@ def main() -> None:
         type=json.loads,
         required=True,
         metavar="JSON",
-        help="by name of the searched experiment: its sweep, its settings, and its seeds",
+        help="by name of the searched experiment: its sweep, its settings, and its seeds: numbers, "
+        "or pairs of seed and fold",
     )
     add("--output", type=Path, metavar="DIR", help="the folder to write to (default: RESULTS)")
     add("--data", type=Path, required=True, metavar="FILE", help="the file that they trained on")
@@ -61,27 +64,51 @@ def main() -> None:
     metric = metrics.parse(args.metric, classes)
     positive = metrics.positive_class(args.positive, classes)
     reader = Reader(layout, metric, args.data, classes, positive)
-    table, columns = [], list(search.COLUMNS)
+    table, columns, trained = [], list(search.COLUMNS), []
     for name, each in args.searches.items():
         points = sweep.points(name, each["settings"], each["sweep"])
-        ranking = search.rank([reader.point(point, each["seeds"]) for point in points])
-        for row, point in zip(search.rows(name, ranking), ranking.points, strict=True):
-            table.append(row | {key: _cell(value) for key, value in point.values.items()})
-        columns += [key for key in points[0].values if key not in columns]
-        best = ranking.best
-        if best.diverged == len(best.seeds):
-            raise UserError(
-                f"search {name}: all trainings of all its points have diverged: search "
-                "smaller learning rates"
-            )
-        print(
-            f"{name}: {best.name} is the best of {len(points)} points on the validation images, "
-            f"with {metric.text(best.value)} ({metric.words}); as a forecast, that is about "
-            f"{metric.difference_text(max(0.0, ranking.bias))} too good"
-        )
-    columns += search.LAST_COLUMNS
+        for fold, seeds in by_fold(each["seeds"]).items():
+            trained += [(point.name, seed) for point in points for seed in seeds]
+            ranking = search.rank([reader.point(point, seeds) for point in points])
+            for row, point in zip(search.rows(name, ranking, fold), ranking.points, strict=True):
+                table.append(row | {key: _cell(value) for key, value in point.values.items()})
+            columns += [key for key in points[0].values if key not in columns]
+            print(choice(name if fold is None else f"{name}, fold {fold}", ranking, metric))
+    columns += search.LAST_COLUMNS + (["fold"] if any("fold" in row for row in table) else [])
     write_csv(Layout(args.output or args.results).table(SEARCH_TABLE), columns, table)
-    remove_leftovers(layout, [(row["point"], row["seeds"].split()) for row in table])
+    remove_leftovers(layout, trained)
+
+
+def by_fold(given: list) -> dict[int | None, list[Seed]]:
+    """Return the seeds of each fold; without folds, all of them.
+
+    Args:
+        given: of `--searches`: numbers, or pairs of a seed and a fold.
+    """
+    found: dict[int | None, list[Seed]] = {}
+    for each in given:
+        seed = SeedAndFold(*each) if isinstance(each, list) else each
+        found.setdefault(parts(seed)[1], []).append(seed)
+    return found
+
+
+def choice(name: str, ranking: search.Ranking, metric: Metric) -> str:
+    """Return what is chosen, in words.
+
+    Raises:
+        UserError: all trainings have diverged.
+    """
+    best, points = ranking.best, len(ranking.points)
+    if best.diverged == len(best.seeds):
+        raise UserError(
+            f"search {name}: all trainings of all its points have diverged: search smaller "
+            "learning rates"
+        )
+    return (
+        f"{name}: {best.name} is the best of {points} points on the validation images, with "
+        f"{metric.text(best.value)} ({metric.words}); as a forecast, that is about "
+        f"{metric.difference_text(max(0.0, ranking.bias))} too good"
+    )
 
 
 @dataclass(frozen=True)
@@ -102,7 +129,7 @@ class Reader:
     classes: list[str]
     positive: int | None
 
-    def point(self, point: sweep.Point, seeds: list[int]) -> search.PointResult:
+    def point(self, point: sweep.Point, seeds: list[Seed]) -> search.PointResult:
         """Read the runs of a point.
 
         Raises:
@@ -177,12 +204,11 @@ class Reader:
         return prepared.load(self.data)
 
 
-def remove_leftovers(layout: Layout, points: list[tuple[str, list[str]]]) -> None:
+def remove_leftovers(layout: Layout, runs: list[Run]) -> None:
     """Remove from what the trainings would resume: most of the points are never evaluated."""
-    for name, seeds in points:
-        for seed in seeds:
-            for file in layout.run(name, seed).temporary:
-                file.unlink(missing_ok=True)
+    for run in runs:
+        for file in layout.run(*run).temporary:
+            file.unlink(missing_ok=True)
 
 
 def _cell(value):

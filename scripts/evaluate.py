@@ -62,8 +62,8 @@ def main() -> None:
     check_origin(files, record, Expected(expected_settings, data.names))
     # As in train.py, now.
     origin = {"slurm": provenance.slurm_job(), **provenance.code_state(own_code)}
-    dataset = prepared.load(staging.staged(args.data))
-    names = image_list.names(args.data, "test")
+    dataset = prepared.load(staging.staged(args.data), settings.fold)
+    names = image_list.names_of_test(args.data, settings.fold)
     test_loss, probabilities = network.evaluate(settings, dataset, files.weights)
     predictions = with_names(prediction_table(probabilities, dataset.test_labels), names)
     table = accuracy_table(predictions, dataset.classes)

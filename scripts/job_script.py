@@ -17,6 +17,7 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 
 from lib.cluster import profile, sbatch, snakemake_command
 from lib.core.layout import run_name
+from lib.core.seeds import Seed
 from lib.study.config import add_argument, read_study
 from lib.study.study import Study
 
@@ -83,7 +84,7 @@ def main() -> None:
         print(f"The data is not prepared yet. Before you submit: {prepare}", file=sys.stderr)
 
 
-def script(study: Study, experiment: str, seed: int, job: dict, configs: Sequence[Path]) -> str:
+def script(study: Study, experiment: str, seed: Seed, job: dict, configs: Sequence[Path]) -> str:
     """Return the job script of a run.
 
     Args:

@@ -2,9 +2,12 @@
 
 The file holds train_images uint8 [N, channels, height, width], train_labels int64 [N],
 test_images, test_labels, and mean and std (float64 [channels]) of the training pixels scaled to
-0-1; and train_groups int64 [N] where the images have groups. Beside it are
+0-1; and train_groups int64 [N] where the images have groups. Where the data is divided into folds,
+it holds images, labels and groups of all, fold int64 [N], the number of each image's fold, from 1,
+and mean and std (float64 [folds, channels]) of the other folds' pixels. Beside it are
 
-NAME.images.csv.gz   one row per image: index, split, file, label, group, digest of the pixels
+NAME.images.csv.gz   one row per image: index, split (train, test, or fold1 and so on), file, label,
+                     group, digest of the pixels
 NAME.audit.json      what is in the data, and what is odd about it, which is also printed
 NAME.prepared.json   a small record, with the digests of all of these files
 
@@ -62,11 +65,14 @@ def main() -> None:
         report = prepare(args.output, args.dataset, entry, reader, args.threads)
     print("\n".join(f"{args.dataset}: {line}" for line in report.lines()))
     made = tensor_file.TensorFile(args.output)
-    mean, std = (" ".join(f"{each:.4f}" for each in made.read(name)) for name in ("mean", "std"))
-    channels, height, width = made.shapes["train_images"][1:]
+    mean, std = (
+        " ".join(f"{each:.4f}" for each in made.read(name).reshape(-1, made.shapes[name][-1])[0])
+        for name in ("mean", "std")
+    )
+    channels, height, width = made.shapes["images" if "folds" in entry else "train_images"][1:]
     print(
         f"{args.dataset}: {channels} x {height} x {width} (channels, height, width), mean {mean}, "
-        f"standard deviation {std}: {args.output}"
+        f"standard deviation {std}{' (without fold 1)' if 'folds' in entry else ''}: {args.output}"
     )
 
 
@@ -106,9 +112,11 @@ class Chosen:
 
     @property
     def splits(self) -> dict[str, slice]:
-        """Where the images of each split are."""
+        """Where the images of each split are; with folds, all are together, without a name."""
+        if self.survey.folds is not None:
+            return {"": slice(None)}
         size = self.survey.train_size
-        return {"train": slice(size), "test": slice(size, None)}
+        return {"train_": slice(size), "test_": slice(size, None)}
 
 
 def chosen(found: Survey, known: list[Decoded | str], entry: dict) -> Chosen:
@@ -128,12 +136,12 @@ def chosen(found: Survey, known: list[Decoded | str], entry: dict) -> Chosen:
         raise_unreadable(found.items, unreadable)
     digests = ["" if index in unreadable else each.digest for index, each in enumerate(known)]
     valid = [index for index in range(len(known)) if index not in unreadable]
-    leaked = audit.leaks(digests, valid, found.train_size)
-    audit.check_leaks(leaked, found.items, entry.get("duplicates"))
+    leaked = audit.leaks(digests, valid, found)
+    audit.check_leaks(leaked, found, entry.get("duplicates"))
     dropped = set(leaked if entry.get("duplicates") == "drop" else [])
     indices = [index for index in valid if index not in dropped]
     kept, images = found.only(indices), [known[index] for index in indices]
-    check_classes(kept.classes, *kept.labels_by_split, [])
+    check_classes(kept, [])
     report = audit.of(
         kept,
         [image.digest for image in images],
@@ -193,25 +201,51 @@ def small_tensors(data: Chosen, images: DecodedImages, entry: dict) -> dict[str,
         UserError: mean and std of the entry are not of as many channels as the images have.
     """
     targets = torch.from_numpy(data.survey.labels)
-    found = {f"{split}_labels": targets[part] for split, part in data.splits.items()}
-    items = data.survey.items
+    found = {f"{split}labels": targets[part] for split, part in data.splits.items()}
+    items, (split, first) = data.survey.items, next(iter(data.splits.items()))
     if items[0].group is not None:
         numbers = {group: n for n, group in enumerate(sorted({item.group for item in items}))}
-        of_training = [numbers[item.group] for item in items[data.splits["train"]]]
-        found["train_groups"] = torch.tensor(of_training, dtype=torch.int64)
-    statistics = [entry[key] for key in ("mean", "std") if key in entry]
-    if statistics:
-        mean, std = (np.atleast_1d(each).astype(np.float64) for each in statistics)
-        if not len(mean) == len(std) == images.shape[0]:
+        of_training = [numbers[item.group] for item in items[first]]
+        found[f"{split}groups"] = torch.tensor(of_training, dtype=torch.int64)
+    folds = data.survey.folds
+    each = statistics(data, images, entry)
+    if folds is None:
+        return found | {"mean": each[0][0], "std": each[0][1]}
+    means, stds = map(torch.stack, zip(*each, strict=True))
+    return found | {"fold": torch.from_numpy(folds), "mean": means, "std": stds}
+
+
+def statistics(
+    data: Chosen, images: DecodedImages, entry: dict
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return mean and standard deviation of the training images, once or for each fold.
+
+    Both are float64 [channels].
+
+    Raises:
+        UserError: those of the entry are not of as many channels as the images have.
+    """
+    trainings = data.survey.trainings
+    given = [
+        np.atleast_1d(entry[key]).astype(np.float64) for key in ("mean", "std") if key in entry
+    ]
+    if given:
+        if any(len(each) != images.shape[0] for each in given):
             raise UserError(
                 f"mean, std: they need one number for each of {images.shape[0]} channels"
             )
-        return found | {"mean": torch.from_numpy(mean), "std": torch.from_numpy(std)}
-    parts = images.parts(data.images[data.splits["train"]])
-    mean, std = mean_and_std(sum(map(value_counts, parts)))
-    if not std.all():
+        return [tuple(map(torch.from_numpy, given))] * len(trainings)
+    folds, parts = data.survey.folds is not None, data.survey.parts
+    counts = [
+        sum(map(value_counts, images.parts([data.images[index] for index in part])))
+        for part in (parts.values() if folds else [parts["train"]])
+    ]
+    if folds:  # each image is read once: a fold's training images are all the others
+        counts = [sum(counts) - own for own in counts]
+    found = [mean_and_std(each) for each in counts]
+    if not all(std.all() for _, std in found):
         raise UserError("all training images are of one color: their standard deviation is 0")
-    return found | {"mean": mean, "std": std}
+    return found
 
 
 def value_counts(images: np.ndarray) -> torch.Tensor:
@@ -244,11 +278,13 @@ def listed_images(data: Chosen) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    found, rows = data.survey, zip(data.survey.items, data.survey.labels, data.images, strict=True)
+    found, places = data.survey, {}
+    for part, indices in data.survey.parts.items():
+        places |= {index: (place, part) for place, index in enumerate(indices.tolist())}
+    rows = zip(found.items, found.labels, data.images, strict=True)
     for number, (item, label, image) in enumerate(rows):
-        split, first = ("train", 0) if number < found.train_size else ("test", found.train_size)
-        about = (number - first, split, item.name, found.classes[label], item.group, image.digest)
-        writer.writerow(about)
+        about = (item.name, found.classes[label], item.group, image.digest)
+        writer.writerow([*places[number], *about])
     return text.getvalue().encode()
 
 
@@ -260,7 +296,7 @@ def write(
     metadata = {"classes": json.dumps(data.survey.classes)}
     if data.survey.items[0].name:  # the names are part of the data
         metadata["images_sha256"] = hashlib.sha256(content).hexdigest()
-    pixels = {f"{split}_images": data.images[part] for split, part in data.splits.items()}
+    pixels = {f"{split}images": data.images[part] for split, part in data.splits.items()}
     shapes = {name: (np.dtype("u1"), (len(each), *images.shape)) for name, each in pixels.items()}
     arrays = {name: each.numpy() for name, each in tensors.items()}
     shapes |= {name: (each.dtype, each.shape) for name, each in arrays.items()}

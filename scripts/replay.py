@@ -103,7 +103,7 @@ def first_steps(stored: Stored, data: Path, proof: str) -> Replay:
     torch.set_num_threads(record["threads"])
     now = here(record)
     machine = reproduction.differing_machine(record, now) + reproduction.resumed(record)
-    dataset, device = prepared.load(data), devices.choose(settings.device)
+    dataset, device = prepared.load(data, settings.fold), devices.choose(settings.device)
     splits = [part.to(device) for part in network.splits(dataset, settings)]
     where = (len(dataset.classes), device)
     difference = replay.rates_difference(settings, stored.history["learning_rate"].tolist())
@@ -117,7 +117,7 @@ def first_steps(stored: Stored, data: Path, proof: str) -> Replay:
     if not difference and evaluation:
         torch.set_num_threads(evaluation["threads"])
         loss = evaluation["test_loss"]
-        names = image_list.names(data, "test")
+        names = image_list.names_of_test(data, settings.fold)
         difference = replay.evaluation_difference(settings, dataset, names, stored.files, loss)
         of_now = {"threads": evaluation["threads"], "versions": now["versions"]}
         machine = reproduction.differing_machine(evaluation, of_now)

@@ -5,8 +5,9 @@
 reports every run below RESULTS/runs, in alphabetical order. All of them must be complete.
 
 --runs selects runs. `--runs mlp=1,2 cnn=1` selects seeds 1 and 2 of the experiment mlp and seed 1
-of cnn. The rows of the tables follow this order. With more than 20 experiments, each one is
-compared with the first only.
+of cnn; where the data has two folds, that is `cnn=1-fold1,1-fold2`: a seed needs all of them. The
+rows of the tables follow this order. With more than 20 experiments, each one is compared with the
+first only.
 
 With --incomplete, runs that are not complete are listed as missing, each with the reason, and the
 others are reported. A pair of experiments in which a run is missing gets no verdict.
@@ -71,10 +72,11 @@ def main() -> None:
     test_set = finished_runs.read_test_set(args.data, args.positive)
     metric = metrics.parse(args.metric, test_set.classes)
     out_of_date = finished_runs.parse_runs(args.out_of_date)
-    experiments = finished_runs.read(
-        args.results, names, test_set, args.incomplete or bool(out_of_date), out_of_date
-    )
     searches = search_table.read(args.search) if args.search else []
+    incomplete, shown_as = args.incomplete or bool(out_of_date), search_table.shown_as(searches)
+    experiments = finished_runs.read(
+        args.results, names, test_set, incomplete, out_of_date, shown_as
+    )
     files = Layout(args.output or args.results)
     write_report(files, experiments, test_set, args.command, searches, metric)
 
@@ -98,7 +100,8 @@ def write_report(
         metric: by which they are compared.
     """
     report = tables.report_rows(experiments)
-    columns = tables.summary_columns(test_set.classes)
+    classes, folds = test_set.classes, test_set.number_of_folds
+    columns = tables.summary_columns(classes, folds)
     summary = [dict.fromkeys(columns) | tables.summary_row(each, metric) for each in experiments]
     comparisons = tables.comparison_rows(experiments, metric)
     # On the page, the best come first.
@@ -112,9 +115,9 @@ def write_report(
     drawn += [search_table.draw(searches)] if searches else []
     html = page.render(shown, ranked, comparisons, drawn, test_set, command, searches)
 
-    write_csv(files.table("report.csv"), tables.report_columns(test_set.classes), report)
+    write_csv(files.table("report.csv"), tables.report_columns(classes, folds), report)
     write_csv(files.table("summary.csv"), columns, summary)
-    write_csv(files.table("comparisons.csv"), tables.COMPARISONS, comparisons)
+    write_csv(files.table("comparisons.csv"), tables.comparison_columns(folds), comparisons)
     for figure in drawn:
         write_text(files.figure(figure.name), figure.svg)
     write_text(files.page, html)

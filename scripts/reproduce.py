@@ -21,6 +21,7 @@ from lib.cluster import profile, snakemake_command
 from lib.core.errors import UserError
 from lib.core.files import read_object, write_csv
 from lib.core.layout import run_name
+from lib.core.seeds import Run
 from lib.reporting import reproduction
 from lib.reporting.reproduction import Reproduction
 from lib.study.config import add_argument, read_study
@@ -64,7 +65,7 @@ def main() -> None:
     sys.exit(reproduction.status(known.values(), args.exact))
 
 
-def chosen(study: Study, name: str, sample: int | None) -> list[tuple[str, int]]:
+def chosen(study: Study, name: str, sample: int | None) -> list[Run]:
     """Return experiment and seed of each run that is to be repeated.
 
     Raises:
@@ -87,7 +88,7 @@ def read(path: Path) -> Reproduction | None:
     return Reproduction(**content) if content else None
 
 
-def lines(study: Study, run: tuple[str, int], outcome: Reproduction | None) -> list[str]:
+def lines(study: Study, run: Run, outcome: Reproduction | None) -> list[str]:
     """Say what came of a run."""
     if outcome is None:
         log = study.layout.log("reproduce", *run)

@@ -18,6 +18,7 @@ from lib.cluster import driver
 from lib.cluster.job_end import Cause
 from lib.cluster.submissions import ACTIVE, COMPLETED, UNKNOWN, Job, ask
 from lib.core.run_state import RunState
+from lib.core.seeds import Run, Seed
 from lib.study.config import add_argument, read_study
 from lib.study.run_states import RunStates
 from lib.study.study import Study
@@ -55,7 +56,7 @@ def table(study: Study, jobs: list[Job]) -> str:
     return pd.DataFrame(rows).to_string(index=False)
 
 
-def row(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> dict[str, str]:
+def row(study: Study, run: Run, now: RunState, jobs: list[Job]) -> dict[str, str]:
     """Return one run's row: what the latest of its jobs does, and how far the training is."""
     latest = jobs[-1] if jobs else None
     if now.status == "done":
@@ -79,13 +80,13 @@ def row(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> d
         "node": latest.node if latest else "",
         "elapsed": _clock(latest.elapsed_seconds) if latest else "",
         "limit": _clock(60 * latest.limit_minutes) if latest and latest.limit_minutes else "",
-        "epoch": f"{len(now.epochs)}/{study.experiments[run[0]].recipe.epochs}",
+        "epoch": f"{len(now.epochs)}/{study.experiments[run[0]].settings(run[1]).epochs}",
         "accuracy": f"{now.epochs[-1].accuracy:.4f}" if now.epochs else "",
         "reason": latest.reason if pending else "",
     }
 
 
-def of_run(jobs: list[Job], experiment: str, seed: int) -> list[Job]:
+def of_run(jobs: list[Job], experiment: str, seed: Seed) -> list[Job]:
     """Return the jobs of one run, oldest first."""
     return [job for job in jobs if (job.experiment, job.seed) == (experiment, seed)]
 
@@ -151,9 +152,7 @@ def used(job: Job) -> str:
     return f"time {_clock(job.elapsed_seconds)} {limit}, memory {memory} {asked}, {cores}"
 
 
-def advice(
-    study: Study, run: tuple[str, int], now: RunState, jobs: list[Job], configs: Sequence[Path]
-) -> str:
+def advice(study: Study, run: Run, now: RunState, jobs: list[Job], configs: Sequence[Path]) -> str:
     """Say what to type next; `configs` are the config files that were named."""
     if now.status == "done":
         return "This run is done. Nothing is left to do."
@@ -168,7 +167,7 @@ def advice(
     return f"{cure(study, run, now, jobs)}\n  {command(configs)}"
 
 
-def cure(study: Study, run: tuple[str, int], now: RunState, jobs: list[Job]) -> str:
+def cure(study: Study, run: Run, now: RunState, jobs: list[Job]) -> str:
     """Say what to do about a run that is not done, and that nothing works on.
 
     `jobs` are those that Slurm knows.

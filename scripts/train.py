@@ -123,7 +123,7 @@ def train_and_write(
     start, clock = provenance.now(), time.perf_counter()
     torch.set_num_threads(args.threads)
 
-    dataset = prepared.load(staging.staged(args.data))
+    dataset = prepared.load(staging.staged(args.data), settings.fold)
     training_set, held_out = network.splits(dataset, settings)
     classes, (channels, *image_size) = dataset.classes, dataset.input_shape
     facts = {

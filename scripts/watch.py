@@ -27,6 +27,7 @@ from lib.cluster import driver
 from lib.core import command_line, durations
 from lib.core.errors import UserError
 from lib.core.run_state import RunState
+from lib.core.seeds import Run
 from lib.study import choice
 from lib.study.config import add_argument, read_study
 from lib.study.run_states import RunStates
@@ -91,10 +92,10 @@ class Display:
         self.study, self.states = study, RunStates(study)
         self.on_terminal = sys.stdout.isatty()
         # Of each run, how many epochs were shown, and of which results.
-        self.shown: dict[tuple[str, int], tuple[int, str | None]] = {}
-        self.statuses: dict[tuple[str, int], str] = {}  # of each run, when it was last looked at
+        self.shown: dict[Run, tuple[int, str | None]] = {}
+        self.statuses: dict[Run, str] = {}  # of each run, when it was last looked at
         self.looks = 0
-        self.bars: dict[tuple[str, int], tqdm] = {}
+        self.bars: dict[Run, tqdm] = {}
         self.headline = ""
         self.headline_bar = self._bar(bar_format="{desc}") if self.on_terminal else None
         for run in study.runs:  # what was done before is not news
@@ -121,8 +122,8 @@ class Display:
             self._draw_bars({r: s for r, s in states.items() if s.status == "training"})
         self._show_headline()
         stages = set(self.statuses.values())
-        to_choose = self.study.searches.keys() - self.study.chosen.keys()
-        return bool(stages.difference(SETTLED) or (to_choose and "failed" not in stages))
+        to_choose = self.study.undecided and "failed" not in stages
+        return bool(stages.difference(SETTLED) or to_choose)
 
     def _look_at_choice(self) -> None:
         """Show what a search trains again, too, once it has chosen."""
@@ -145,12 +146,12 @@ class Display:
     def _bar(self, **options) -> tqdm:
         return tqdm(leave=False, file=sys.stdout, dynamic_ncols=True, **options)
 
-    def _show_epochs(self, run: tuple[str, int], state: RunState) -> None:
+    def _show_epochs(self, run: Run, state: RunState) -> None:
         """Print the epochs that are new: each of them in a pipe, the last one on a terminal."""
         shown, results = self.shown.get(run, (0, None))
         if results is not None and state.results != results:  # it is trained again
             shown = 0
-        epochs = self.study.experiments[run[0]].recipe.epochs  # in all
+        epochs = self.study.experiments[run[0]].settings(run[1]).epochs  # in all
         for each in state.epochs[shown:]:
             if not self.on_terminal or each.epoch == epochs:
                 left = state.training.remaining_seconds if state.training else None
@@ -162,7 +163,7 @@ class Display:
                 )
         self.shown[run] = len(state.epochs), state.results
 
-    def _draw_bars(self, training: dict[tuple[str, int], RunState]) -> None:
+    def _draw_bars(self, training: dict[Run, RunState]) -> None:
         for run in [run for run in self.bars if run not in training]:
             self.bars.pop(run).close()
         for run, state in training.items():

@@ -215,7 +215,7 @@ class Project:
         }
         jobs = set()
         for message in re.findall(r"^Job \d+: (.+)$", output, flags=re.MULTILINE):
-            run = re.match(r"(Train|Evaluate) (\S+), seed (\d+)", message)
+            run = re.match(r"(Train|Evaluate) (\S+), seed ([0-9a-z-]+)", message)
             jobs.add(" ".join(run.groups()).lower() if run else words[message.split()[0]])
         assert jobs or "Nothing to be done" in output, output
         return jobs

@@ -8,6 +8,10 @@ the same way, so that none is better in truth, whatever the metric. What the net
 how hard each of them finds each image, and, with three or more seeds each, how good the training
 with a seed comes out. The report's own code then compares them. The table is that of
 docs/statistics.md.
+
+With folds, networks are trained, so that those of two folds have most of their training images in
+common: each experiment sees features of its own of each image, learns the mean of each class, and
+how likely an image is of a class is told by how near it is to that mean.
 """
 
 import argparse
@@ -23,8 +27,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from lib.core.metric import WORDS, Metric
+from lib.data.splits import folds_of_groups, folds_of_images
 from lib.reporting import tables
-from lib.reporting.finished_runs import FinishedExperiment, FinishedRun, TestSet
+from lib.reporting.finished_runs import FinishedExperiment, FinishedRun, TestSet, in_folds
 from lib.reporting.measures import Answers
 from lib.reporting.pseudo_values import pseudo_values
 from lib.reporting.uncertainty import LEVEL, Measured
@@ -47,6 +52,7 @@ class Case:
         classes: how many.
         largest: the share of the first class; the others have equal shares.
         group: images of each group, which are of one class and alike.
+        folds: into which all images are divided; 0: there is one test set.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Case:
     classes: int
     largest: float
     group: int = 1
+    folds: int = 0
 
     @property
     def positive(self) -> int | None:
@@ -72,6 +79,7 @@ class Case:
         return np.arange(self.images) // self.group if self.group > 1 else None
 
 
+FOLDS = 5
 CASES = (
     Case("2 classes, 525 images, 10% positive", 525, 2, 0.9),
     Case("10 classes, 10,000 images", 10000, 10, 0.1),
@@ -111,20 +119,72 @@ def experiment(
     return FinishedExperiment("", runs), answers
 
 
+FEATURES = 10  # that each experiment sees of an image; as many again are seen by both
+
+
+def experiment_in_folds(
+    case: Case, test_set: TestSet, seeds: int, spread: float, both: np.ndarray, random
+) -> tuple[FinishedExperiment, list[Answers]]:
+    """Train the networks of an experiment, one for each seed and fold, as `experiment` draws them.
+
+    Args:
+        case: the case.
+        test_set: all images.
+        seeds: how many networks for each fold.
+        spread: of the seeds: in it, learned means differ from those of the training images, and a
+            seed is the same in all folds for a half of it.
+        both: what both experiments see of the images, float64 [images, features].
+        random: the generator.
+    """
+    labels, groups = test_set.labels, case.images // case.group
+    own = random.standard_normal((groups, FEATURES)) / 2
+    noise = random.standard_normal((case.images, FEATURES))
+    seen = np.concatenate([both, np.repeat(own, case.group, axis=0) + noise], axis=1)
+    seen[np.arange(case.images), FEATURES - case.classes // 2 + labels] += 1.5
+    members = np.eye(case.classes)[labels]
+    runs, answers, shape = [], [], (case.classes, seen.shape[1])
+    size = spread / math.sqrt(case.images) / math.sqrt(2)
+    for seed in range(1, seeds + 1):
+        of_seed = size * random.standard_normal(shape)
+        for fold in range(1, case.folds + 1):
+            test = test_set.folds == fold
+            count = members[~test].sum(axis=0)
+            means = members[~test].T @ seen[~test] / np.maximum(count, 1)[:, None]
+            means += of_seed + size * random.standard_normal(shape)
+            score = seen[test] @ means.T - (means**2).sum(axis=1) / 2 + np.log(count + 1)
+            sure = np.exp(score - score.max(axis=1, keepdims=True))
+            sure = (sure / sure.sum(axis=1, keepdims=True)).astype(np.float32)
+            chosen, about = sure.argmax(axis=1), (test_set.classes, test_set.positive)
+            given = (labels[test], chosen, sure, test_set, None, None, fold)
+            record = {"train_size": int((~test).sum())}
+            runs.append(FinishedRun("", seed, "", record, {}, None, *given))
+            answers.append(Answers(labels[test], chosen, sure, *about))
+    return FinishedExperiment("", runs), answers
+
+
+def folds_of(case: Case, labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Divide images into folds, int64 [images]."""
+    groups, order = case.groups(), random.permutation(case.images // case.group).tolist()
+    if groups is None:
+        return folds_of_images(labels.tolist(), case.folds, order)
+    return folds_of_groups(groups.tolist(), labels.tolist(), case.folds, order)
+
+
 def verdicts(case: Case, seeds: int, spread: float, metrics: list[str], random) -> dict[str, bool]:
     """Draw a study; return by which metrics one of two equal experiments is called better."""
     labels, groups = case.labels(random), case.groups()
     names = [str(number) for number in range(case.classes)]
-    test_set = TestSet(Path(), (), None, labels, names, case.positive, None, groups)
-    hard = np.repeat(random.standard_normal(case.images // case.group), case.group)
-    drawn = [experiment(case, test_set, seeds, spread, hard, random) for _ in "ab"]
+    folds = folds_of(case, labels, random) if case.folds else None
+    test_set = TestSet(Path(), (), None, labels, names, case.positive, None, groups, None, folds)
+    draw, shape = (experiment, ()) if folds is None else (experiment_in_folds, (FEATURES,))
+    common = random.standard_normal((case.images // case.group, *shape))
+    common = np.repeat(common, case.group, axis=0)
+    drawn = [draw(case, test_set, seeds, spread, common, random) for _ in "ab"]
     a, b = (replace(each, name=name) for name, (each, _) in zip("ab", drawn, strict=True))
     found = {}
     for metric in map(Metric, metrics):
         known = {
-            each.name: Measured.of(
-                np.stack([pseudo_values(metric, one) for one in answers]), groups
-            )
+            each.name: measured(metric, each, answers)
             for each, (_, answers) in zip((a, b), drawn, strict=True)
         }
         estimate = tables.difference(metric, a, b, known)
@@ -132,11 +192,22 @@ def verdicts(case: Case, seeds: int, spread: float, metrics: list[str], random) 
     return found
 
 
+def measured(metric: Metric, drawn: FinishedExperiment, answers: list[Answers]) -> Measured | None:
+    """Return a metric of an experiment; None where it cannot be computed."""
+    values = [pseudo_values(metric, one) for one in answers]
+    if any(each is None for each in values):
+        return None
+    if drawn.runs[0].fold is None:
+        return Measured.of(np.stack(values), drawn.runs[0].test_set.groups)
+    return in_folds(drawn.runs, np.array([each.mean() for each in values]), values)
+
+
 def rates(
     case: Case, seeds: int, spread: float, studies: int, metrics: list[str] = METRICS, part: int = 0
 ) -> dict[str, float]:
     """Return for each metric in which share of so many studies one experiment is called better."""
-    random = np.random.default_rng([case.images, seeds, int(spread), part])
+    about = [case.images, seeds, int(spread), part, *([case.folds] if case.folds else [])]
+    random = np.random.default_rng(about)
     drawn = [verdicts(case, seeds, spread, metrics, random) for _ in range(studies)]
     return {name: sum(each[name] for each in drawn) / studies for name in metrics}
 
@@ -147,11 +218,14 @@ def bound(studies: int) -> float:
 
 
 def settings() -> Iterator[tuple[Case, int, float]]:
-    """Yield what is simulated: with one seed, there is no spread of seeds."""
+    """Yield what is simulated: with one seed, there is no spread of seeds, but with folds."""
     for case in CASES:
         yield case, 1, 0.0
         yield from ((case, 3, spread) for spread in SPREADS)
         yield case, 10, SPREADS[-1]
+    for case in CASES:
+        folded = replace(case, name=f"{case.name}, {FOLDS} folds", folds=FOLDS)
+        yield from ((folded, seeds, SPREADS[0]) for seeds in (1, 3))
 
 
 def main() -> int:

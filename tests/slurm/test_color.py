@@ -6,7 +6,10 @@ import pytest
 from color_images import ENTRY, SEARCH, write_color_images
 from slurm_project import SlurmProject, scenes
 
+from lib.core.seeds import SeedAndFold
+
 RUNS = [(name, seed) for name in ("plain", "searched") for seed in (1, 2)]
+IN_FOLDS = [(name, SeedAndFold(seed, fold)) for name, seed in RUNS for fold in (1, 2, 3)]
 FILES = ("model.safetensors", "predictions.csv.gz", "accuracy.csv")
 
 
@@ -14,28 +17,40 @@ FILES = ("model.safetensors", "predictions.csv.gz", "accuracy.csv")
 ON_SLURM = "prepare: {cpus: 2, mem_mb: 1000, runtime: 10}\nstage: true\n"
 
 
-def write_study(project, more=""):
+def write_study(project, more="", entry=ENTRY):
     write_color_images(project.folder / "colors")
-    (project.folder / "mine.yaml").write_text(ENTRY)
+    (project.folder / "mine.yaml").write_text(entry)
     (project.folder / "slurm.yaml").write_text(SEARCH + more)
 
 
-def searched_in_color(project: SlurmProject):
-    write_study(project, ON_SLURM)
+def searched_in_color(project: SlurmProject, entry=ENTRY):
+    write_study(project, ON_SLURM, entry)
     disk = project.folder / "disk of the node"
     disk.mkdir()
     project.hand_over()
     project.slurm_run(env=os.environ | {"TMPDIR": str(disk)})
 
 
-pytestmark = [pytest.mark.extended, scenes(searched_in_color)]
+FOLDS = "mine:\n  folder: colors\n  folds: 3\n"
 
 
-def test_the_results_are_those_of_a_run_without_slurm(stage, project):
-    study, _ = stage(searched_in_color)
-    write_study(project)
+def searched_in_folds(project: SlurmProject):
+    searched_in_color(project, FOLDS)
+
+
+pytestmark = [pytest.mark.extended, scenes(searched_in_color, searched_in_folds)]
+
+
+@pytest.mark.parametrize(
+    ("scene", "entry", "runs"),
+    [(searched_in_color, ENTRY, RUNS), (searched_in_folds, FOLDS, IN_FOLDS)],
+    ids=["one test set", "folds"],
+)
+def test_the_results_are_those_of_a_run_without_slurm(stage, project, scene, entry, runs):
+    study, _ = stage(scene)
+    write_study(project, entry=entry)
     project.snakemake(config="slurm.yaml")
-    for run in RUNS:
+    for run in runs:
         for name in FILES:
             ours, others = (each.run_folder(*run) / name for each in (study, project))
             assert ours.read_bytes() == others.read_bytes(), (run, name)

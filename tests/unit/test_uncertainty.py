@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import error_rates
 import numpy as np
@@ -58,12 +59,13 @@ def test_recipes_of_equal_accuracy_rarely_differ(runs, seed_weight, same_seeds):
 
 
 @pytest.mark.parametrize("seeds", cases({"1": 1, "3": 3}, "1", "3"))
+@pytest.mark.parametrize("folds", [0, error_rates.FOLDS])
 @pytest.mark.parametrize("case", [case for case in error_rates.CASES if case.images <= 1000])
-def test_experiments_of_equal_truth_are_rarely_called_better(case, seeds):
+def test_experiments_of_equal_truth_are_rarely_called_better(case, folds, seeds):
     """By any metric. `make error-rates` is the long version, whose table is in the docs."""
     studies = 60
     spread = error_rates.SPREADS[-1] if seeds > 1 else 0.0
-    rates = error_rates.rates(case, seeds, spread, studies)
+    rates = error_rates.rates(replace(case, folds=folds), seeds, spread, studies)
     print(rates)
     # Four standard errors: there are many rates.
     assert max(rates.values()) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / studies)
@@ -130,7 +132,7 @@ def test_p_value_and_interval_agree():
 
 def test_with_one_source_of_variance_it_is_students_t_and_wider():
     values = np.array([0.1, 0.4, 0.35, 0.2, 0.3])
-    mean = Mean(values.mean(), uncertainty._term(values), uncertainty.Term(0.0, 9999))
+    mean = Mean(values.mean(), uncertainty.seed_term(values), uncertainty.Term(0.0, 9999))
     half = stats.t.isf(0.025, 4) * stats.sem(values)
     low, high = mean.interval()
     assert high - mean.value == mean.value - low == pytest.approx(1.05 * half)
@@ -140,7 +142,7 @@ def test_with_one_source_of_variance_it_is_students_t_and_wider():
 
 def test_without_shared_seeds_and_images_it_is_welchs_t_and_wider():
     a, b = np.array([0.1, 0.4, 0.35]), np.array([0.2, 0.3, 0.1, 0.0])
-    seeds = uncertainty._sum(uncertainty._term(a), uncertainty._term(b))
+    seeds = uncertainty._sum(uncertainty.seed_term(a), uncertainty.seed_term(b))
     mean = Mean(a.mean() - b.mean(), seeds, uncertainty.Term(0.0, 9999))
     welch = stats.ttest_ind(a, b, equal_var=False)
     assert mean.p_value() == pytest.approx(2 * stats.t.sf(welch.statistic / 1.05, welch.df))
@@ -150,7 +152,7 @@ def test_too_few_images_or_seeds_detect_nothing():
     assert Pair(0, 0, 3).detectable(0.05) is None
     failed = np.array([0.97, 0.97, 0.1])  # one of three trainings failed
     images = uncertainty.Term(1e-6, 9999)
-    assert Mean(0.3, uncertainty._term(failed), images).detectable(0.05) is None
+    assert Mean(0.3, uncertainty.seed_term(failed), images).detectable(0.05) is None
     assert Pair(0, 0, 1000).detectable(0.05) == pytest.approx(0.0078, abs=0.0003)
 
 

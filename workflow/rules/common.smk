@@ -7,7 +7,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from lib.core import code_digests
+from lib.core import code_digests, seeds
 from lib.core.layout import FIGURES, REPORT_TABLES, SEARCH_TABLE
 from lib.data import catalog, readers
 from lib.reporting.verdict import reports_on
@@ -40,7 +40,7 @@ logger.addFilter(lambda record: not str(record.msg).startswith("Cannot restore "
 
 wildcard_constraints:
     experiment="[A-Za-z0-9_.-]+",
-    seed="[0-9]+",
+    seed=seeds.PATTERN,
 
 
 # The files of one run, for the rules that have a run's wildcards.
@@ -131,7 +131,7 @@ def data_and_reason(wildcards, stage):
 
 def run_of(wildcards):
     """Return experiment and seed of a job, as the study names its runs."""
-    return wildcards.experiment, int(wildcards.seed)
+    return wildcards.experiment, seeds.parse(wildcards.seed)
 
 
 def experiment_of(wildcards):

@@ -18,7 +18,7 @@ rule evaluate:
         data=lambda wildcards, output: PREPARED,
         run=subpath(output[0], parent=True),
         settings=lambda wildcards, output: experiment_of(wildcards)
-        .settings(int(wildcards.seed))
+        .settings(seeds.parse(wildcards.seed))
         .options(),
         train_text=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).log,
         train_log=lambda wildcards, output: FILES.log("train", wildcards.experiment, wildcards.seed),

@@ -20,7 +20,7 @@ rule train:
         run=subpath(output[0], parent=True),
         # Functions of `output` are not recorded: the run's record says what it was trained with.
         options=lambda wildcards, output: experiment_of(wildcards).train_options(
-            int(wildcards.seed)
+            seeds.parse(wildcards.seed)
         ),
         text=lambda wildcards, output: FILES.run(wildcards.experiment, wildcards.seed).log,
         link=lambda wildcards, output: FILES.log_link(wildcards.experiment, wildcards.seed),

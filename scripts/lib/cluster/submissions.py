@@ -15,8 +15,9 @@ from datetime import datetime, timedelta
 
 from lib.cluster import slurm
 from lib.cluster.job_end import Cause, End, JobReport, cause_of, find_end
-from lib.core import subprocesses
+from lib.core import seeds, subprocesses
 from lib.core.layout import STAGES, Layout, run_name
+from lib.core.seeds import Seed
 
 SUBMISSION = "slurm_job_id,rule,experiment,seed,submitted,slurm_job_name".split(",")
 FIELDS = (
@@ -50,7 +51,7 @@ class Job:
     job_id: str
     rule: str
     experiment: str
-    seed: int
+    seed: Seed
     state: str
     exit_code: str = ""
     partition: str = ""
@@ -232,8 +233,9 @@ def _is_submission(row: dict[str, str]) -> bool:
         after_slurm_began = _time(row["submitted"]) > datetime(2000, 1, 1)
     except (ValueError, TypeError):
         return False
-    numbers = f"{row['slurm_job_id']},{row['seed']}"
-    numbers = re.fullmatch(r"[0-9]{1,18}(_[0-9]{1,9})?,[0-9]{0,19}", numbers)  # 7_3: of an array
+    numbers = f"{row['slurm_job_id']},{row['seed']}"  # 7_3 is of an array
+    seed = "([0-9]{1,19}(-fold[1-9][0-9]{0,8})?)?"
+    numbers = re.fullmatch(f"[0-9]{{1,18}}(_[0-9]{{1,9}})?,{seed}", numbers)
     name = row["slurm_job_name"]
     return bool(after_slurm_began and numbers and name and name.isprintable())
 
@@ -312,7 +314,7 @@ def _job(row: dict[str, str], submission: dict[str, str]) -> Job:
 
 def _run(submission: dict[str, str]) -> dict:
     """Return what a row of the list says of a job: what it does."""
-    experiment, seed = submission["experiment"], int(submission["seed"] or 0)
+    experiment, seed = submission["experiment"], seeds.parse(submission["seed"] or "0")
     return {"rule": submission["rule"], "experiment": experiment, "seed": seed}
 
 

@@ -14,6 +14,7 @@ from lib.cluster.submissions import COMPLETED, UNKNOWN, Job, ask
 from lib.core import records
 from lib.core.errors import UserError
 from lib.core.files import write_csv
+from lib.core.seeds import Seed, parts
 from lib.study.study import Study
 
 COLUMNS = (
@@ -35,7 +36,7 @@ def write(study: Study) -> str:
     packs = {job.job_id: pack_of(job) for job in answer.jobs if job.runs > 1}
     shares = [share(study, job) if job.runs > 1 else job for job in jobs]
     rows = [job_row(job) for job in (*packs.values(), *shares, *recorded) if job]
-    write_csv(study.layout.resources, COLUMNS, rows)
+    write_csv(study.layout.resources, [*COLUMNS, *(["fold"] if study.folds[0] else [])], rows)
     return answer.no_accounting and (
         f"{study.layout.resources}: no accounting ({answer.no_accounting}). Of jobs that "
         "squeue has forgotten, cpus_allocated and cpu_efficiency are empty, and of those without "
@@ -79,7 +80,7 @@ def completed(study: Study, job: Job) -> Job:
     return dataclasses.replace(job, peak_mb=recorded.peak_mb) if recorded else job
 
 
-def recorded_job(study: Study, rule: str, experiment: str, seed: int) -> Job | None:
+def recorded_job(study: Study, rule: str, experiment: str, seed: Seed) -> Job | None:
     """Return what the record of a training or evaluation says, and what the config asks for.
 
     Raises:
@@ -111,10 +112,11 @@ def recorded_job(study: Study, rule: str, experiment: str, seed: int) -> Job | N
 
 def job_row(job: Job) -> dict:
     """Return the row of a job."""
+    seed, fold = parts(job.seed)
     return {
         "rule": job.rule,
         "experiment": job.experiment,
-        "seed": job.seed,
+        "seed": seed,
         "slurm_job_id": job.job_id,
         "state": job.state,
         "partition": job.partition,
@@ -128,6 +130,7 @@ def job_row(job: Job) -> dict:
         "queue_seconds": job.queue_seconds,
         "suggestion": suggestion(job),
         "runs": job.runs,
+        **({"fold": fold} if fold else {}),
     }
 
 

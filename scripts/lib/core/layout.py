@@ -4,9 +4,11 @@ The rules, the commands and the modules that they share all ask here.
 """
 
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from lib.core import seeds
+from lib.core.seeds import Run, Seed
 
 # What each stage writes for a run, in the order of the stages.
 TRAINED = ("model.safetensors", "history.csv", "run.json")
@@ -28,8 +30,8 @@ FIGURES = (
 )  # fmt: skip
 
 
-def run_name(experiment: str, seed: int | str) -> str:
-    """Return the name of a run, such as `cnn/seed1`."""
+def run_name(experiment: str, seed: Seed | str) -> str:
+    """Return the name of a run, such as `cnn/seed1`, or `cnn/seed1-fold2`."""
     return f"{experiment}/seed{seed}"
 
 
@@ -140,10 +142,10 @@ class RunFiles:
         return [self.checkpoint, old, self.progress]
 
     @property
-    def seed(self) -> int | None:
-        """The seed that the folder's name names, if it names one."""
-        match = re.fullmatch("seed([0-9]+)", self.folder.name)
-        return int(match[1]) if match else None
+    def seed(self) -> Seed | None:
+        """The seed, and the fold, that the folder's name names, if it names one."""
+        seed = seeds.parse(self.folder.name.removeprefix("seed"))
+        return seed if self.folder.name.startswith("seed") else None
 
     def has_all(self, stage: str) -> bool:
         """Return whether all files of a stage exist. `run_state` says whether it is done."""
@@ -157,29 +159,30 @@ class Layout:
 
     results: Path
 
-    def run_path(self, experiment: str, seed: int | str) -> str:
+    def run_path(self, experiment: str, seed: Seed | str) -> str:
         """Return a run's folder relative to `results_dir`, as report.csv names it."""
         return f"runs/{run_name(experiment, seed)}"
 
-    def run(self, experiment: str, seed: int | str) -> RunFiles:
+    def run(self, experiment: str, seed: Seed | str) -> RunFiles:
         """Return the files of a run. Both arguments may be Snakemake wildcards in braces."""
         return RunFiles(self.results / self.run_path(experiment, seed))
 
-    def by_hand(self, experiment: str, seed: int) -> RunFiles:
+    def by_hand(self, experiment: str, seed: Seed) -> RunFiles:
         """Return the files of a run whose job script is submitted by hand (make sbatch)."""
         return RunFiles(self.results / "by-hand" / run_name(experiment, seed))
 
-    def by_hand_output(self, experiment: str, seed: int) -> Path:
+    def by_hand_output(self, experiment: str, seed: Seed) -> Path:
         """Return what that job prints, in a folder that is there; Slurm knows its %j, the id."""
         return self.results / f"{experiment}-seed{seed}-%j.out"
 
-    def runs(self) -> list[tuple[str, int]]:
+    def runs(self) -> list[Run]:
         """Return experiment and seed of each run folder that exists, sorted."""
-        folders = self.results.glob("runs/*/seed*/")
-        seeds = ((folder.parent.name, folder.name.removeprefix("seed")) for folder in folders)
-        return sorted((name, int(seed)) for name, seed in seeds if re.fullmatch("[0-9]+", seed))
+        folders = map(RunFiles, self.results.glob("runs/*/seed*/"))
+        found = [(files.folder.parent.name, files.seed) for files in folders]
+        named = [run for run in found if run[1] is not None]
+        return sorted(named, key=lambda run: (run[0], seeds.order(run[1])))
 
-    def outputs(self, stage: str, experiment: str, seed: int | str) -> list[str]:
+    def outputs(self, stage: str, experiment: str, seed: Seed | str) -> list[str]:
         """Return the paths of the files of a stage of a run that Snakemake knows of."""
         folder = self.run(experiment, seed).folder.as_posix()
         return [f"{folder}/{name}" for name in SNAKEMAKE_OUTPUTS[stage]]
@@ -216,7 +219,7 @@ class Layout:
         """The folder of what is known of runs whose first steps were done again."""
         return self.results / "replays"
 
-    def replay(self, experiment: str, seed: int | str, whole: bool = False) -> Path:
+    def replay(self, experiment: str, seed: Seed | str, whole: bool = False) -> Path:
         """Return whether the current code computes what a run has computed, or its first steps."""
         return self.replays / ("whole" if whole else "first") / f"{experiment}-seed{seed}.json"
 
@@ -233,7 +236,7 @@ class Layout:
         """The folder of what is known of runs that were repeated."""
         return self.results / "reproduction"
 
-    def reproduction(self, experiment: str, seed: int | str) -> Path:
+    def reproduction(self, experiment: str, seed: Seed | str) -> Path:
         """Return whether a run gave the same when it was repeated."""
         return self.reproductions / f"{experiment}-seed{seed}.json"
 
@@ -272,7 +275,7 @@ class Layout:
             rest[1] = f"seed{rest[1]}"
         return self.logs / f"{'-'.join([str(stage), *map(str, rest)])}.log"
 
-    def log_link(self, experiment: str, seed: int | str) -> str:
+    def log_link(self, experiment: str, seed: Seed | str) -> str:
         """Return what the log of a training links to, relative to the log's folder.
 
         While a run is not evaluated yet, the text of its training's log is in the run's folder. A

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lib.core import seeds
 from lib.core.errors import UserError
 from lib.core.files import read_json, sha256, write_text
 from lib.core.layout import RunFiles
@@ -56,12 +57,12 @@ def seal(content: dict[str, Any]) -> str:
 
 
 def check_seed(files: RunFiles, record: dict[str, Any]) -> None:
-    """Check that a run's folder is not named after another seed.
+    """Check that a run's folder is not named after another seed, or another fold.
 
     Raises:
         UserError: it is; the message names the record.
     """
-    seed = record["settings"]["seed"]
+    seed = seeds.of(record["settings"]["seed"], record["settings"].get("fold"))
     if files.seed not in (None, seed):
         raise UserError(f"{files.record} is of seed {seed}, not of seed {files.seed}")
 

@@ -111,6 +111,11 @@ class Settings:
         "a class in scripts/models and its arguments, such as model.hidden=64",
     ] = field(default_factory=dict)
     seed: Annotated[int, COUNT | {"maximum": 2**63 - 1}, "of all random numbers"] = 1
+    fold: Annotated[
+        int | None,
+        POSITIVE | {"type": ["integer", "null"]},
+        "of the data, from 1, which is the test set; null where the data has no folds",
+    ] = None
     epochs: Annotated[int, POSITIVE, "passes over the training set"] = 3
     batch_size: Annotated[int, POSITIVE, "images per step"] = 64
     evaluation_batch_size: Annotated[int, POSITIVE, "images per step of an evaluation"] = 1000
@@ -151,17 +156,19 @@ class Settings:
         return {name: getattr(self, name) for name in SCHEMAS}
 
     def options(self) -> list[str]:
-        """Return the options with which a command reads these settings."""
-        return [
-            part for key, each in self.as_dict().items() for part in ("--set", *words(key, each))
-        ]
+        """Return the options with which a command reads these settings.
+
+        A fold is only named where there is one.
+        """
+        given = {key: each for key, each in self.as_dict().items() if (key, each) != ("fold", None)}
+        return [part for key, each in given.items() for part in ("--set", *words(key, each))]
 
 
 # The JSON schema of each setting.
 SCHEMAS = {each.name: each.type.__metadata__[0] for each in fields(Settings)}
 
 # The settings that `training` in the config holds, for all experiments or for one.
-SHARED = [name for name in SCHEMAS if name not in ("model", "seed", "device")]
+SHARED = [name for name in SCHEMAS if name not in ("model", "seed", "fold", "device")]
 
 
 def canonical(settings: dict[str, Any]) -> dict[str, Any]:

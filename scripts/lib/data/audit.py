@@ -24,11 +24,13 @@ class Audit:
     """What was found.
 
     Attributes:
-        classes: images per class and split: `{"train": {"cat": 10}, "test": {"cat": 3}}`.
-        largest_class: of the test set, and its share of it.
-        leaked: training images that are in the test set, too.
-        dropped: how many of them were left out of the training set.
-        repeated: images that are another one's copy, in the same split, by split.
+        classes: images per class and part: `{"train": {"cat": 10}, "test": {"cat": 3}}`, or of each
+            fold.
+        largest_class: of the test set, and its share of it; with folds, of all images.
+        leaked: training images that are in the test set, too; with folds, images of which an
+            earlier one is in another fold.
+        dropped: how many of them were left out.
+        repeated: images that are another one's copy, in the same part, by split; with folds, `all`.
         contradicting: images of which a copy has another label.
         constant: images of one color.
         groups_in_both: groups of which there are training and test images.
@@ -59,23 +61,31 @@ class Audit:
 
     def lines(self) -> list[str]:
         """Say what is worth saying."""
-        sizes = {split: sum(counts.values()) for split, counts in self.classes.items()}
-        name, share = self.largest_class
-        found = [
-            f"{sizes['train']:,} training and {sizes['test']:,} test images of "
-            f"{len(self.classes['train'])} classes; {100 * share:.1f}% of the test images are of "
-            f"the largest class, {name}"
-        ]
-        if len(self.classes["train"]) <= MOST_CLASSES:
+        sizes = {part: sum(counts.values()) for part, counts in self.classes.items()}
+        (name, share), folds = self.largest_class, "train" not in sizes
+        classes = len(next(iter(self.classes.values())))
+        there, of = f"{sum(sizes.values()):,} images", "them"
+        if not folds:
+            there = f"{sizes['train']:,} training and {sizes['test']:,} test images"
+            of = "the test images"
+        there += f" of {classes} classes" + (f" in {len(sizes)} folds" if folds else "")
+        found = [f"{there}; {100 * share:.1f}% of {of} are of the largest class, {name}"]
+        if classes <= MOST_CLASSES and folds:
+            counts = {c: [n[c] for n in self.classes.values()] for c in [*self.classes["fold1"]]}
+            each = ", ".join(f"{c} {min(n):,} to {max(n):,}" for c, n in counts.items())
+            found.append(f"in each fold: {each}")
+        elif classes <= MOST_CLASSES:
             for split, counts in self.classes.items():
                 found.append(f"{split}: {', '.join(f'{c} {n:,}' for c, n in counts.items())}")
         found += self.notes
         found += [f"{count:,} images: {what}" for what, count in self.converted.items()]
         if self.leaked:
             done = f"{self.dropped:,} of them were left out" if self.dropped else "they were kept"
-            found.append(f"{self.leaked:,} training images are in the test set, too: {done}")
+            what = "images are in another fold" if folds else "training images are in the test set"
+            found.append(f"{self.leaked:,} {what}, too: {done}")
         found += [
-            f"{count:,} {split} images are copies of others of them"
+            f"{count:,} {'images of a fold' if split == ALL else f'{split} images'} are copies of "
+            "others of them"
             for split, count in self.repeated.items()
             if count
         ]
@@ -98,6 +108,7 @@ class Audit:
         return found
 
 
+ALL = "all"  # folds, of which none is a split of its own
 MOST_CLASSES = 20  # of which each is printed
 
 
@@ -116,17 +127,22 @@ def of(kept: Survey, digests: Sequence[str], constant: Sequence[int], **counted:
         constant: the images of one color.
         counted: attributes of the audit that were found on the way.
     """
-    items, size = kept.items, kept.train_size
-    train, test = (balance(kept.classes, labels) for labels in kept.labels_by_split)
+    items, folds = kept.items, kept.folds is not None
+    tested = range(len(items)) if folds else kept.parts["test"]
+    test = balance(kept.classes, kept.labels[tested])
     largest = max(test, key=test.get)
+    again = {part: copies([digests[index] for index in own]) for part, own in kept.parts.items()}
+    first = kept.labels if folds else kept.labels[kept.parts["train"]]
     return Audit(
-        classes={"train": train, "test": test},
+        classes={p: balance(kept.classes, kept.labels[own]) for p, own in kept.parts.items()},
         largest_class=(largest, test[largest] / sum(test.values())),
-        repeated={"training": copies(digests[:size]), "test": copies(digests[size:])},
+        repeated={ALL: sum(again.values())}
+        if folds
+        else {"training": again["train"], "test": again["test"]},
         contradicting=named(items, contradictions(digests, kept.labels.tolist())),
         constant=named(items, constant),
         groups_in_both=kept.groups_in_both,
-        ordered_by_class=is_ordered(kept.labels_by_split[0]),
+        ordered_by_class=is_ordered(first),
         notes=kept.notes,
         **counted,
     )
@@ -137,30 +153,37 @@ def named(items: Sequence[Item], indices: Sequence[int]) -> list[str]:
     return [items[index].name or str(index) for index in indices]
 
 
-def leaks(digests: Sequence[str], valid: Sequence[int], train_size: int) -> list[int]:
+def leaks(digests: Sequence[str], valid: Sequence[int], found: Survey) -> list[int]:
     """Return the training images that are in the test set, too.
 
+    With folds, these are the images of which an earlier one is in another fold.
+
     Args:
-        digests: of the pixels of each image, those of the training set first.
+        digests: of the pixels of each image.
         valid: the images that count.
-        train_size: how many are of the training set.
+        found: all images.
     """
-    test = {digests[index] for index in valid if index >= train_size}
-    return [index for index in valid if index < train_size and digests[index] in test]
+    if found.folds is not None:
+        first = {digests[index]: found.folds[index] for index in reversed(valid)}
+        return [index for index in valid if found.folds[index] != first[digests[index]]]
+    test = {digests[index] for index in valid if index >= found.train_size}
+    return [index for index in valid if index < found.train_size and digests[index] in test]
 
 
-def check_leaks(leaked: Sequence[int], items: Sequence[Item], duplicates: str | None) -> None:
-    """Check that no image is in both sets, or that it is said what to do then.
+def check_leaks(leaked: Sequence[int], found: Survey, duplicates: str | None) -> None:
+    """Check that no image is in both sets, or in two folds, or that it is said what to do then.
 
     Raises:
         UserError: there are some, and nothing is said.
     """
     if leaked and duplicates is None:
-        names = named(items, leaked)
+        names, folds = named(found.items, leaked), found.folds is not None
+        where = "images are in another fold" if folds else "training images are in the test set"
+        out = "leave them out" if folds else "leave them out of the training set"
         raise UserError(
-            f"duplicates: {len(leaked):,} training images are in the test set, too, equal in all "
-            f"pixels: {shown(names)}. A network that has seen them is not tested by them. Set "
-            "duplicates: drop to leave them out of the training set, or duplicates: keep"
+            f"duplicates: {len(leaked):,} {where}, too, equal in all pixels: {shown(names)}. A "
+            "network that has seen them is not tested by them. Set "
+            f"duplicates: drop to {out}, or duplicates: keep"
         )
 
 

@@ -9,7 +9,7 @@ from lib.core.layout import prepared_record
 from lib.data.pixels import Form, shape_of
 from lib.data.prepared_record import Facts, is_of
 from lib.data.readers import kind_of, module, open_reader, raise_problems
-from lib.data.survey import survey
+from lib.data.survey import FIXED_SPLIT, survey
 
 SOME = 5  # images that are looked at, until one can be read
 
@@ -26,6 +26,8 @@ def facts_of(prepared: Path, entry: dict) -> Facts:
         if "facts" in record and is_of(prepared, entry):  # version 0.2 has not recorded them
             return Facts(**record["facts"])
     if hasattr(kind := module(kind_of(entry)), "facts"):  # it may be not downloaded yet
+        if "folds" in entry:
+            raise UserError(FIXED_SPLIT)
         return Facts(**kind.facts(entry))
     reader = open_reader(entry)
     found, form = survey(reader, entry), Form.of(entry)
@@ -37,6 +39,6 @@ def facts_of(prepared: Path, entry: dict) -> Facts:
             problems.append(f"{item.name} cannot be read: {error}")
             continue
         shape = [form.channels or channels, *(form.image_size or image_size)]
-        return Facts(found.classes, *found.sizes.values(), shape)
+        return Facts(found.classes, *found.sizes, shape, found.fold_sizes)
     raise_problems(problems, f"{kind_of(entry)}: ")
     raise UserError("there is no image")

@@ -12,23 +12,28 @@ from lib.core.layout import images_file
 from lib.data.tensor_file import TensorFile
 
 
-def names(prepared: Path, split: str) -> list[str] | None:
+def names(prepared: Path, split: str | None) -> list[str] | None:
     """Return the names of the images of a split, in their order; None where they have none."""
     return _column(prepared, split, "file")
 
 
-def groups(prepared: Path, split: str) -> list[str] | None:
+def names_of_test(prepared: Path, fold: int | None) -> list[str] | None:
+    """Return the names of the test images: of a fold, where there are folds."""
+    return names(prepared, "test" if fold is None else f"fold{fold}")
+
+
+def groups(prepared: Path, split: str | None) -> list[str] | None:
     """Return the group of each image of a split; None where each image is on its own."""
     found = _column(prepared, split, "group")
     return found if found and len(set(found)) < len(found) and any(found) else None
 
 
-def _column(prepared: Path, split: str, column: str) -> list[str] | None:
+def _column(prepared: Path, split: str | None, column: str) -> list[str] | None:
     """Return a column of the list of images; None where there is no list.
 
     Args:
         prepared: the prepared file, beside which the list is.
-        split: `train` or `test`.
+        split: `train`, `test`, or `fold1` and so on; None: all images.
         column: its name.
 
     Raises:
@@ -46,4 +51,4 @@ def _column(prepared: Path, split: str, column: str) -> list[str] | None:
     if hashlib.sha256(content).hexdigest() != expected:
         raise UserError(f"{path} is not the list of the images in {prepared}: remove both")
     rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
-    return [row[column] for row in rows if row["split"] == split]
+    return [row[column] for row in rows if split in (None, row["split"])]

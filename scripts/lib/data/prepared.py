@@ -19,7 +19,7 @@ MOST_IN_MEMORY = 256 << 20
 
 @dataclass(frozen=True)
 class Dataset:
-    """The content of a prepared file: images uint8, labels int64 [N].
+    """The content of a prepared file, or of one of its folds: images uint8, labels int64 [N].
 
     Images are [N, channels, height, width], in memory or in the file. Mean and standard deviation,
     float64 [channels], are of pixels scaled to 0-1.
@@ -129,24 +129,33 @@ def grouped(labels: torch.Tensor, groups: torch.Tensor, size: int) -> torch.Tens
     return torch.isin(groups, torch.tensor(sorted(chosen)))
 
 
-def load(path: Path) -> Dataset:
+def load(path: Path, fold: int | None = None) -> Dataset:
     """Open a prepared data set and check that it is one; read its images, unless they are many.
 
+    Args:
+        path: of the file.
+        fold: the number of that which is the test set, where the data has folds.
+
     Raises:
-        UserError: the file is missing, corrupt, or holds something else; the message names it.
+        UserError: the file is missing, corrupt, or holds something else, or has no such fold; the
+            message names it.
     """
     file = TensorFile(path)
     try:
         classes = json.loads(file.metadata.get("classes", "[]"))
     except ValueError as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    images = [name for name in file.shapes if name.endswith("_images")]
+    images = [name for name in file.shapes if name.endswith("images")]
     if problem := _problem_of_types(file):
         raise UserError(f"{path} is not a prepared data set: {problem}")
+    _check_fold(file, fold)
     tensors = {
         name: StoredImages(file, name) if name in images else torch.from_numpy(file.read(name))
         for name in file.shapes
     }
+    if fold is not None:
+        tensors = _of_fold(tensors, fold)
+        images = ["train_images", "test_images"]
     for name in ("mean", "std"):  # version 0.2 wrote one number
         tensors[name] = tensors[name].reshape(-1)
     if problem := _problem(tensors, classes):
@@ -154,6 +163,32 @@ def load(path: Path) -> Dataset:
     if sum(tensors[name].nbytes for name in images) <= MOST_IN_MEMORY:
         tensors |= {name: tensors[name].to(torch.device("cpu")) for name in images}
     return Dataset(**tensors, classes=classes)
+
+
+def _check_fold(file: TensorFile, fold: int | None) -> None:
+    """Check that a file has folds where one is named, and that one.
+
+    Raises:
+        UserError: it is not so; the message names the file.
+    """
+    if fold is None and "fold" not in file.shapes:
+        return
+    if fold is None or "fold" not in file.shapes or fold > file.shapes["mean"][0]:
+        has = f"{file.shapes['mean'][0]} folds" if "fold" in file.shapes else "no folds"
+        named = "which is the test set is not said" if fold is None else f"not fold {fold}"
+        raise UserError(f"fold: {file.path} has {has}: {named} (--set fold=NUMBER)")
+
+
+def _of_fold(
+    tensors: dict[str, torch.Tensor | StoredImages], fold: int
+) -> dict[str, torch.Tensor | StoredImages]:
+    """Return the tensors of a data set whose test set is a fold; the training set is the others."""
+    test = tensors["fold"] == fold
+    images, labels, groups = (tensors.get(name) for name in ("images", "labels", "groups"))
+    found = {name: tensors[name][fold - 1] for name in ("mean", "std")}
+    for split, mask in (("train", ~test), ("test", test)):
+        found |= {f"{split}_images": images.only(mask), f"{split}_labels": labels[mask]}
+    return found if groups is None else found | {"train_groups": groups[~test]}
 
 
 def _problem_of_types(file: TensorFile) -> str | None:
@@ -166,8 +201,15 @@ def _problem_of_types(file: TensorFile) -> str | None:
         "mean": ("float64", (0, 1)),
         "std": ("float64", (0, 1)),
     }
-    if "train_groups" in file.shapes:
-        expected["train_groups"] = ("int64", (1,))
+    if "fold" in file.shapes:
+        expected = {
+            "images": ("uint8", (4,)),
+            **dict.fromkeys(("labels", "fold"), ("int64", (1,))),
+            **dict.fromkeys(("mean", "std"), ("float64", (2,))),
+        }
+    groups = "groups" if "fold" in file.shapes else "train_groups"
+    if groups in file.shapes:
+        expected[groups] = ("int64", (1,))
     if set(file.shapes) != set(expected):
         return f"it holds {sorted(file.shapes)} rather than {sorted(expected)}"
     for name, (dtype, dimensions) in expected.items():

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+
 from lib.core import records
 from lib.core.errors import TemporaryError, UserError
 from lib.core.files import atomic_path, sha256
@@ -28,15 +30,23 @@ class Facts:
 
     Attributes:
         classes: their names, in the order of the labels 0, 1, ...
-        train_size: the number of training images.
-        test_size: the number of test images.
+        train_size: the number of training images; with folds, where the most are tested.
+        test_size: the number of test images, there.
         input_shape: channels, height and width of an image.
+        folds: the number of test images of each fold, if there are folds.
     """
 
     classes: list[str]
     train_size: int
     test_size: int
     input_shape: list[int]
+    folds: list[int] | None = None
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """The numbers of training and test images that a training may have."""
+        images = self.train_size + self.test_size
+        return [(images - test, test) for test in sorted(set(self.folds or [self.test_size]))]
 
 
 @dataclass(frozen=True)
@@ -127,8 +137,12 @@ def write(prepared: Path, dataset: str, entry: dict, reader: Reader) -> None:
 
 def _facts_in(prepared: Path) -> Facts:
     file = TensorFile(prepared)
+    classes = json.loads(file.metadata.get("classes", "[]"))
+    if "fold" in file.shapes:
+        (images, *shape), folds = file.shapes["images"], np.bincount(file.read("fold"))[1:].tolist()
+        return Facts(classes, images - max(folds), max(folds), shape, folds)
     train, test = (list(file.shapes[f"{split}_images"]) for split in ("train", "test"))
-    return Facts(json.loads(file.metadata.get("classes", "[]")), train[0], test[0], train[1:])
+    return Facts(classes, train[0], test[0], train[1:])
 
 
 def verified(prepared: Path) -> Identity:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lib.core.errors import UserError
 from lib.data.readers import MOST_SHOWN, Item, Reader, group_column, raise_problems
-from lib.data.splits import whole_groups
+from lib.data.splits import folds_of_groups, folds_of_images, whole_groups
 
 # What divides training from test images is the same for all runs, and for every version.
 SPLIT_SEED = 0
@@ -23,10 +23,13 @@ class Survey:
 
     Attributes:
         classes: their names, in the order of the labels 0, 1, ...
-        items: the images that take part: first those of the training set, then the test set's.
+        items: the images that take part: first those of the training set, then the test set's;
+            where there are folds, in the order of the data.
         labels: of each image, int64 [images].
-        train_size: how many of them are of the training set.
+        train_size: how many of them are of the training set; with folds, 0.
         notes: what was left out or decided, in words.
+        folds: the number of each image's fold, from 1, int64 [images]; None where there are none.
+        number_of_folds: how many there are.
     """
 
     classes: list[str]
@@ -34,28 +37,50 @@ class Survey:
     labels: np.ndarray
     train_size: int
     notes: list[str] = field(default_factory=list)
+    folds: np.ndarray | None = None
+    number_of_folds: int = 0
 
     @property
-    def labels_by_split(self) -> tuple[np.ndarray, np.ndarray]:
-        """The labels of the training and of the test images."""
-        return self.labels[: self.train_size], self.labels[self.train_size :]
+    def parts(self) -> dict[str, np.ndarray]:
+        """The indices of the images of each part: `train` and `test`, or `fold1`, `fold2`, ..."""
+        if self.folds is not None:
+            numbers = range(1, self.number_of_folds + 1)
+            return {f"fold{number}": np.flatnonzero(self.folds == number) for number in numbers}
+        train, test = np.split(np.arange(len(self.items)), [self.train_size])
+        return {"train": train, "test": test}
+
+    @property
+    def trainings(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The indices of training and test images, by fold; without folds, by an empty name."""
+        if self.folds is None:
+            return {"": tuple(self.parts.values())}
+        everything = np.arange(len(self.items))
+        return {name: (np.delete(everything, own), own) for name, own in self.parts.items()}
 
     @property
     def groups_in_both(self) -> list[str]:
-        """The groups of which there are training and test images."""
+        """The groups of which there are training and test images: with folds, there are none."""
         groups = [item.group for item in self.items]
         return sorted({*groups[: self.train_size]} & {*groups[self.train_size :]} - {None})
 
     def only(self, chosen: Sequence[int]) -> "Survey":
         """Return the same without the images that are not chosen, by their indices in order."""
+        chosen = list(chosen)
         train_size = sum(index < self.train_size for index in chosen)
-        items = [self.items[index] for index in chosen]
-        return replace(self, items=items, labels=self.labels[list(chosen)], train_size=train_size)
+        items, labels = [self.items[index] for index in chosen], self.labels[chosen]
+        folds = None if self.folds is None else self.folds[chosen]
+        return replace(self, items=items, labels=labels, train_size=train_size, folds=folds)
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """The number of images in each split."""
-        return {"train": self.train_size, "test": len(self.items) - self.train_size}
+    def sizes(self) -> tuple[int, int]:
+        """The number of training and test images; with folds, where the most are tested."""
+        train, test = min(self.trainings.values(), key=lambda part: len(part[0]))
+        return len(train), len(test)
+
+    @property
+    def fold_sizes(self) -> list[int] | None:
+        """The number of test images of each fold; None where there are no folds."""
+        return None if self.folds is None else [len(own) for own in self.parts.values()]
 
 
 def survey(reader: Reader, entry: dict) -> Survey:
@@ -70,12 +95,17 @@ def survey(reader: Reader, entry: dict) -> Survey:
     named = entry.get("classes", getattr(reader, "classes", None))
     classes, items, labels = with_classes(reader.items, named, notes)
     items = with_groups(items, entry.get("group"))
+    if "folds" in entry:
+        folds = folds_of(items, labels, entry, notes)
+        found = Survey(classes, items, labels, 0, notes, folds, entry["folds"])
+        check_classes(found, notes)
+        return found
     splits = splits_of(items, labels, entry, notes)
     train = [index for index, split in enumerate(splits) if split == "train"]
     test = [index for index, split in enumerate(splits) if split == "test"]
-    check_classes(classes, labels[train], labels[test], notes)
     order = train + test
     found = Survey(classes, [items[each] for each in order], labels[order], len(train), notes)
+    check_classes(found, notes)
     if "group" in entry and (both := found.groups_in_both):
         names = ", ".join(both[:MOST_SHOWN])
         raise UserError(f"group: the data has {len(both):,} groups in both sets: {names}")
@@ -218,6 +248,42 @@ def splits_of(items: list[Item], labels: np.ndarray, entry: dict, notes: list[st
     return ["test" if item.split == test else "train" for item in items]
 
 
+def folds_of(items: list[Item], labels: np.ndarray, entry: dict, notes: list[str]) -> np.ndarray:
+    """Return the number of each image's fold, from 1, by a seed that does not change.
+
+    The order in which images, or groups, are dealt out is that of `divided`.
+
+    Raises:
+        UserError: the data says which images are for testing, or there are too few of them.
+    """
+    folds, groups = entry["folds"], [item.group for item in items]
+    if "test_share" in entry:
+        raise UserError("folds: each image is for testing in one of them: remove test_share")
+    if {item.split for item in items} - {None, "train"}:
+        raise UserError(FIXED_SPLIT)
+    grouped = groups[0] is not None
+    count, what = (len(set(groups)), "groups") if grouped else (len(items), "images")
+    if folds > count:
+        raise UserError(f"folds: {folds} is more than the {count} {what}")
+    if grouped:
+        found = folds_of_groups(groups, labels.tolist(), folds, sorted(set(groups), key=drawn))
+        sizes = np.bincount(found)[1:]
+        notes.append(
+            f"folds: {folds} of {sizes.min():,} to {sizes.max():,} images, in whole groups, of "
+            f"which there are {count:,}"
+        )
+        return found
+    notes.append(f"folds: {folds}, with about as many images of each class in each")
+    order = sorted(range(len(items)), key=lambda index: drawn(items[index].name))
+    return folds_of_images(labels.tolist(), folds, order)
+
+
+FIXED_SPLIT = (
+    "folds: the data says itself which images are for testing, so it is not divided into folds: "
+    "remove the key"
+)
+
+
 def divided(items: list[Item], labels: np.ndarray, share: float, notes: list[str]) -> list[str]:
     """Choose a share of each class for testing, by a seed that does not change.
 
@@ -252,22 +318,37 @@ def drawn(name: str) -> str:
     return hashlib.sha256(f"{SPLIT_SEED} {name}".encode()).hexdigest()
 
 
-def check_classes(
-    classes: list[str], train: np.ndarray, test: np.ndarray, notes: list[str]
-) -> None:
+def check_classes(found: Survey, notes: list[str]) -> None:
     """Check that all classes can be learned; note those that cannot be tested.
 
     Raises:
         UserError: a class has no training image, or there are no test images.
     """
-    counts = [np.bincount(each, minlength=len(classes)) for each in (train, test)]
-    raise_problems(
-        f"classes: {name!r} has no training image, only {there:,} for testing"
-        for name, here, there in zip(classes, *counts, strict=True)
-        if not here
-    )
-    if not len(test):
-        raise UserError("test_share: it leaves no image for testing")
-    missing = [name for name, there in zip(classes, counts[1], strict=True) if not there]
-    if missing:
-        notes.append(f"no image for testing is of {', '.join(missing)}")
+    problems, untested = [], {}  # of each class, the folds that do not test it
+    for part, indices in found.trainings.items():
+        if not len(indices[1]):
+            problems.append(
+                f"folds: no image is left in {part}"
+                if part
+                else "test_share: it leaves no image for testing"
+            )
+        counts = [np.bincount(found.labels[each], minlength=len(found.classes)) for each in indices]
+        for name, here, there in zip(found.classes, *counts, strict=True):
+            if not here and part:
+                problems.append(
+                    f"folds: all images of {name!r}, {there:,}, are in {part}: the networks that "
+                    "are tested there cannot learn it"
+                )
+            elif not here:
+                problems.append(
+                    f"classes: {name!r} has no training image, only {there:,} for testing"
+                )
+            if not there:
+                untested.setdefault(name, []).append(part)
+    raise_problems(problems)
+    if untested and found.folds is None:
+        notes.append(f"no image for testing is of {', '.join(untested)}")
+    elif untested:
+        notes += [
+            f"no image of {name} is in {', '.join(folds)}" for name, folds in untested.items()
+        ]

@@ -124,7 +124,7 @@ def _values(
 
 
 def learning_curves(experiments: list[FinishedExperiment]) -> Figure:
-    """Draw losses and held-out accuracy by epoch: one line per run, and a band over the seeds."""
+    """Draw losses and held-out accuracy by epoch: one line per run, and a band over them."""
     losses = sorted({each.settings["loss"] for each in experiments})
     panels = [
         (column, loss, f"{what} loss{f' ({loss})' if len(losses) > 1 else ''}")
@@ -194,7 +194,7 @@ def _legend(figure, experiments: list[FinishedExperiment], notes: list[str] | No
 
 
 def confusion(experiments: list[FinishedExperiment]) -> Figure:
-    """Draw confusion matrices: test images by label and prediction, mean over the runs.
+    """Draw confusion matrices: test images by label and prediction, mean over the seeds.
 
     A cell is the share of its row, below which is the number of images.
     """
@@ -205,7 +205,7 @@ def confusion(experiments: list[FinishedExperiment]) -> Figure:
     worst = []
     classes = experiments[0].runs[0].record["classes"]
     for panel, each in zip(axes.flat, shown, strict=False):
-        counts = sum(confusion_counts(run, len(classes)) for run in each.runs) / len(each.runs)
+        counts = sum(confusion_counts(run, len(classes)) for run in each.runs) / len(each.seeds)
         shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         scale = PowerNorm(0.5, 0, 100)  # keeps rare mistakes visible
         texts = np.vectorize(lambda share, count: f"{share:.1f}%\n{count:.0f}")(shares, counts)
@@ -232,19 +232,20 @@ def confusion_counts(run: FinishedRun, classes: int) -> np.ndarray:
 
 def class_accuracy(experiments: list[FinishedExperiment]) -> Figure:
     """Draw each experiment's recall by class: its accuracy on the images of the class."""
-    labels, classes = experiments[0].runs[0].labels, experiments[0].runs[0].record["classes"]
-    members = [labels == number for number in range(len(classes))]
-    values = [[each.right[:, m].mean() if m.any() else np.nan for m in members]
-              for each in experiments]  # fmt: skip
-    names = "class-accuracy", "Accuracy by class", "accuracy (recall), %"
-    return _by_class(experiments, 100 * np.array(values), 1, *names)
+    names = [f"recall:{name}" for name in experiments[0].runs[0].test_set.classes]
+    values = [
+        np.mean([[run.scores[name] for name in names] for run in each.runs], axis=0, dtype=float)
+        for each in experiments
+    ]
+    about = "class-accuracy", "Accuracy by class", "accuracy (recall), %"
+    return _by_class(experiments, 100 * np.array(values), 1, *about)
 
 
 def class_areas(experiments: list[FinishedExperiment]) -> Figure:
     """Draw each experiment's area under the ROC curve of each class against the rest."""
     values = np.full((len(experiments), len(experiments[0].runs[0].test_set.classes)), np.nan)
     for row, each in zip(values, experiments, strict=True):
-        for number in each.runs[0].areas:
+        for number in set.intersection(*(set(run.areas) for run in each.runs)):
             row[number] = np.mean([run.areas[number] for run in each.runs])
     return _by_class(experiments, values, 3, "roc", "Area under the ROC curve by class", "AUROC")
 
@@ -281,10 +282,10 @@ def curves(experiments: list[FinishedExperiment]) -> Figure:
     figure, panels = plt.subplots(1, 2, figsize=(WIDTH * 1.4, WIDTH * 0.75))
     grid, areas = np.linspace(0, 1, 201), []
     for place, each in reversed(list(enumerate(experiments))):
-        both = [curves_of(answers, grid) for answers in (run.answers for run in each.runs)
-                if answers.ranked]  # fmt: skip
-        if not both:
+        if any(run.scores["auroc"] is None for run in each.runs):  # in a fold without the class
+            areas.insert(0, f"{each.name}: no AUROC")
             continue
+        both = [curves_of(run.answers, grid) for run in each.runs]
         for panel, line in zip(panels, np.mean(both, axis=0), strict=True):
             panel.plot(100 * grid, 100 * line, linewidth=1.2, **_look(place))
         area = np.mean([run.scores["auroc"] for run in each.runs])

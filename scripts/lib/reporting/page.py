@@ -89,6 +89,7 @@ def render(
         largest_class=test_set.audit and test_set.audit["largest_class"],
         settings={each.name: flat(each.settings) for each in shown},
         test_size=len(test_set.labels),
+        folds=test_set.number_of_folds,
         command=command,
         searches=searches,
     )
@@ -107,10 +108,14 @@ def metric_notes(test_set: TestSet) -> list[str]:
         notes.append(f"The {ranking} are means over the classes, each against the rest.")
     else:
         notes.append(f"The {ranking} are those of {classes[test_set.positive]}.")
-    absent = [name for number, name in enumerate(classes) if number not in test_set.labels]
+    folds = range(1, test_set.number_of_folds + 1) if test_set.number_of_folds else [None]
+    labels = [test_set.labels[test_set.images_of(fold)] for fold in folds]
+    numbered = enumerate(classes)
+    absent = [name for number, name in numbered if any(number not in each for each in labels)]
     if absent:
         more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
-        few = f"{', '.join(absent[:NAMED])}{more}"
+        where = " in some of the folds" if len(labels) > 1 else ""
+        few = f"{', '.join(absent[:NAMED])}{more}{where}"
         notes.append(f"There are no test images of {few}: means over classes are without them.")
     return notes
 
@@ -183,21 +188,20 @@ def differing_settings(experiments: list[FinishedExperiment]) -> dict[str, dict[
 
 
 def answer(experiment: FinishedExperiment, index: int) -> tuple[str, float]:
-    """Return the class that most runs predict for an image, and their mean confidence in it."""
-    votes = Counter(int(run.prediction[index]) for run in experiment.runs)
-    ((choice, _),) = votes.most_common(1)
-    sure = [run.confidence[index] for run in experiment.runs if run.prediction[index] == choice]
+    """Return the class that most seeds predict for an image, and their mean confidence in it."""
+    predictions = experiment.predictions[:, index]
+    ((choice, _),) = Counter(predictions.tolist()).most_common(1)
+    sure = experiment.confidences[predictions == choice, index]
     return experiment.runs[0].record["classes"][choice], float(np.mean(sure))
 
 
 def tile(experiments: list[FinishedExperiment], index: int, test_set: TestSet) -> dict:
     """Return an image with its label and the experiments' predictions."""
-    first = experiments[0].runs[0]
     return {
-        "index": int(index),
+        "index": test_set.place(index),
         "file": test_set.files[index] if test_set.files else None,
         "uri": png_uri(test_set.image(index)),
-        "label": first.record["classes"][int(first.labels[index])],
+        "label": test_set.classes[int(test_set.labels[index])],
         "answers": [(each.name, *answer(each, index)) for each in experiments],
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.core import code_digests, provenance, snapshot, subprocesses
+from lib.core import code_digests, provenance, seeds, snapshot, subprocesses
 from lib.core.errors import NodeError, TemporaryError, UserError
 from lib.core.layout import Layout, RunFiles
 from lib.core.run_state import Expected, read_evaluation, read_trained
@@ -368,11 +368,15 @@ def is_close(history: pd.DataFrame, again: pd.DataFrame) -> bool:
 
 
 def another_seed(stored: Stored) -> int | None:
-    """Return in how many predictions another seed of the experiment differs, at least."""
-    found = []
+    """Return in how many predictions another seed of the experiment differs, at least.
+
+    Where there are folds, of the same one: the others are tested on other images.
+    """
+    found, fold = [], stored.record["settings"].get("fold")
     for path in sorted(stored.files.folder.parent.glob("seed*/")):
         files = RunFiles(path)
-        if path != stored.files.folder and files.has_all("evaluate"):
+        same_images = files.seed is not None and seeds.parts(files.seed)[1] == fold
+        if path != stored.files.folder and same_images and files.has_all("evaluate"):
             others = read_table(files.predictions, PREDICTIONS)["prediction"]
             if len(others) == len(stored.predictions):
                 found.append(int((others != stored.predictions["prediction"]).sum()))

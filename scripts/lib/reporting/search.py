@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lib.core.metric import ACCURACY, Metric
+from lib.core.seeds import Seed, parts
 from lib.reporting.uncertainty import Measured, wilson
 
 SAMPLES = 500  # of the bootstrap
@@ -48,7 +49,7 @@ class PointResult:
 
     name: str
     values: dict[str, Any]
-    seeds: list[int]
+    seeds: list[Seed]
     right: np.ndarray
     metric: Metric
     metrics: list[float]
@@ -141,8 +142,8 @@ def bias(points: list[PointResult], samples: int = SAMPLES) -> float:
     return best - float(np.mean(corrected)) if corrected else 0.0
 
 
-def rows(search: str, ranking: Ranking) -> list[dict]:
-    """Return the rows of sweep.csv for a search, without those of its settings."""
+def rows(search: str, ranking: Ranking, fold: int | None = None) -> list[dict]:
+    """Return the rows of sweep.csv for a search, or its part of a fold, without its settings."""
     found = []
     for place, point in enumerate(ranking.points, start=1):
         (low, high), ends = point.interval(), point.metric_interval()
@@ -152,7 +153,7 @@ def rows(search: str, ranking: Ranking) -> list[dict]:
                 "point": point.name,
                 "rank": place,
                 "chosen": place == 1,
-                "seeds": " ".join(map(str, point.seeds)),
+                "seeds": " ".join(str(parts(seed)[0]) for seed in point.seeds),
                 "diverged": point.diverged,
                 "validation_accuracy": point.accuracy,
                 "accuracy_low": low,
@@ -161,6 +162,7 @@ def rows(search: str, ranking: Ranking) -> list[dict]:
                 "bias": ranking.bias if place == 1 else None,
                 "train_seconds": point.seconds,
                 **dict(zip(LAST_COLUMNS, (point.metric.name, point.value, *ends), strict=True)),
+                **({"fold": fold} if fold else {}),
             }
         )
     return found

@@ -24,12 +24,14 @@ class SearchTable:
     """What sweep.csv says of one search.
 
     Attributes:
-        name: of the searched experiment.
+        name: of the searched experiment, and the fold, where there are folds.
+        experiment: its name alone.
         keys: the searched settings.
         points: a row for each point, the best first.
     """
 
     name: str
+    experiment: str
     keys: list[str]
     points: list[dict]
 
@@ -75,12 +77,26 @@ def read(path: Path) -> list[SearchTable]:
         table[[*COLUMNS, *LAST_COLUMNS]]  # a missing column raises a KeyError
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    keys = [name for name in table.columns if name not in (*COLUMNS, *LAST_COLUMNS)]
+    keys = [name for name in table.columns if name not in (*COLUMNS, *LAST_COLUMNS, "fold")]
+    places = ["experiment", "fold"] if "fold" in table else ["experiment"]
     found = []
-    for name, some in table.groupby("experiment", sort=False):
+    for (experiment, *fold), some in table.groupby(places, sort=False):
+        name = ", fold ".join(map(str, [experiment, *fold]))
         searched = [key for key in keys if some[key].notna().any()]
-        found.append(SearchTable(str(name), searched, some.to_dict("records")))
+        found.append(SearchTable(name, experiment, searched, some.to_dict("records")))
     return found
+
+
+def shown_as(searches: list[SearchTable]) -> dict[tuple[str, int], str]:
+    """Return the names of searches by the points, and folds, that stand for them in a report.
+
+    Where each fold has a choice of its own, what was chosen is one experiment: the search.
+    """
+    return {
+        (each.best["point"], each.best["fold"]): each.experiment
+        for each in searches
+        if "fold" in each.best
+    }
 
 
 def draw(searches: list[SearchTable]) -> Figure:

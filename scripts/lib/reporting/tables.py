@@ -14,9 +14,9 @@ from lib.core import provenance
 from lib.core.metric import ACCURACY, Metric
 from lib.core.settings import difference as settings_difference
 from lib.reporting import uncertainty
-from lib.reporting.finished_runs import FinishedExperiment, FinishedRun, TestSet, measured
+from lib.reporting.finished_runs import FinishedExperiment, FinishedRun, measured
 from lib.reporting.measures import majority
-from lib.reporting.uncertainty import LEVEL, Mean, Measured, Pair
+from lib.reporting.uncertainty import FEWEST_SEEDS, LEVEL, Mean, Measured, Pair
 
 REPORT = (
     "experiment,model,seed,test_accuracy,accuracy_low,accuracy_high,test_loss,correct,test_size,"
@@ -32,22 +32,28 @@ COMPARISONS = (
     "a,b,runs_a,runs_b,difference,difference_low,difference_high,only_a_right,only_b_right,method,"
     "p_value,p_adjusted,detectable_difference,verdict,warning,metric"
 ).split(",")
-RECIPE_RUNS = 3  # this many runs or more describe their recipe
 ALL_PAIRS = 20  # with more experiments than this, each is compared with the first only
 FEWEST_IMAGES = 10  # or groups, of each class that a metric is about: else the spread is not known
-MCNEMAR, ONE_SOURCE, TWO_SOURCES = "exact McNemar", "t, images", "t, seeds and images"
+MCNEMAR = "exact McNemar"
 
 
-def report_columns(classes: list[str]) -> list[str]:
-    """Return the columns of report.csv for a data set of these classes."""
-    return [*REPORT, "majority_accuracy", *further_metrics(classes)]
+def report_columns(classes: list[str], folds: int | None = None) -> list[str]:
+    """Return the columns of report.csv for a data set of these classes, and so many folds."""
+    fold = ["fold"] if folds else []
+    return [*REPORT, "majority_accuracy", *further_metrics(classes), *fold]
 
 
-def summary_columns(classes: list[str]) -> list[str]:
-    """Return the columns of summary.csv for a data set of these classes."""
+def summary_columns(classes: list[str], folds: int | None = None) -> list[str]:
+    """Return the columns of summary.csv for a data set of these classes, and so many folds."""
     names, ends = further_metrics(classes), ("mean", "low", "high")
     new = ["metric", "positive", "majority_accuracy"]
-    return [*SUMMARY, *new, *(f"{name}_{end}" for name in names for end in ends)]
+    each = [f"{name}_{end}" for name in names for end in ends]
+    return [*SUMMARY, *new, *each, *(["folds"] if folds else [])]
+
+
+def comparison_columns(folds: int | None = None) -> list[str]:
+    """Return the columns of comparisons.csv for a data set of so many folds."""
+    return [*COMPARISONS, *(["folds"] if folds else [])]
 
 
 def further_metrics(classes: list[str]) -> list[str]:
@@ -84,8 +90,9 @@ def report_row(run: FinishedRun) -> dict:
         "git_commit": record["git_commit"],
         "run": run.path,
         "warning": unproven(run),
-        "majority_accuracy": majority(run.test_set.labels),
+        "majority_accuracy": majority(run.test_set.labels[run.images]),
         **{name: run.scores[name] for name in further_metrics(run.test_set.classes)},
+        **({"fold": run.fold} if run.fold else {}),
     }
 
 
@@ -106,8 +113,8 @@ def summary_row(experiment: FinishedExperiment, metric: Metric = ACCURACY) -> di
     """Return the row of one experiment.
 
     The column `interval` says how accuracy_low and accuracy_high were computed: `wilson` describes
-    one trained network, `t` describes the recipe. With two runs, there is no interval. Without any
-    run, there are no numbers.
+    one trained network, `t` describes the recipe. With two runs, there is no interval, unless they
+    are of folds. Without any run, there are no numbers.
 
     Args:
         experiment: the experiment.
@@ -123,8 +130,8 @@ def summary_row(experiment: FinishedExperiment, metric: Metric = ACCURACY) -> di
     low, high, method = interval(ACCURACY, runs, measured(ACCURACY, runs))
     return {
         "experiment": experiment.name,
-        "model": runs[0].record["settings"]["model"]["name"],
-        "parameters": runs[0].record["parameters"],
+        "model": experiment.settings["model"]["name"],
+        "parameters": max(run.record["parameters"] for run in runs),
         "device": " and ".join(sorted({run.record["device"] for run in runs})),
         "runs": len(runs),
         "accuracy_mean": float(np.mean(accuracies)),
@@ -145,6 +152,7 @@ def summary_row(experiment: FinishedExperiment, metric: Metric = ACCURACY) -> di
         "positive": None if test_set.positive is None else test_set.classes[test_set.positive],
         "majority_accuracy": majority(test_set.labels),
         **metric_cells(experiment),
+        **({"folds": test_set.number_of_folds} if test_set.number_of_folds else {}),
     }
 
 
@@ -179,22 +187,24 @@ def interval(
 ) -> tuple[float | None, float | None, str]:
     """Return the ends of the interval of a metric, of a recipe or one network, and its method.
 
-    There is none with two runs, where the metric cannot be computed, or where there are too few
-    images; nor where all is right, or all is wrong, unless the metric is a share of images.
+    There is none with two runs without folds, where the metric cannot be computed, or where there
+    are too few images; nor where all is right, or all is wrong, unless the metric is a share of
+    images.
 
     Args:
         metric: the metric.
-        runs: of one experiment.
+        runs: one, or all of an experiment.
         found: the metric of these runs; None where it cannot be computed.
     """
-    shares, nothing = share_of_images(metric, runs[0]), (None, None, "none")
+    of_one = [run for run in runs if run.seed == runs[0].seed]
+    shares, nothing = share_of_images(metric, of_one), (None, None, "none")
     wilson = nothing
     if shares is not None:
         wilson = (*uncertainty.wilson(int(shares.sum()), len(shares)), "wilson")
     if len(runs) == 1 and shares is not None:
         return wilson
-    few = too_few_images(metric, runs[0].test_set)
-    if len(runs) in range(2, RECIPE_RUNS) or found is None or few:
+    too_few_runs = len(of_one) == 1 and len(runs) in range(2, FEWEST_SEEDS)
+    if too_few_runs or found is None or too_few_images(metric, of_one):
         return nothing
     mean = found.mean()
     if not mean.standard_error:  # all is right, or all is wrong, so the variance is unknown
@@ -203,27 +213,39 @@ def interval(
     return max(low, 0.0), high if metric.minimized else min(high, 1.0), "t"
 
 
-def share_of_images(metric: Metric, run: FinishedRun) -> np.ndarray | None:
+def share_of_images(metric: Metric, runs: list[FinishedRun]) -> np.ndarray | None:
     """Return what is right, bool [some images], of which a metric is the share; None if it is none.
 
     Where images have groups, the share is no such share: those of a group are right together.
+
+    Args:
+        metric: the metric.
+        runs: one, or those of one seed on all folds.
     """
-    if run.test_set.groups is not None:
+    test_set, right = runs[0].test_set, [run.prediction == run.labels for run in runs]
+    if test_set.groups is not None:
         return None
-    members = np.ones(len(run.labels), bool)
+    labels, right = np.concatenate([run.labels for run in runs]), np.concatenate(right)
+    members = np.ones(len(labels), bool)
     if metric.kind == "recall":
-        members = run.labels == run.test_set.classes.index(metric.of_class)
+        members = labels == test_set.classes.index(metric.of_class)
     elif metric != ACCURACY:
         return None
-    return (run.prediction == run.labels)[members] if members.any() else None
+    return right[members] if members.any() else None
 
 
-def too_few_images(metric: Metric, test_set: TestSet) -> bool:
+def too_few_images(metric: Metric, runs: list[FinishedRun]) -> bool:
     """Return whether the spread of a metric over the images cannot be told from so few.
 
     Of the accuracy and its like it can, unless images have groups: then these are what is counted.
+
+    Args:
+        metric: the metric.
+        runs: one, or those of one seed on all folds.
     """
-    labels, groups = test_set.labels, test_set.groups
+    test_set, images = runs[0].test_set, np.concatenate([run.images for run in runs])
+    labels = test_set.labels[images]
+    groups = None if test_set.groups is None else test_set.groups[images]
     if metric.kind in ("accuracy", "log_loss", "top5"):
         return groups is not None and len(np.unique(groups)) < FEWEST_IMAGES
     numbers = np.unique(labels)
@@ -266,16 +288,17 @@ def difference(
     """
     if a.missing or b.missing:
         return "incomplete"
-    runs = {len(a.runs), len(b.runs)}
-    if runs != {1} and min(runs) < RECIPE_RUNS:
-        return "too few seeds"
-    shares = [share_of_images(metric, each.runs[0]) for each in (a, b)]
-    if runs == {1} and shares[0] is not None:
-        only = [int((one & ~other).sum()) for one, other in (shares, shares[::-1])]
-        return Pair(*only, len(shares[0]))
+    seeds, first = {len(a.seeds), len(b.seeds)}, [run for run in a.runs if run.seed == a.seeds[0]]
+    if first[0].fold is None:
+        if seeds != {1} and min(seeds) < FEWEST_SEEDS:
+            return "too few seeds"
+        shares = [share_of_images(metric, each.runs[:1]) for each in (a, b)]
+        if seeds == {1} and shares[0] is not None:
+            only = [int((one & ~other).sum()) for one, other in (shares, shares[::-1])]
+            return Pair(*only, len(shares[0]))
     if None in (each := [known[a.name], known[b.name]]):
         return "undefined"
-    if too_few_images(metric, a.runs[0].test_set):
+    if too_few_images(metric, first):
         return "too few images"
     return uncertainty.difference(*each, same_seeds=a.seeds == b.seeds)
 
@@ -321,20 +344,26 @@ def comparison_row(
         "verdict": estimate,
         "warning": "; ".join(warnings([a, b])),
         "metric": metric.name,
+        **({"folds": a.runs[0].test_set.number_of_folds} if comparable and a.runs[0].fold else {}),
     }
     if isinstance(estimate, str):
         return row
     low, high = estimate.interval()
     largest = math.inf if metric.minimized else 1.0
-    one = len(a.runs) == len(b.runs) == 1
     return row | {
         "difference": estimate.value,
         "difference_low": max(low, -largest),
         "difference_high": min(high, largest),
-        "method": MCNEMAR if isinstance(estimate, Pair) else ONE_SOURCE if one else TWO_SOURCES,
+        "method": MCNEMAR if isinstance(estimate, Pair) else method(a, b),
         "p_value": estimate.p_value(),
         "detectable_difference": estimate.detectable(LEVEL / tests, largest),
     }
+
+
+def method(a: FinishedExperiment, b: FinishedExperiment) -> str:
+    """Return what a t test of two experiments is over."""
+    seeds = "seeds and " if min(len(a.seeds), len(b.seeds)) >= FEWEST_SEEDS else ""
+    return f"corrected t, {seeds}folds" if a.runs[0].fold else f"t, {seeds}images"
 
 
 def plain_difference(metric: Metric, a: FinishedExperiment, b: FinishedExperiment) -> float | None:
@@ -349,8 +378,11 @@ def warnings(experiments: list[FinishedExperiment]) -> list[str]:
     runs = [run for experiment in experiments for run in experiment.runs]
     found = []
     for experiment in experiments:
-        settings = [run.record["settings"] | {"seed": None} for run in experiment.runs]
-        if any(settings_difference(each, settings[0]) for each in settings):
+        by_fold: dict[int | None, list[dict]] = {}  # a search may have chosen others for each
+        for run in experiment.runs:
+            settings = run.record["settings"] | {"seed": None, "fold": None}
+            by_fold.setdefault(run.fold if experiment.searched else None, []).append(settings)
+        if any(settings_difference(each, some[0]) for some in by_fold.values() for each in some):
             found.append(f"the runs of {experiment.name} have different settings")
     devices = sorted({run.device for run in runs})
     if len(devices) > 1:

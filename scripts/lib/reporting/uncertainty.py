@@ -102,18 +102,33 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Folds:
+    """A metric on the folds of a cross-validation.
+
+    Attributes:
+        values: on each, mean over the seeds, float64 [folds].
+        ratio: of test images to those that a network is trained on.
+    """
+
+    values: np.ndarray
+    ratio: float
+
+
+@dataclass(frozen=True)
 class Measured:
     """A metric of an experiment on the test images.
 
     Attributes:
-        runs: the metric of each run, float64 [runs].
-        images: the mean over the runs of each image's pseudo-value, float64 [images].
+        runs: the metric of each seed, float64 [seeds]; with folds, the mean over them.
+        images: the mean over the seeds of each image's pseudo-value, float64 [images].
         groups: the number of each image's group, int [images]; None where each is its own.
+        folds: the metric on each fold; None where there are none.
     """
 
     runs: np.ndarray
     images: np.ndarray
     groups: np.ndarray | None = None
+    folds: Folds | None = None
 
     @classmethod
     def of(cls, values: np.ndarray, groups: np.ndarray | None = None) -> "Measured":
@@ -121,16 +136,42 @@ class Measured:
         return cls(values.mean(axis=1), values.mean(axis=0), groups)
 
     def mean(self) -> Mean:
-        """Return the mean over the runs: of a recipe, or of the one network that there is."""
-        seeds = _term(self.runs) if len(self.runs) > 1 else NO_SEEDS
-        return Mean(float(self.runs.mean()), seeds, image_term(self.images, self.groups))
+        """Return the mean over the seeds: of a recipe, or of the one network that there is."""
+        images = _image_term(self.images, self.groups, self.folds)
+        return Mean(float(self.runs.mean()), seed_term(self.runs), images)
 
 
+FEWEST_SEEDS = 3  # from which their spread is known
 NO_SEEDS = Term(0.0, 1)
 
 
-def _term(means: np.ndarray) -> Term:
+def seed_term(means: np.ndarray) -> Term:
+    """Return the variance of the mean over seeds; of few of them, it is not known."""
+    if len(means) < FEWEST_SEEDS:
+        return NO_SEEDS
     return Term(float(means.var(ddof=1)) / len(means), len(means) - 1)
+
+
+def _image_term(values: np.ndarray, groups: np.ndarray | None, folds: Folds | None) -> Term:
+    images = image_term(values, groups)
+    return images if folds is None else fold_term(folds, images)
+
+
+def fold_term(folds: Folds, images: Term) -> Term:
+    """Return the variance of the mean over the folds of a cross-validation.
+
+    The trainings of two folds share most of their images, so the variance over the folds is
+    multiplied by 1 / folds + ratio rather than by 1 / folds: C. Nadeau and Y. Bengio, Machine
+    Learning 52 (2003) 239-281. A few folds may be similar by chance: the variance is never less
+    than what the images alone have.
+
+    Args:
+        folds: the metric on each.
+        images: the variance over samples of the images.
+    """
+    number = len(folds.values)
+    variance = float(folds.values.var(ddof=1)) * (1 / number + folds.ratio)
+    return Term(max(variance, images.variance), number - 1)
 
 
 def image_term(values: np.ndarray, groups: np.ndarray | None = None) -> Term:
@@ -160,14 +201,16 @@ def difference(a: Measured, b: Measured, same_seeds: bool) -> Mean:
         b: of the other.
         same_seeds: whether the runs are paired one by one.
     """
-    if len(a.runs) == len(b.runs) == 1:
-        seeds = NO_SEEDS
-    elif same_seeds:
-        seeds = _term(a.runs - b.runs)
-    else:
-        seeds = _sum(_term(a.runs), _term(b.runs))
+    folds = None
+    if a.folds is not None:
+        folds = Folds(a.folds.values - b.folds.values, max(a.folds.ratio, b.folds.ratio))
     value = float(a.runs.mean() - b.runs.mean())
-    return Mean(value, seeds, image_term(a.images - b.images, a.groups))
+    images = _image_term(a.images - b.images, a.groups, folds)
+    if min(len(a.runs), len(b.runs)) < FEWEST_SEEDS:
+        return Mean(value, NO_SEEDS, images)
+    if same_seeds:
+        return Mean(value, seed_term(a.runs - b.runs), images)
+    return Mean(value, _sum(seed_term(a.runs), seed_term(b.runs)), images)
 
 
 def _sum(a: Term, b: Term) -> Term:

@@ -8,6 +8,7 @@ from textwrap import fill
 
 from lib.core.layout import Layout
 from lib.core.metric import ACCURACY, RANKING, Metric
+from lib.core.seeds import Run, parts
 
 NAMED = 5  # more experiments or comparisons than this are counted, not listed
 WIDTH = 96
@@ -43,16 +44,18 @@ def is_incomplete(files: Layout) -> bool:
         return True
 
 
-def reports_on(files: Layout, runs: list[tuple[str, int]]) -> bool:
+def reports_on(files: Layout, runs: list[Run]) -> bool:
     """Return whether a study's report, if it exists, is of exactly these runs, none missing."""
     try:
-        rows = _rows(files.table("report.csv"))
-        there = [(row["experiment"], int(row["seed"])) for row in rows]
+        there = [row["run"] for row in _rows(files.table("report.csv"))]
     except FileNotFoundError:
         return True
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return False
-    return there == runs and not is_incomplete(files)
+    wanted = [files.run_path(*run) for run in runs]
+    # What searches have chosen by fold is in the order of the folds, not of the points.
+    in_order = sorted if any(parts(seed)[1] for _, seed in runs) else list
+    return in_order(there) == in_order(wanted) and not is_incomplete(files)
 
 
 def _rows(path: Path) -> list[dict]:
@@ -158,8 +161,21 @@ def _about(row: dict, before: list[dict], interval: str) -> str:
     parts, runs = [interval] if interval else [], int(row["runs"])
     if runs != (int(before[-1]["runs"]) if before else 1):
         parts.append(f"mean of {runs} seeds" if runs > 1 else "one seed")
-        parts[-1] += ": too few for an interval" if runs == 2 else ""
+        if folds := folds_of(row):
+            parts[-1] = f"mean of {folds} folds, {seeds_in_folds(runs, folds)}"
+        elif runs == 2:
+            parts[-1] += ": too few for an interval"
     return "; ".join(parts)
+
+
+def folds_of(row: dict) -> int:
+    """Return the number of folds that a row of a table is about; 0 where there are none."""
+    return int(row["folds"]) if known(row.get("folds")) else 0
+
+
+def seeds_in_folds(runs: int, folds: int) -> str:
+    """Return how many seeds each fold has, such as `3 seeds each`."""
+    return "one seed each" if runs == folds else f"{runs // folds} seeds each"
 
 
 def about_positive(summary: list[dict]) -> str:
@@ -327,7 +343,11 @@ def _p(row: dict, tests: int) -> str:
 
 
 def _what(row: dict) -> str:
-    runs = int(row["runs_a"]), int(row["runs_b"])
+    runs, folds = (int(row["runs_a"]), int(row["runs_b"])), folds_of(row)
+    if folds and runs[0] == runs[1]:
+        return f"{folds} folds, {seeds_in_folds(runs[0], folds)}"
+    if folds:
+        return f"{folds} folds, {runs[0] // folds} and {runs[1] // folds} seeds each"
     if runs == (1, 1):
         return "two trained networks, one seed each"
     return f"{runs[0]} seeds each" if runs[0] == runs[1] else f"{runs[0]} and {runs[1]} seeds"

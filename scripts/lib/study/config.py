@@ -19,6 +19,7 @@ from lib.core.errors import UserError
 from lib.core.files import check_folder
 from lib.core.layout import Layout
 from lib.core.metric import parse, positive_class
+from lib.core.seeds import in_folds
 from lib.core.settings import COMPONENTS, OPTIMIZERS, SCHEDULERS, SCHEMAS, SHARED, Settings
 from lib.core.signatures import MODULES, learn
 from lib.data import catalog
@@ -304,7 +305,7 @@ def make_study(
         name: Experiment(
             recipe_of(each, config["training"]),
             **{key: each[key] for key in ("cpus", "mem_mb", "runtime")},
-            seeds=each.get("seeds", config["seeds"]),
+            seeds=in_folds(each.get("seeds", config["seeds"]), dataset_entry.get("folds")),
             search=search_of.get(name),
             strict_versions=config["versions"] == "strict",
         )

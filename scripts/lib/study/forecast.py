@@ -6,10 +6,11 @@ from statistics import fmean
 
 from lib.core import durations
 from lib.core.run_state import RunState
+from lib.core.seeds import Run
 from lib.study.study import Study
 
 
-def lines(study: Study, states: Mapping[tuple[str, int], RunState]) -> list[str]:
+def lines(study: Study, states: Mapping[Run, RunState]) -> list[str]:
     """Return a line for each search, and one on the time of all that is to be trained.
 
     Args:
@@ -24,23 +25,23 @@ def lines(study: Study, states: Mapping[tuple[str, int], RunState]) -> list[str]
     return [*found, *time_left(study, states)] if found else []
 
 
-def time_left(study: Study, states: Mapping[tuple[str, int], RunState]) -> list[str]:
+def time_left(study: Study, states: Mapping[Run, RunState]) -> list[str]:
     """Return how long the runs that are to be trained will take, one after the other.
 
     By what an epoch of the same network has taken, in this study: nothing is said of another.
     """
     trained, left = defaultdict(list), defaultdict(list)
-    for (experiment, _), state in states.items():
-        network = study.experiments[experiment].recipe.model["name"]
+    for (experiment, seed), state in states.items():
+        network = study.experiments[experiment].settings(seed).model["name"]
         if state.record and not state.record["diverged"]:
             trained[network].append(
                 state.record["train_seconds"] / state.record["settings"]["epochs"]
             )
         if state.left == "train":
-            left[network].append(experiment)
+            left[network].append((experiment, seed))
     seconds, known, count = 0.0, 0, 0
     for network in left.keys() & trained.keys():
-        epochs = sum(study.experiments[name].recipe.epochs for name in left[network])
+        epochs = sum(study.experiments[name].settings(seed).epochs for name, seed in left[network])
         seconds += epochs * fmean(trained[network])
         known, count = known + len(trained[network]), count + len(left[network])
     if not count:

@@ -15,6 +15,7 @@ from lib.core import code_digests, provenance
 from lib.core.errors import UserError
 from lib.core.files import read_json
 from lib.core.run_state import OTHER_CODE, Expected, RunState, run_state
+from lib.core.seeds import Run, Seed
 from lib.data import prepared_record, readers
 from lib.study.study import Study
 
@@ -44,12 +45,12 @@ class RunStates:
             names = ()  # all results are of other data
         self.expected = Expected(data=names, is_same=cache(code_digests.is_same))
 
-    def of(self, experiment: str, seed: int) -> RunState:
+    def of(self, experiment: str, seed: Seed) -> RunState:
         """Return the state of a run."""
-        files, stages = self.study.layout.run(experiment, seed), self.study.stages(experiment)
+        files, stages = self.study.layout.run(experiment, seed), self.study.stages(experiment, seed)
         return run_state(files, self.expected_of(experiment, seed), stages)
 
-    def expected_of(self, experiment: str, seed: int) -> Expected:
+    def expected_of(self, experiment: str, seed: Seed) -> Expected:
         """Return what a run should be of."""
         each = self.study.experiments[experiment]
         return replace(self.expected, settings=each.settings(seed), versions=each.strict_versions)
@@ -64,7 +65,7 @@ class Outdated:
 
     download: str | None = None
     prepare: str | None = None
-    states: dict[tuple[str, int], RunState] = field(default_factory=dict)
+    states: dict[Run, RunState] = field(default_factory=dict)
     incomplete: bool = False  # whether anything is left to do for a run or a search
 
     def __bool__(self) -> bool:
@@ -95,8 +96,9 @@ def find_outdated(study: Study) -> Outdated:
     if outdated.prepare or not data.is_file():
         outdated.download = raw_files_problem(study)
     outdated.states = {run: states.of(*run) for run in study.runs}
-    undecided = len(study.chosen) < len(study.searches)
-    outdated.incomplete = undecided or any(each.left for each in outdated.states.values())
+    outdated.incomplete = bool(study.undecided) or any(
+        each.left for each in outdated.states.values()
+    )
     missing = study.layout.prepared_record(study.dataset).is_file() and not data.is_file()
     if missing and outdated.incomplete:
         outdated.prepare = f"{data} is missing, and needed"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lib.core.errors import UserError
 from lib.core.layout import Layout, run_name
+from lib.core.seeds import Run, Seed, parts
 from lib.core.settings import Settings
 from lib.data.prepared_record import Facts
 
@@ -13,12 +14,13 @@ from lib.data.prepared_record import Facts
 class Experiment:
     """One entry of `experiments`, with the defaults of `training` filled in."""
 
-    recipe: Settings  # of all its runs, apart from the seed
+    recipe: Settings  # of all its runs, apart from seed and fold
     cpus: int
     mem_mb: int  # MiB
     runtime: int  # minutes
-    seeds: list[int]
+    seeds: list[Seed]
     search: str | None = None  # of which it is a point
+    recipes: dict[int, Settings] = field(default_factory=dict)  # by fold, where a search chose them
     strict_versions: bool = False  # whether packages of other versions are other code
 
     @property
@@ -26,11 +28,12 @@ class Experiment:
         """The GPUs that a job asks for. A device of `auto` uses one if there is one."""
         return 1 if self.recipe.device == "cuda" else 0
 
-    def settings(self, seed: int) -> Settings:
+    def settings(self, seed: Seed) -> Settings:
         """Return the settings of a run."""
-        return replace(self.recipe, seed=seed)
+        number, fold = parts(seed)
+        return replace(self.recipes.get(fold, self.recipe), seed=number, fold=fold)
 
-    def train_options(self, seed: int) -> list[str]:
+    def train_options(self, seed: Seed) -> list[str]:
         """Return the options of `scripts/train.py` for a run that the config decides."""
         keep = ["--keep-diverged"] if self.search else []
         strict = ["--strict-versions"] if self.strict_versions else []
@@ -72,7 +75,8 @@ class Study:
     metric: str  # by which the experiments are compared
     experiments: dict[str, Experiment]
     searches: dict[str, Search] = field(default_factory=dict)  # by the searched experiment's name
-    chosen: dict[str, str] = field(default_factory=dict)  # by search, the best of its points
+    # By search, and fold where there are folds, the best of its points.
+    chosen: dict[tuple[str, int | None], str] = field(default_factory=dict)
     runs_per_job: int = 1  # trained by one job; more than one: in processes that are forked
     cpus_per_job: int | None = None  # cores of such a job; None: those of one run
     stage: bool = False  # whether jobs copy the data to their node's own disk
@@ -85,46 +89,64 @@ class Study:
         return Layout(Path(self.results_dir))
 
     @property
-    def runs(self) -> list[tuple[str, int]]:
+    def folds(self) -> list[int | None]:
+        """The numbers of the data's folds, or None alone."""
+        folds = self.dataset_entry.get("folds")
+        return list(range(1, folds + 1)) if folds else [None]
+
+    @property
+    def undecided(self) -> list[str]:
+        """The searches that have not chosen yet."""
+        return [name for name in self.searches if (name, self.folds[0]) not in self.chosen]
+
+    @property
+    def runs(self) -> list[Run]:
         """Experiment and seed of each run, in the config's order."""
         return [
             (name, seed) for name, each in self.experiments.items() for seed in sorted(each.seeds)
         ]
 
-    def is_evaluated(self, experiment: str) -> bool:
-        """Return whether the runs of an experiment are for the test set and the report.
+    def is_evaluated(self, experiment: str, seed: Seed) -> bool:
+        """Return whether a run is for the test set and the report.
 
         Of the points of a search, it is only the chosen one, or what is trained in its place.
         """
-        search = self.experiments[experiment].search
+        search, fold = self.experiments[experiment].search, parts(seed)[1]
         if search is None:
             return True
-        return self.chosen.get(search) == experiment and not self.searches[search].refit
+        return self.chosen.get((search, fold)) == experiment and not self.searches[search].refit
 
     @property
-    def evaluated_runs(self) -> list[tuple[str, int]]:
+    def evaluated_runs(self) -> list[Run]:
         """Experiment and seed of each run that is evaluated, as far as it is chosen."""
-        return [run for run in self.runs if self.is_evaluated(run[0])]
+        return [run for run in self.runs if self.is_evaluated(*run)]
 
-    def stages(self, experiment: str) -> tuple[str, ...]:
-        """Return the stages of a run of an experiment."""
-        return ("train", "evaluate") if self.is_evaluated(experiment) else ("train",)
+    def stages(self, experiment: str, seed: Seed) -> tuple[str, ...]:
+        """Return the stages of a run."""
+        return ("train", "evaluate") if self.is_evaluated(experiment, seed) else ("train",)
 
-    def with_choice(self, chosen: dict[str, str]) -> "Study":
-        """Return the study with a choice: the point of each search that has been decided.
+    def with_choice(self, chosen: dict[tuple[str, int | None], str]) -> "Study":
+        """Return the study with a choice: the points of each search that has been decided.
 
         What a search trains again is an experiment of the name that the config gives to it.
         """
-        experiments = {}
+        experiments, searches = {}, self.searches
         for name, each in self.experiments.items():
-            if each.search or name not in self.searches:
+            if each.search or name not in searches:
                 experiments[name] = each
-            if each.search and name == chosen.get(each.search) and self.searches[each.search].refit:
-                recipe = replace(each.recipe, validation_size=0)
-                experiments[each.search] = replace(each, recipe=recipe, search=None)
+            if each.search and searches[each.search].refit and name in chosen.values():
+                experiments[each.search] = self._again(each.search, chosen)
         return replace(self, experiments=experiments, chosen=chosen)
 
-    def run_named(self, name: str) -> tuple[str, int]:
+    def _again(self, search: str, chosen: dict[tuple[str, int | None], str]) -> Experiment:
+        """Return the experiment of what a search has chosen, on all training images."""
+        points = {fold: self.experiments[chosen[search, fold]] for fold in self.folds}
+        recipes = {fold: replace(point.recipe, validation_size=0) for fold, point in points.items()}
+        first = self.folds[0]
+        own = {fold: recipe for fold, recipe in recipes.items() if fold}
+        return replace(points[first], recipe=recipes[first], search=None, recipes=own)
+
+    def run_named(self, name: str) -> Run:
         """Return experiment and seed of a run by its name, such as `cnn/seed1`.
 
         Raises:
@@ -156,8 +178,7 @@ class Study:
     @property
     def report_options(self) -> list[str]:
         """The runs as `scripts/report.py --runs` reads them."""
-        return [
-            f"{name}={','.join(map(str, sorted(each.seeds)))}"
-            for name, each in self.experiments.items()
-            if self.is_evaluated(name)
-        ]
+        seeds: dict[str, list[str]] = {}
+        for name, seed in self.evaluated_runs:
+            seeds.setdefault(name, []).append(str(seed))
+        return [f"{name}={','.join(some)}" for name, some in seeds.items()]
