@@ -35,12 +35,22 @@ def finish(project, process):
     assert process.returncode == 0, project.printed()[-6000:]
 
 
+def process_of(project, seed: int) -> int:
+    """Return the process that trains a run."""
+    return json.loads(project.lease("short", seed).read_text())["process"]
+
+
 def uninterrupted(project):
-    """Nothing happens."""
+    """Nothing happens, but that all wait while one asks how they are."""
     project.configure(SHORT, **PACKED)
     process = project.start()
     project.pack_trained("short", SEEDS)
+    training = [process_of(project, seed) for seed in SEEDS]
+    for each in training:
+        os.kill(each, signal.SIGSTOP)
     running = project.show("status"), project.show("status", "--why", "short/seed2")
+    for each in training:
+        os.kill(each, signal.SIGCONT)
     finish(project, process)
     return running
 
@@ -50,8 +60,7 @@ def one_killed(project):
     project.configure(SHORT, **PACKED)
     process = project.start()
     project.pack_trained("short", SEEDS)
-    lease = json.loads((project.run_folder("short", 2) / "lease.json").read_text())
-    os.kill(lease["process"], signal.SIGKILL)
+    os.kill(process_of(project, 2), signal.SIGKILL)
     finish(project, process)
 
 
