@@ -23,7 +23,7 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 import numpy as np
 
 from lib.core import metric as metrics
-from lib.core import sweep
+from lib.core import records, sweep
 from lib.core.errors import UserError
 from lib.core.files import write_csv
 from lib.core.layout import SEARCH_TABLE, Layout, RunFiles
@@ -34,8 +34,8 @@ from lib.core.settings import Settings
 from lib.data.tensor_file import TensorFile
 from lib.reporting import search
 from lib.reporting.finished_runs import PREDICTIONS, read_probabilities, read_table
-from lib.reporting.measures import Answers
 from lib.reporting.pseudo_values import pseudo_values
+from lib.training.measures import Answers
 
 if TYPE_CHECKING:
     from lib.data import prepared
@@ -156,7 +156,8 @@ class Reader:
                     f"{files.record}: none of them is of the class, or all are"
                 )
             shares.append(found)
-            losses.append(float(read_table(files.history, {"loss": float})["loss"].iloc[-1]))
+            history = read_table(files.history, {"loss": float})
+            losses.append(float(history["loss"].iloc[records.kept_row(record)]))
         if len({len(each) for each in right}) > 1:
             folder = self.layout.run(point.name, seeds[0]).folder.parent
             raise UserError(f"{folder}: other images per seed")

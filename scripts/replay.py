@@ -22,7 +22,7 @@ import lib.core.command_line as command_line  # first, for Ctrl-C
 import torch
 
 import models
-from lib.core import code_digests, provenance, snapshot
+from lib.core import code_digests, provenance, records, snapshot
 from lib.core.errors import NodeError, TemporaryError, UserError
 from lib.core.files import write_json
 from lib.core.layout import RunFiles
@@ -105,13 +105,14 @@ def first_steps(stored: Stored, data: Path, proof: str) -> Replay:
     machine = reproduction.differing_machine(record, now) + reproduction.resumed(record)
     dataset, device = prepared.load(data, settings.fold), devices.choose(settings.device)
     splits = [part.to(device) for part in network.splits(dataset, settings)]
-    where = (len(dataset.classes), device)
-    difference = replay.rates_difference(settings, stored.history["learning_rate"].tolist())
+    rates, kept = stored.history["learning_rate"].tolist(), records.kept_row(record)
+    difference = replay.rates_difference(settings, rates, len(splits[0]))
     difference = difference or replay.difference(
-        record["fingerprint"], replay.first_steps(settings, *splits, *where)
+        record["fingerprint"], replay.first_steps(settings, *splits, dataset.classes, device)
     )
+    where = (len(dataset.classes), device, stored.files)
     difference = difference or replay.held_out_difference(
-        settings, splits[1], *where, stored.files, stored.history.iloc[-1]
+        settings, splits[1], *where, stored.history.iloc[kept]
     )
     evaluation = stored.evaluation
     if not difference and evaluation:

@@ -115,7 +115,10 @@ def write_report(
     drawn += [search_table.draw(searches)] if searches else []
     html = page.render(shown, ranked, comparisons, drawn, test_set, command, searches)
 
-    write_csv(files.table("report.csv"), tables.report_columns(classes, folds), report)
+    report_columns = tables.report_columns(
+        classes, folds, any("best_epoch" in row for row in report)
+    )
+    write_csv(files.table("report.csv"), report_columns, report)
     write_csv(files.table("summary.csv"), columns, summary)
     write_csv(files.table("comparisons.csv"), tables.comparison_columns(folds), comparisons)
     for figure in drawn:

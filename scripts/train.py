@@ -7,7 +7,7 @@ one).
     python scripts/train.py --data results/data/MNIST.safetensors --set model.name=CNN --output out/
 
 OUTPUT/model.safetensors        the trained weights
-OUTPUT/history.csv              one row per epoch
+OUTPUT/history.csv              one row per epoch; with keep=best, with the metric
 OUTPUT/run.json                 settings, versions, machine, seconds: where the numbers come from
 OUTPUT/validation.safetensors   probabilities and labels of the validation images, if there are any
 OUTPUT/progress.json            how far the training is
@@ -36,6 +36,7 @@ from lib.core import checked_settings, code_digests, provenance
 from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.layout import RunFiles
+from lib.core.metric import ACCURACY
 from lib.core.run_state import Expected, run_state
 from lib.core.settings import Settings
 from lib.data import prepared, prepared_record, staging
@@ -77,7 +78,9 @@ def main() -> None:
         "dataset": data.dataset,
         "form": data.form,
         "code": own_code,
-        "versions": provenance.versions(models.file_of(name)),
+        "versions": provenance.versions(
+            models.file_of(name), ["scikit-learn"] if settings.keep == "best" else []
+        ),
         **provenance.code_state(own_code),
     }
     files = RunFiles(args.output)
@@ -141,7 +144,7 @@ def train_and_write(
         settings, len(training_set), len(held_out), args.log_interval, results.files.progress
     )
     trained = network.train(
-        settings, training_set, held_out, len(classes), device, checkpoints, progress,
+        settings, training_set, held_out, classes, device, checkpoints, progress,
         args.keep_diverged,
     )  # fmt: skip
     if trained.diverged:
@@ -174,6 +177,12 @@ def train_and_write(
         "resumes": training.resumes,
         "order_seeds": training.order_seeds,
         "fingerprint": training.fingerprint,
+        "best": training.best
+        and {
+            "epoch": training.best.epoch,
+            "metric": settings.metric or ACCURACY.name,
+            "value": training.best.value,
+        },
         "diverged": trained.diverged,
     }
     checkpoints.ensure_held()
@@ -181,7 +190,7 @@ def train_and_write(
     validation = None
     if trained.probabilities is not None:
         validation = {"probabilities": trained.probabilities, "labels": held_out.labels.cpu()}
-    results.write(training.model, training.history, record, validation)
+    results.write(training.network, training.history, record, validation)
 
 
 def read_arguments() -> tuple[Settings, argparse.Namespace]:

@@ -30,9 +30,9 @@ from lib.core.metric import WORDS, Metric
 from lib.data.splits import folds_of_groups, folds_of_images
 from lib.reporting import tables
 from lib.reporting.finished_runs import FinishedExperiment, FinishedRun, TestSet, in_folds
-from lib.reporting.measures import Answers
 from lib.reporting.pseudo_values import pseudo_values
 from lib.reporting.uncertainty import LEVEL, Measured
+from lib.training.measures import Answers
 
 STUDIES = 2000
 METRICS = [name for name in WORDS if name != "top5"]

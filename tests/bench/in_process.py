@@ -24,11 +24,13 @@ from torch.utils.data import DataLoader  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 import models  # noqa: E402
+from lib.core.settings import Settings  # noqa: E402
 from lib.data import prepared  # noqa: E402
 from lib.running import process  # noqa: E402
 from lib.training import device as devices  # noqa: E402
 from lib.training import graph as graphs  # noqa: E402
 from lib.training.loop import train_step as train_step_of  # noqa: E402
+from lib.training.recipe import TrainingLoss  # noqa: E402
 from lib.training.state import Training  # noqa: E402
 
 PHASES = ("data", "forward", "backward", "optimizer")
@@ -59,10 +61,13 @@ def replay(args) -> dict:
     training_set = dataset.train_and_validation(0)[0].to(device)
     model.to(device).train()
     optimizer = torch.optim.Adadelta(model.parameters(), lr=1.0)
-    assert graphs.allowed(model, optimizer)
-    step = partial(train_step_of, Training(model, optimizer, None), F.nll_loss, False)
+    settings = Settings(batch_size=BATCH_SIZE)
+    assert graphs.allowed(model, optimizer, settings)
+    loss = TrainingLoss(settings.loss, len(dataset.classes), training_set.labels)
+    training = Training(model, optimizer, None)
+    step = partial(train_step_of, training, training_set, loss, settings)
     graph = graphs.StepGraph(step, training_set, BATCH_SIZE)
-    step(training_set.batch(slice(BATCH_SIZE)), training_set.labels[:BATCH_SIZE])
+    step([slice(BATCH_SIZE)])
     graph.warm = True
     graph.start_epoch(None, torch.zeros(graph.full_batches, device=device))
     seconds = []

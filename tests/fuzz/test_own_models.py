@@ -21,7 +21,7 @@ from lib.running.progress import Progress
 from lib.training import loop
 from lib.training.checkpoint import Checkpoints, Stopped
 from lib.training.metrics import evaluate
-from lib.training.recipe import loss_function
+from lib.training.recipe import TrainingLoss, loss_function
 from lib.training.state import Diverged, seed_everything
 from lib.training.weights import load_weights, pack, save_weights
 
@@ -194,9 +194,8 @@ def attempt(config, file, stop, data):
     seed_everything(config.seed)
     model = models.build(config.model, SHAPE, CLASSES)
     progress = Progress(config, IMAGES, 10)
-    return loop.train(
-        model, *data, loss_function(config.loss, CLASSES), config, checkpoints, progress
-    )
+    loss = TrainingLoss(config.loss, CLASSES, data[0].labels)
+    return loop.train(model, *data, loss, config, checkpoints, progress)
 
 
 def trained(config, file, stop=0):

@@ -21,7 +21,7 @@ from lib.data.tensor_file import TensorFile
 from lib.running.progress import Progress
 from lib.training import loop
 from lib.training.checkpoint import Checkpoints
-from lib.training.recipe import loss_function
+from lib.training.recipe import TrainingLoss
 from lib.training.state import seed_everything
 
 SHAPE = (3, 4, 5)
@@ -103,7 +103,7 @@ def test_training_from_a_file_has_the_bits_of_memory(both, tmp_path):
         model = models.build({"name": "MLP"}, SHAPE, 3)
         checkpoints = Checkpoints(tmp_path / f"checkpoint{number}", {}, 60)
         splits = (*dataset.train_and_validation(0)[:1], dataset.test_split())
-        loss = loss_function("nll_loss", 3)
+        loss = TrainingLoss("nll_loss", 3, splits[0].labels)
         progress = Progress(settings, *map(len, splits))
         loop.train(model, *splits, loss, settings, checkpoints, progress)
         weights.append(torch.nn.utils.parameters_to_vector(model.parameters()))

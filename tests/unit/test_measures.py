@@ -18,9 +18,9 @@ from lib.core.errors import UserError
 from lib.core.metric import ACCURACY, WORDS, Metric, names, parse, positive_class
 from lib.reporting import finished_runs, tables, uncertainty
 from lib.reporting.finished_runs import FinishedExperiment, FinishedRun
-from lib.reporting.measures import Answers, majority, scores
 from lib.reporting.pseudo_values import pseudo_values
 from lib.reporting.uncertainty import Measured
+from lib.training.measures import Answers, majority, scores
 
 IMAGES = 300
 

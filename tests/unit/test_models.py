@@ -194,7 +194,7 @@ def test_defaults_that_are_written_out_are_the_same():
     short, long = {"name": "Adam"}, {"name": "Adam", "betas": [0.9, 0.999], "amsgrad": False}
     assert with_defaults("optimizer", short) == with_defaults("optimizer", long)
     step = {"name": "StepLR", "step_size": 1}
-    assert with_defaults("scheduler", step) == step | {"gamma": 0.1}
+    assert with_defaults("scheduler", step) == step | {"gamma": 0.1, "every": "epoch"}
     unknown = {"name": "Nowhere", "x": 1}
     for kind in ("model", "optimizer", "scheduler"):
         assert with_defaults(kind, unknown) == unknown

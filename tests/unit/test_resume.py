@@ -26,7 +26,7 @@ from lib.data import prepared
 from lib.running.progress import Progress
 from lib.training import graph, loop
 from lib.training.checkpoint import Checkpoints, Stopped, deserialize, serialize
-from lib.training.recipe import loss_function, make_optimizer, make_scheduler
+from lib.training.recipe import TrainingLoss, make_optimizer, make_scheduler
 from lib.training.state import Training, seed_everything
 
 SETTINGS = Settings({"name": "CNN"}, batch_size=16, evaluation_batch_size=50, shuffle=True)
@@ -67,9 +67,8 @@ def attempt(splits, checkpoints, settings, model="CNN") -> Training:
     seed_everything(1 if not checkpoints.path.exists() else time.time_ns())
     network = models.build({"name": model}, (1, SIZE, SIZE), 10)
     progress = Progress(settings, len(splits[0]), len(splits[1]))
-    return loop.train(
-        network, *splits, loss_function("nll_loss", 10), settings, checkpoints, progress
-    )
+    loss = TrainingLoss(settings.loss, 10, splits[0].labels)
+    return loop.train(network, *splits, loss, settings, checkpoints, progress)
 
 
 def with_interruptions(splits, folder, stops, config=SETTINGS, model="CNN"):
@@ -452,6 +451,7 @@ ARGUMENTS = {
     "ExponentialLR": {"gamma": 0.5},
     "CosineAnnealingLR": {"T_max": 3},
     "CosineAnnealingWarmRestarts": {"T_0": 2},
+    "OneCycleLR": {"max_lr": 0.1, "cycle_momentum": False},
 }
 
 
@@ -460,7 +460,8 @@ ARGUMENTS = {
 def test_the_state_of_each_optimizer_and_scheduler_can_be_saved(optimizer, scheduler):
     weight = torch.ones(3, requires_grad=True)
     own = make_optimizer({"name": optimizer}, [weight])
-    rate = make_scheduler({"name": scheduler} | ARGUMENTS.get(scheduler, {}), own)
+    named = {"name": scheduler} | ARGUMENTS.get(scheduler, {})
+    rate = make_scheduler(Settings(scheduler=named), own, 5)
     weight.sum().backward()
     own.step()
     rate.step()
@@ -509,5 +510,5 @@ def test_a_state_from_a_gpu_goes_on_here():
 def test_no_graph_without_a_gpu():
     model = models.build({"name": "MLP"}, (1, 28, 28), 10)
     optimizer = torch.optim.Adadelta(model.parameters())
-    assert not graph.allowed(model, optimizer)
+    assert not graph.allowed(model, optimizer, SETTINGS)
     assert optimizer.param_groups[0]["capturable"] is False

@@ -258,6 +258,7 @@ SCHEDULER_ARGUMENTS = {
     "ExponentialLR": {"gamma": 0.5},
     "CosineAnnealingLR": {"T_max": 3},
     "CosineAnnealingWarmRestarts": {"T_0": 2},
+    "OneCycleLR": {"max_lr": 0.1, "cycle_momentum": False},
 }
 
 
@@ -269,10 +270,10 @@ def test_every_optimizer_and_scheduler_can_be_made(optimizer, scheduler):
     assert type(made).__name__ == optimizer
     if scheduler:
         arguments = SCHEDULER_ARGUMENTS.get(scheduler, {})
-        steps = recipe.make_scheduler({"name": scheduler, **arguments}, made)
+        steps = recipe.make_scheduler(Settings(scheduler={"name": scheduler, **arguments}), made, 5)
         assert type(steps).__name__ == scheduler
     else:
-        assert recipe.make_scheduler(None, made) is None
+        assert recipe.make_scheduler(Settings(scheduler=None), made, 5) is None
 
 
 @pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "sigmoid"])
@@ -372,7 +373,7 @@ def train_in_process(folder, source, **changes):
         seed_everything(config.seed)
         model = models.build(config.model, (1, 4, 4), 3)
         progress = Progress(config, len(training_set), len(test_set))
-        loss = recipe.loss_function(config.loss, 3)
+        loss = recipe.TrainingLoss(config.loss, 3, training_set.labels)
         loop.train(model, training_set, test_set, loss, config, checkpoints, progress)
     return training_set, test_set
 

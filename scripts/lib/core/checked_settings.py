@@ -13,14 +13,17 @@ import models
 from lib.core import strict_yaml
 from lib.core.errors import UserError
 from lib.core.settings import (
+    LOSS_ARGUMENTS,
+    LOSSES,
     OPTIMIZERS,
     SCHEDULERS,
     SCHEMAS,
     Settings,
     help_text,
+    loss_of,
     loss_output_mismatch,
 )
-from lib.core.signatures import GIVEN, MODULES, Signature, signature
+from lib.core.signatures import GIVEN, MODULES, OWN, Signature, signature
 from lib.core.spelling import nearest
 
 SCHEMA = {"type": "object", "additionalProperties": False, "properties": SCHEMAS}
@@ -89,6 +92,7 @@ def assigned(settings: dict[str, Any], words: list[str]) -> dict[str, Any]:
             settings[key] = value
     for component, given in arguments.items():
         before = settings.get(component)
+        before = {"name": before} if component == "loss" and isinstance(before, str) else before
         changes = isinstance(before, dict) and "name" not in given
         settings[component] = before | given if changes else given
     return settings
@@ -96,17 +100,51 @@ def assigned(settings: dict[str, Any], words: list[str]) -> dict[str, Any]:
 
 def problems(settings: Settings) -> list[str]:
     """Return what is wrong with settings that no schema can see: names and arguments."""
-    found = model_problems(settings.model)
-    if not found:
-        mismatch = loss_output_mismatch(settings.loss, models.output_of(settings.model))
+    found, wrong = model_problems(settings.model), loss_problems(settings.loss)
+    if not found and not wrong:
+        name, output = loss_of(settings.loss)["name"], models.output_of(settings.model)
+        mismatch = loss_output_mismatch(name, output)
         found += [f"model {settings.model['name']}: {mismatch}"] if mismatch else []
+    found += wrong
     found += torch_problems("optimizer", settings.optimizer)
     if settings.scheduler:
         found += torch_problems("scheduler", settings.scheduler)
-    size = settings.validation_size
+    return found + recipe_problems(settings)
+
+
+def recipe_problems(settings: Settings) -> list[str]:
+    """Return which settings do not go together."""
+    found, size = [], settings.validation_size
     if size >= 1 and not isinstance(size, int):
         found.append(f"validation_size: {size} is neither a whole number nor a share below 1")
+    if settings.keep == "best" and not size:
+        found.append(
+            "keep: the best epoch is found on images that are held out of the training set, since "
+            "the test set is for the one that is kept: set validation_size"
+        )
+    if settings.patience and settings.keep != "best":
+        found.append("patience: it waits for a better epoch, which is then kept: set keep: best")
+    if settings.warmup_epochs and (settings.scheduler or {}).get("name") == "OneCycleLR":
+        found.append("warmup_epochs: OneCycleLR has a warmup of its own, pct_start")
     return found
+
+
+def loss_problems(loss: str | dict) -> list[str]:
+    """Return what is wrong with a loss that no schema can see: its name, its arguments."""
+    given = loss_of(loss)
+    name = given["name"]
+    if name not in LOSSES:
+        return [f"loss: {name!r} is not known{nearest(name, LOSSES)}"]
+    valid = list(LOSS_ARGUMENTS.get(name, {}))
+    problems = [
+        f"loss: {name} has no argument {key!r}{nearest(key, valid) if valid else ': it takes none'}"
+        for key in given
+        if key not in ("name", *valid)
+    ]
+    weight = given.get("weight")
+    if isinstance(weight, str) and weight != "balanced":
+        problems.append(f"loss.weight: {weight!r} is neither balanced nor a list of numbers")
+    return problems
 
 
 def model_problems(model: dict) -> list[str]:
@@ -139,7 +177,7 @@ def argument_problems(kind: str, mapping: dict, constructor: Signature) -> list[
     if constructor.open_ended:
         return []
     given = GIVEN[kind]
-    valid = [name for name in constructor.names if name not in given]
+    valid = [name for name in (*constructor.names, *OWN.get(kind, {})) if name not in given]
     arguments = [key for key in mapping if key != "name"]
     problems = [
         f"{kind}: {mapping['name']} has no argument {key!r}{nearest(key, valid)}"

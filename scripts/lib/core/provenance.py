@@ -46,16 +46,17 @@ def peak_memory_mb() -> float:
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
 
 
-def versions(model: Path | None = None) -> dict[str, str | None]:
+def versions(model: Path | None = None, others: Iterable[str] = ()) -> dict[str, str | None]:
     """Return the versions of Python, and of the packages that make the numbers.
 
     Args:
         model: the file of a model, whose own packages do so too.
+        others: that do so too, by the names that pip knows.
 
     Raises:
         UserError: the file cannot be read or parsed; the message names it and the line.
     """
-    names = dict.fromkeys((*PACKAGES, *(packages_of(model) if model else ())))
+    names = dict.fromkeys((*PACKAGES, *others, *(packages_of(model) if model else ())))
     return {"python": platform.python_version()} | {name: version(name) for name in names}
 
 

@@ -56,6 +56,16 @@ def seal(content: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def kept_row(record: dict[str, Any]) -> int:
+    """Return the index, in a run's history, of the epoch whose weights are kept: -1 for the last.
+
+    Args:
+        record: of its training.
+    """
+    best = record.get("best")  # earlier versions have kept the last epoch
+    return best["epoch"] - 1 if best else -1
+
+
 def check_seed(files: RunFiles, record: dict[str, Any]) -> None:
     """Check that a run's folder is not named after another seed, or another fold.
 

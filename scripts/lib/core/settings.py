@@ -15,8 +15,10 @@ from typing import Annotated, Any, Self
 
 from lib.core.signatures import with_defaults
 
-# The settings that name a class and its arguments.
-COMPONENTS = ("model", "optimizer", "scheduler")
+# The settings that name a class or function and its arguments.
+COMPONENTS = ("model", "optimizer", "scheduler", "loss")
+# Those that the study gives, where they mean something: what is null is not written out.
+OF_THE_STUDY = ("fold", "metric", "positive")
 
 
 # Functions of `torch.nn.functional`, and the model outputs that each fits.
@@ -30,13 +32,19 @@ LOSSES = {
     "poisson_nll_loss": ("log_softmax", "logits"),
 }
 
+# The arguments of the losses that have some, with their defaults.
+LOSS_ARGUMENTS = {
+    "nll_loss": {"weight": None},
+    "cross_entropy": {"weight": None, "label_smoothing": 0.0},
+}
+
 # Those of torch.optim that take dense weights of any shape and no closure.
 OPTIMIZERS = "Adadelta Adagrad Adam AdamW Adamax ASGD NAdam RAdam RMSprop Rprop SGD".split()
 
-# Those of torch.optim.lr_scheduler that are stepped once per epoch, without a metric.
+# Those of torch.optim.lr_scheduler that are stepped without a metric.
 SCHEDULERS = (
     "StepLR MultiStepLR ConstantLR LinearLR ExponentialLR PolynomialLR CosineAnnealingLR "
-    "CosineAnnealingWarmRestarts"
+    "CosineAnnealingWarmRestarts OneCycleLR"
 ).split()
 
 # JSON schemas of values. torch counts in 64 bits; nobody needs more than 31.
@@ -93,8 +101,25 @@ SCHEDULER = component(
     each_of("step_size total_iters T_max T_0 T_mult", POSITIVE)
     | {"milestones": {"type": "array", "items": COUNT}}
     | each_of("gamma factor start_factor end_factor eta_min", NOT_NEGATIVE)
-    | {"power": NUMBER}
+    | each_of("max_lr base_momentum max_momentum", NOT_NEGATIVE)
+    | each_of("div_factor final_div_factor", NUMBER | {"exclusiveMinimum": 0})
+    | {"pct_start": NOT_NEGATIVE | {"maximum": 1}, "anneal_strategy": {"enum": ["cos", "linear"]}}
+    | {"power": NUMBER, "every": {"enum": ["epoch", "step"]}}
 )
+LOSS = {
+    "type": ["string", "object"],
+    "required": ["name"],
+    "properties": {
+        "name": {"type": "string"},
+        "weight": {
+            "type": ["string", "array", "null"],
+            "minItems": 2,
+            "items": NUMBER | {"exclusiveMinimum": 0},
+        },
+        "label_smoothing": NOT_NEGATIVE | {"maximum": 1},
+    },
+    "additionalProperties": {},
+}
 
 
 @dataclass(frozen=True)
@@ -126,13 +151,57 @@ class Settings:
     scheduler: Annotated[
         dict[str, Any] | None,
         {"oneOf": [{"type": "null"}, SCHEDULER]},
-        "a class in torch.optim.lr_scheduler and its arguments, stepped once per epoch, or null",
+        "a class in torch.optim.lr_scheduler and its arguments, and `every`, epoch or step: when "
+        "it is stepped; or null",
     ] = field(default_factory=lambda: {"name": "StepLR", "step_size": 1, "gamma": 0.7})
+    warmup_epochs: Annotated[
+        int, COUNT, "in which the learning rate rises to its value, before the scheduler begins"
+    ] = 0
     loss: Annotated[
-        str,
-        {"enum": list(LOSSES)},
-        "a function in torch.nn.functional that fits the model's output",
+        str | dict[str, Any],
+        LOSS,
+        "a function in torch.nn.functional that fits the model's output, or a mapping of its name "
+        "and arguments",
     ] = "nll_loss"
+    sampling: Annotated[
+        str | None,
+        {"enum": [None, "balanced"]},
+        "balanced: in each epoch, draws each class equally often",
+    ] = None
+    accumulate: Annotated[
+        int, POSITIVE, "batches of batch_size images whose gradients make one step"
+    ] = 1
+    clip_norm: Annotated[
+        float | None,
+        {"type": ["number", "null"], "exclusiveMinimum": 0},
+        "the largest norm of a step's gradient, or null",
+    ] = None
+    ema: Annotated[
+        float | None,
+        {"type": ["number", "null"], "exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        "the decay, per step, of an average of the weights, which is evaluated in their place, or "
+        "null",
+    ] = None
+    keep: Annotated[
+        str,
+        {"enum": ["last", "best"]},
+        "the epoch whose weights are kept; best: by the metric on the validation images",
+    ] = "last"
+    patience: Annotated[
+        int | None,
+        POSITIVE | {"type": ["integer", "null"]},
+        "epochs without a better one after which the training ends, with keep=best, or null",
+    ] = None
+    metric: Annotated[
+        str | None,
+        {"type": ["string", "null"]},
+        "by which keep=best finds the best epoch; null: accuracy",
+    ] = None
+    positive: Annotated[
+        str | None,
+        {"type": ["string", "null"]},
+        "of two classes, the one that average_precision is of; null: the last",
+    ] = None
     validation_size: Annotated[
         float,
         NOT_NEGATIVE | {"maximum": 2**31 - 1},
@@ -158,17 +227,32 @@ class Settings:
     def options(self) -> list[str]:
         """Return the options with which a command reads these settings.
 
-        A fold is only named where there is one.
+        What the study gives is only named where it does.
         """
-        given = {key: each for key, each in self.as_dict().items() if (key, each) != ("fold", None)}
+        none = [name for name in OF_THE_STUDY if getattr(self, name) is None]
+        given = {key: each for key, each in self.as_dict().items() if key not in none}
         return [part for key, each in given.items() for part in ("--set", *words(key, each))]
+
+    @property
+    def images_per_step(self) -> int:
+        """How many images a step of the optimizer learns from."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def every_step(self) -> bool:
+        """Whether the learning rate changes after each step, rather than after each epoch."""
+        return (self.scheduler or {}).get("every") == "step"
+
+    def steps(self, images: int) -> int:
+        """Return the steps of an epoch that trains on so many images."""
+        return -(-images // self.images_per_step)
 
 
 # The JSON schema of each setting.
 SCHEMAS = {each.name: each.type.__metadata__[0] for each in fields(Settings)}
 
 # The settings that `training` in the config holds, for all experiments or for one.
-SHARED = [name for name in SCHEMAS if name not in ("model", "seed", "fold", "device")]
+SHARED = [name for name in SCHEMAS if name not in ("model", "seed", "device", *OF_THE_STUDY)]
 
 
 def canonical(settings: dict[str, Any]) -> dict[str, Any]:
@@ -177,9 +261,18 @@ def canonical(settings: dict[str, Any]) -> dict[str, Any]:
     A setting, or an argument of a component, that is left out has its default.
     """
     settings = Settings().as_dict() | settings
-    return settings | {
-        kind: settings[kind] and with_defaults(kind, settings[kind]) for kind in COMPONENTS
-    }
+    classes = [kind for kind in COMPONENTS if kind != "loss"]
+    return (
+        settings
+        | {kind: settings[kind] and with_defaults(kind, settings[kind]) for kind in classes}
+        | {"loss": loss_of(settings["loss"])}
+    )
+
+
+def loss_of(loss: str | dict[str, Any]) -> dict[str, Any]:
+    """Return the name of a loss and all its arguments."""
+    given = {"name": loss} if isinstance(loss, str) else loss
+    return LOSS_ARGUMENTS.get(given["name"], {}) | given
 
 
 def difference(settings: dict[str, Any], others: dict[str, Any]) -> list[str]:
@@ -190,7 +283,7 @@ def difference(settings: dict[str, Any], others: dict[str, Any]) -> list[str]:
 
 def words(key: str, value: Any) -> list[str]:
     """Return a setting as the words that `--set` reads: `epochs=3`, `optimizer.lr=1.0`."""
-    if key in COMPONENTS and value is not None:
+    if key in COMPONENTS and isinstance(value, dict):
         return [f"{key}.{name}={_spelled(each)}" for name, each in value.items()]
     return [f"{key}={_spelled(value)}"]
 
@@ -210,7 +303,7 @@ def help_text() -> str:
     lines = ["settings, with their defaults:"]
     for each in fields(Settings):
         schema, meaning = each.type.__metadata__
-        values = ", ".join(schema.get("enum", ()))
+        values = ", ".join(map(str, filter(None, schema.get("enum", ()))))
         if "minimum" in schema:
             values = f"{schema['minimum']} to {schema.get('maximum', 'any number')}"
         default = words(each.name, getattr(Settings(), each.name))
@@ -220,7 +313,7 @@ def help_text() -> str:
 
 
 def loss_output_mismatch(loss: str, output: str) -> str | None:
-    """Return why a loss does not fit a model's output, or None where it fits."""
+    """Return why a loss, by its name, does not fit a model's output, or None where it fits."""
     fitting = LOSSES[loss]
     if output in fitting:
         return None

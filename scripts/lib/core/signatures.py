@@ -31,8 +31,10 @@ MODULES = {"optimizer": "torch.optim", "scheduler": "torch.optim.lr_scheduler"}
 GIVEN = {
     "model": {"input_shape", "image_size", "num_classes"},
     "optimizer": {"params"},
-    "scheduler": {"optimizer", "last_epoch"},
+    "scheduler": {"optimizer", "last_epoch", "total_steps", "epochs", "steps_per_epoch"},
 }
+# Arguments that are not those of a class but ours, with their defaults.
+OWN = {"scheduler": {"every": "epoch"}}
 CHILD = "import sys; sys.path[:0] = sys.argv[1:]; from lib.core.signatures import answer; answer()"
 TIMEOUT = 300.0  # seconds: on a slow file system, importing torch takes some minutes
 MOST_KEPT = 300  # answers
@@ -104,7 +106,8 @@ def with_defaults(kind: str, component: dict[str, Any]) -> dict[str, Any]:
         defaults = signature(MODULES.get(kind, f"models.{name.lower()}"), name).defaults
     except UserError:
         return component
-    return {key: value for key, value in defaults.items() if key not in GIVEN[kind]} | component
+    own = OWN.get(kind, {})
+    return {key: each for key, each in defaults.items() if key not in GIVEN[kind]} | own | component
 
 
 def answer() -> None:

@@ -16,9 +16,10 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from lib.core.metric import ACCURACY, Metric
+from lib.core.settings import loss_of
 from lib.reporting.finished_runs import FinishedExperiment, FinishedRun
-from lib.reporting.measures import Answers
 from lib.reporting.verdict import capitalized
+from lib.training.measures import Answers
 
 # Distinguishable with any color vision, with a contrast of at least 3:1 on white and on black.
 # Each color also has its own marker.
@@ -125,7 +126,7 @@ def _values(
 
 def learning_curves(experiments: list[FinishedExperiment]) -> Figure:
     """Draw losses and held-out accuracy by epoch: one line per run, and a band over them."""
-    losses = sorted({each.settings["loss"] for each in experiments})
+    losses = sorted({_loss(each) for each in experiments})
     panels = [
         (column, loss, f"{what} loss{f' ({loss})' if len(losses) > 1 else ''}")
         for loss in losses
@@ -137,7 +138,7 @@ def learning_curves(experiments: list[FinishedExperiment]) -> Figure:
     )
     for panel, (column, loss, label) in zip(axes.flat, panels, strict=True):
         for place, each in reversed(list(enumerate(experiments))):  # draws the first on top
-            if loss in (None, each.settings["loss"]):
+            if loss in (None, _loss(each)):
                 _curve(panel, place, each, column, 100 if column == "accuracy" else 1)
         panel.set_ylabel(label)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -153,6 +154,11 @@ def learning_curves(experiments: list[FinishedExperiment]) -> Figure:
         f"{e.name} {100 * value:.2f}%" for e, value in last
     )
     return finish(figure, "learning-curves", "Learning curves", alt)
+
+
+def _loss(experiment: FinishedExperiment) -> str:
+    """Return the name of the loss that an experiment minimizes."""
+    return loss_of(experiment.settings["loss"])["name"]
 
 
 def _look(place: int) -> dict:

@@ -27,9 +27,9 @@ from lib.core.run_state import Expected, read_evaluation, read_trained, run_stat
 from lib.core.seeds import Run, Seed
 from lib.data import image_list, prepared_record
 from lib.data.tensor_file import TensorFile
-from lib.reporting.measures import Answers, scores
 from lib.reporting.pseudo_values import pseudo_values
 from lib.reporting.uncertainty import Folds, Measured, binned, calibration
+from lib.training.measures import Answers, scores
 
 PREDICTIONS = {"label": np.int16, "prediction": np.int16, "confidence": np.float32}
 

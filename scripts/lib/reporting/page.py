@@ -13,6 +13,7 @@ from PIL import Image
 
 from lib.core import durations
 from lib.core.metric import ACCURACY, RANKING, WORDS, Metric
+from lib.core.settings import Settings, loss_of
 from lib.reporting import tables, verdict
 from lib.reporting.figures import DARK, LIGHT, Figure, color
 from lib.reporting.finished_runs import FinishedExperiment, FinishedRun, TestSet
@@ -72,7 +73,8 @@ def render(
         colors={name: color(place) for place, name in enumerate(names)},
         shown=len(shown),
         differing={name: {} for name in names} | differing_settings(shown),
-        losses=sorted({each.settings["loss"] for each in shown}),
+        losses=sorted({loss_of(each.settings["loss"])["name"] for each in shown}),
+        kept=kept_epochs(shown),
         splits=sorted({run.history["split"].iloc[0] for each in shown for run in each.runs}),
         galleries=[gallery(a, b, test_set) for a, b in pairs[:GALLERIES]],
         pairs=len(pairs),
@@ -98,6 +100,20 @@ def render(
 def metric_value(value: float | None, name: str) -> str:
     """Return the value of a metric, by its name, or a dash if there is none."""
     return "–" if value is None or value != value else Metric(name).text(value)
+
+
+def kept_epochs(experiments: list[FinishedExperiment]) -> list[str]:
+    """Return, for each experiment whose best epochs are kept, which these are, in words."""
+    found = []
+    for each in experiments:
+        best = [run.record["best"] for run in each.runs if run.record.get("best")]
+        if best:
+            of = sorted({len(run.history) for run in each.runs})
+            epochs = f"{of[0]} to {of[-1]}" if len(of) > 1 else f"{of[0]}"
+            numbers = ", ".join(str(one["epoch"]) for one in best)
+            metric = Metric(best[0]["metric"])
+            found.append(f"{each.name}: epoch {numbers} of {epochs} (by {metric.words})")
+    return found
 
 
 def metric_notes(test_set: TestSet) -> list[str]:
@@ -177,7 +193,12 @@ def differing_settings(experiments: list[FinishedExperiment]) -> dict[str, dict[
 
     The model's name is left out because it has its own column.
     """
-    each = {experiment.name: flat(experiment.settings) for experiment in experiments}
+    full = {each.name: Settings().as_dict() | each.settings for each in experiments}
+    if any(isinstance(settings["loss"], dict) for settings in full.values()):
+        full = {
+            name: settings | {"loss": loss_of(settings["loss"])} for name, settings in full.items()
+        }
+    each = {name: flat(settings) for name, settings in full.items()}
     keys = dict.fromkeys(key for settings in each.values() for key in settings)
     keys.pop("model.name")
     differing = [key for key in keys if len({settings.get(key) for settings in each.values()}) > 1]

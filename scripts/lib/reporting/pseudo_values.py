@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lib.core.metric import Metric
-from lib.reporting.measures import Answers
+from lib.training.measures import Answers
 
 
 def pseudo_values(metric: Metric, answers: Answers) -> np.ndarray | None:

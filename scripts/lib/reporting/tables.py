@@ -15,8 +15,8 @@ from lib.core.metric import ACCURACY, Metric
 from lib.core.settings import difference as settings_difference
 from lib.reporting import uncertainty
 from lib.reporting.finished_runs import FinishedExperiment, FinishedRun, measured
-from lib.reporting.measures import majority
 from lib.reporting.uncertainty import FEWEST_SEEDS, LEVEL, Mean, Measured, Pair
+from lib.training.measures import majority
 
 REPORT = (
     "experiment,model,seed,test_accuracy,accuracy_low,accuracy_high,test_loss,correct,test_size,"
@@ -37,10 +37,13 @@ FEWEST_IMAGES = 10  # or groups, of each class that a metric is about: else the 
 MCNEMAR = "exact McNemar"
 
 
-def report_columns(classes: list[str], folds: int | None = None) -> list[str]:
-    """Return the columns of report.csv for a data set of these classes, and so many folds."""
-    fold = ["fold"] if folds else []
-    return [*REPORT, "majority_accuracy", *further_metrics(classes), *fold]
+def report_columns(classes: list[str], folds: int | None = None, best: bool = False) -> list[str]:
+    """Return the columns of report.csv for a data set of these classes, and so many folds.
+
+    With `best`, the best epoch of some runs is kept.
+    """
+    more = [*(["fold"] if folds else []), *(["best_epoch"] if best else [])]
+    return [*REPORT, "majority_accuracy", *further_metrics(classes), *more]
 
 
 def summary_columns(classes: list[str], folds: int | None = None) -> list[str]:
@@ -77,7 +80,7 @@ def report_row(run: FinishedRun) -> dict:
         "correct": run.correct,
         "test_size": total,
         "parameters": record["parameters"],
-        "epochs": record["settings"]["epochs"],
+        "epochs": len(run.history),
         "device": record["device"],
         "train_seconds": record["train_seconds"],
         "images_per_second": record["images_per_second"],
@@ -93,6 +96,7 @@ def report_row(run: FinishedRun) -> dict:
         "majority_accuracy": majority(run.test_set.labels[run.images]),
         **{name: run.scores[name] for name in further_metrics(run.test_set.classes)},
         **({"fold": run.fold} if run.fold else {}),
+        **({"best_epoch": record["best"]["epoch"]} if record.get("best") else {}),
     }
 
 

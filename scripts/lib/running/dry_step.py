@@ -19,15 +19,16 @@ from lib.core.settings import Settings
 from lib.training.checkpoint import deserialize, serialize
 from lib.training.metrics import check_output, check_shape
 from lib.training.recipe import (
+    TrainingLoss,
+    averaged,
     errors_of,
-    loss_function,
     make_optimizer,
     make_scheduler,
 )
 from lib.training.state import Training, random_state, restore_random_state, seed_everything
 from lib.training.weights import load_state, pack, unpack
 
-MOST_EPOCHS = 1000  # that the scheduler is tried for
+MOST_STEPS = 1000  # that the scheduler is tried for
 
 
 def dry_step(
@@ -52,7 +53,6 @@ def dry_step(
         UserError: it cannot; the message names the model, the optimizer or the scheduler.
     """
     name = settings.model["name"]
-    loss = loss_function(settings.loss, num_classes)
     with no_trace(), errors_named(name):
         seed_everything(settings.seed)
         batch = last_batch(train_size, settings.batch_size)
@@ -62,21 +62,25 @@ def dry_step(
 
         model = models.build(settings.model, input_shape, num_classes).to(device)
         check_parameters(name, model)
+        loss = TrainingLoss(settings.loss, num_classes, labels)
         optimizer = make_optimizer(settings.optimizer, model.parameters())
-        scheduler = make_scheduler(settings.scheduler, optimizer)
+        scheduler = make_scheduler(settings, optimizer, settings.steps(train_size))
+        average = averaged(model, settings.ema)
         model.train()
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
             output = model(images.clone())
         check_shape(name, output, len(images), num_classes)
-        first_loss = loss(output.float(), labels)
+        first_loss, _ = loss.of_batch(output.float(), labels)
         check_loss(name, first_loss)
         first_loss.backward()
         check_output(name, evaluated(model, test_images), len(test_images), num_classes)
-        try_recipe(settings, model, optimizer, scheduler)
+        try_recipe(settings, model, optimizer, scheduler, settings.steps(train_size))
+        if average:
+            average.update_parameters(model)
 
         fresh = models.build(settings.model, input_shape, num_classes)
         check_saved(name, model, fresh.to(device), test_images)
-        state = Training(model, optimizer, scheduler).state()
+        state = Training(model, optimizer, scheduler, average).state()
         deserialize(io.BytesIO(serialize(state)))  # as for a checkpoint
 
 
@@ -143,8 +147,9 @@ def try_recipe(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+    steps: int,
 ) -> None:
-    """Take one step of the optimizer, and the scheduler's steps of all epochs.
+    """Take one step of the optimizer, and the scheduler's steps, of many the first ones.
 
     Raises:
         UserError: one of them fails, or makes numbers that are not finite.
@@ -155,12 +160,15 @@ def try_recipe(
             raise ValueError("the weights are not finite after one step; is lr too large?")
     if scheduler is None:
         return
-    with errors_of("scheduler", settings.scheduler):
-        for epoch in range(1, min(settings.epochs, MOST_EPOCHS) + 1):
+    unit, count = "epoch", settings.epochs
+    if settings.every_step:
+        unit, count = "step", count * steps
+    with errors_of("scheduler", settings.scheduler or {"name": "LinearLR"}):
+        for number in range(1, min(count, MOST_STEPS) + 1):
             scheduler.step()
             rate = optimizer.param_groups[0]["lr"]
             if not math.isfinite(rate):
-                raise ValueError(f"the learning rate is {rate} after epoch {epoch}")
+                raise ValueError(f"the learning rate is {rate} after {unit} {number}")
 
 
 def check_saved(

@@ -61,7 +61,7 @@ class Progress:
         self.began = time.monotonic() - training.seconds
         self.bar = tqdm(
             total=self.images,
-            initial=training.step * self.settings.batch_size,
+            initial=training.step * self.settings.images_per_step,
             desc=f"epoch {training.epoch}",
             unit="image",
             leave=False,
@@ -72,8 +72,8 @@ class Progress:
     def step_done(self, training: Training) -> None:
         """Tell of the step that was just done."""
         step, steps = training.step - 1, len(training.losses)
-        seen = step * self.settings.batch_size
-        self.bar.update(min(self.settings.batch_size, self.images - seen))
+        seen = step * self.settings.images_per_step
+        self.bar.update(min(self.settings.images_per_step, self.images - seen))
         last = training.step == steps
         if last:
             self.bar.close()

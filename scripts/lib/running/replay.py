@@ -64,7 +64,7 @@ def first_steps(
     settings: Settings,
     training_set: Split,
     held_out: Split,
-    num_classes: int,
+    classes: list[str],
     device: torch.device,
 ) -> dict:
     """Return the fingerprint of a training with the current code.
@@ -73,7 +73,7 @@ def first_steps(
         settings: of the run.
         training_set: what it learned from, on the device.
         held_out: what it was measured on after each epoch, on the device.
-        num_classes: the number of classes.
+        classes: their names.
         device: where it was trained.
 
     Raises:
@@ -82,10 +82,10 @@ def first_steps(
     ends = FirstSteps()
     try:
         with devices.errors_of_the_gpu():
-            network.train(settings, training_set, held_out, num_classes, device, ends, ends)
+            done = network.train(settings, training_set, held_out, classes, device, ends, ends)
     except Enough as enough:
         return enough.fingerprint
-    raise AssertionError("a training has ended without a fingerprint")
+    return done.training.fingerprint
 
 
 def difference(stored: dict, now: dict) -> str:
@@ -105,23 +105,26 @@ def difference(stored: dict, now: dict) -> str:
     return ""
 
 
-def learning_rates(settings: Settings) -> list[float]:
-    """Return the learning rate of each epoch, without training."""
+def learning_rates(settings: Settings, train_size: int) -> list[float]:
+    """Return the learning rate at the begin of each epoch on so many images, without training."""
     optimizer = make_optimizer(settings.optimizer, [torch.nn.Parameter(torch.zeros(1))])
-    scheduler = make_scheduler(settings.scheduler, optimizer)
+    steps = settings.steps(train_size)
+    scheduler = make_scheduler(settings, optimizer, steps)
     rates = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the optimizer has done no step
         for _ in range(settings.epochs):
             rates.append(optimizer.param_groups[0]["lr"])
-            if scheduler:
-                scheduler.step()
+            for _ in range(steps if settings.every_step else 1):
+                if scheduler:
+                    scheduler.step()
     return rates
 
 
-def rates_difference(settings: Settings, stored: Sequence[float]) -> str:
+def rates_difference(settings: Settings, stored: Sequence[float], train_size: int) -> str:
     """Say from which epoch on the learning rate is another; nothing where it never is."""
-    for epoch, (one, other) in enumerate(zip(stored, learning_rates(settings), strict=False), 1):
+    now = learning_rates(settings, train_size)
+    for epoch, (one, other) in enumerate(zip(stored, now, strict=False), 1):
         if one != other:
             return f"the learning rate of epoch {epoch}: {other!r} was {one!r}"
     return ""
@@ -156,7 +159,7 @@ def held_out_difference(
     num_classes: int,
     device: torch.device,
     files: RunFiles,
-    last: Mapping[str, float],
+    kept: Mapping[str, float],
 ) -> str:
     """Say in what the stored weights differ on the held-out images; nothing where they do not.
 
@@ -166,14 +169,14 @@ def held_out_difference(
         num_classes: the number of classes.
         device: where it was trained.
         files: of the run.
-        last: the last row of its history.
+        kept: the row of its history that is of the weights.
     """
     with devices.errors_of_the_gpu():
         loss, accuracy, probabilities = network.evaluate_split(
             settings, held_out, num_classes, files.weights, device
         )
-    found = number_difference(f"{held_out.name} loss", last["loss"], loss)
-    found = found or number_difference(f"{held_out.name} accuracy", last["accuracy"], accuracy)
+    found = number_difference(f"{held_out.name} loss", kept["loss"], loss)
+    found = found or number_difference(f"{held_out.name} accuracy", kept["accuracy"], accuracy)
     if not found and files.validation.exists():
         found = probability_difference("validation", files.validation, probabilities)
     if not found and files.earlier_validation.exists():

@@ -13,6 +13,7 @@ from lib.training.predictions import write_predictions, write_probabilities
 from lib.training.weights import save_weights
 
 HISTORY = "epoch,learning_rate,train_loss,split,loss,accuracy,train_seconds,eval_seconds".split(",")
+METRIC = "metric"  # the last column, where the best epoch is kept
 
 
 class RunResults:
@@ -40,7 +41,8 @@ class RunResults:
         """
         with atomic_path(self.files.weights) as temporary:
             save_weights(model, temporary)
-        write_csv(self.files.history, HISTORY, history)
+        more = [METRIC] if any(METRIC in row for row in history) else []
+        write_csv(self.files.history, HISTORY + more, history)
         written = [self.files.weights, self.files.history]
         if validation is not None:
             write_probabilities(self.files.validation, **validation)

@@ -20,7 +20,15 @@ from lib.core.files import check_folder
 from lib.core.layout import Layout
 from lib.core.metric import parse, positive_class
 from lib.core.seeds import in_folds
-from lib.core.settings import COMPONENTS, OPTIMIZERS, SCHEDULERS, SCHEMAS, SHARED, Settings
+from lib.core.settings import (
+    COMPONENTS,
+    OPTIMIZERS,
+    SCHEDULERS,
+    SCHEMAS,
+    SHARED,
+    Settings,
+    loss_of,
+)
 from lib.core.signatures import MODULES, learn
 from lib.data import catalog
 from lib.data.facts import facts_of
@@ -82,7 +90,7 @@ def read_study(files: Iterable[Path], command_line: dict[str, Any]) -> Study:
     problems = [
         f"{where}: experiments.{each.search or name}: {problem}"
         for name, each in study.experiments.items()
-        for problem in experiment_problems(each, facts.train_size)
+        for problem in experiment_problems(each, facts)
     ]
     problems += pack_problems(config, where)
     if problems:
@@ -270,20 +278,30 @@ def value_problems(points: dict[str, dict], where: str) -> list[str]:
     return []
 
 
-def recipe_of(experiment: dict, training: dict) -> Settings:
-    """Return the settings of an experiment: its own over those of `training`."""
-    return Settings.of(training | experiment)
+def recipe_of(
+    experiment: dict, training: dict, metric: str | None = None, positive: str | None = None
+) -> Settings:
+    """Return the settings of an experiment: its own over those of `training`.
+
+    The metric of the study, and the positive class, are among them where the best epoch is kept.
+    """
+    recipe = Settings.of(training | experiment)
+    best = recipe.keep == "best"
+    return replace(recipe, metric=metric, positive=positive) if best else recipe
 
 
-def experiment_problems(experiment: Experiment, train_size: int) -> list[str]:
+def experiment_problems(experiment: Experiment, facts: Facts) -> list[str]:
     """Return what is wrong with an experiment that the schema cannot see."""
     problems = checked_settings.problems(experiment.recipe)
-    held_out = held_out_size(experiment.recipe.validation_size, train_size)
-    if held_out >= train_size:
+    held_out = held_out_size(experiment.recipe.validation_size, facts.train_size)
+    if held_out >= facts.train_size:
         problems.append(
-            f"validation_size: {held_out} of {train_size} training images would leave none to "
-            "train on"
+            f"validation_size: {held_out} of {facts.train_size} training images would leave none "
+            "to train on"
         )
+    weight, classes = loss_of(experiment.recipe.loss).get("weight"), len(facts.classes)
+    if isinstance(weight, list) and len(weight) != classes:
+        problems.append(f"loss.weight: {len(weight)} numbers for {classes} classes")
     return problems
 
 
@@ -303,7 +321,7 @@ def make_study(
     search_of = {point: name for name, search in searches.items() for point in search.points}
     experiments = {
         name: Experiment(
-            recipe_of(each, config["training"]),
+            recipe_of(each, config["training"], config["metric"], dataset_entry.get("positive")),
             **{key: each[key] for key in ("cpus", "mem_mb", "runtime")},
             seeds=in_folds(each.get("seeds", config["seeds"]), dataset_entry.get("folds")),
             search=search_of.get(name),

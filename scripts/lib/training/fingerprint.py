@@ -44,13 +44,15 @@ def after_epoch(training: Training, is_last: bool) -> None:
 
 
 def complete(training: Training) -> None:
-    """Complete the fingerprint."""
+    """Complete the fingerprint, if it is not."""
+    if training.fingerprint is not None:
+        return
     losses = training.first_losses + hexadecimal(training.losses[: training.step])
     training.fingerprint = {
         **training.begin,
         "steps": len(losses),
         "losses": losses,
-        "weights_sha256": weights_digest(training.model),
+        "weights_sha256": weights_digest(training.averaged or training.model),
         "random_sha256": random_digest(),
     }
     training.first_losses = []

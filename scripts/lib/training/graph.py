@@ -17,17 +17,21 @@ from contextlib import suppress
 import torch
 
 from lib.core.errors import UserError
+from lib.core.settings import Settings
 from lib.data.batches import Split
 
 
-def allowed(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bool:
+def allowed(model: torch.nn.Module, optimizer: torch.optim.Optimizer, settings: Settings) -> bool:
     """Return whether a step of them may be captured; then let the optimizer count on the GPU.
 
     That decides its last bits. It is set for the steps that are not captured too, and where
-    capturing is off.
+    capturing is off. A step whose learning rate is that of no other, or that Python has a part in,
+    may not be.
     """
     on_gpu = all(parameter.is_cuda for parameter in model.parameters())
     if not on_gpu or not vars(type(model)).get("cuda_graph"):  # not inherited
+        return False
+    if settings.every_step or settings.accumulate > 1 or settings.clip_norm or settings.ema:
         return False
     if isinstance(optimizer, torch.optim.SGD):  # it counts nothing
         return True
@@ -62,14 +66,14 @@ class StepGraph:
 
     def __init__(
         self,
-        step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        step: Callable[[list[torch.Tensor]], torch.Tensor],
         training_set: Split,
         batch_size: int,
     ):
         """Make an object that captures when it is first needed.
 
         Args:
-            step: does a training step on images and labels on the GPU; returns the loss.
+            step: does a training step on batches, int64 [n] each; returns the loss.
             training_set: on the GPU.
             batch_size: images per step.
         """
@@ -136,6 +140,6 @@ class StepGraph:
         batch = torch.add(self.offsets, self.number, alpha=self.batch_size)
         if self.order is not None:
             batch = self.order[batch]
-        loss = self.step(self.training_set.batch(batch), self.training_set.labels[batch])
+        loss = self.step([batch])
         torch.where(self.steps == self.number, loss, self.losses, out=self.losses)
         self.number.add_(1)

@@ -16,7 +16,7 @@ step; then test. Four things differ, and none of them changes a bit of the resul
 import math
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -29,18 +29,21 @@ from lib.training import fingerprint
 from lib.training import graph as graphs
 from lib.training.checkpoint import Checkpoints
 from lib.training.metrics import NotFinite, count_correct, evaluate
-from lib.training.recipe import make_optimizer, make_scheduler
+from lib.training.recipe import TrainingLoss, averaged, make_optimizer, make_scheduler
+from lib.training.selection import Selection
 from lib.training.state import Diverged, Training
+from lib.training.weights import load_state
 
 
 def train(
     model: torch.nn.Module,
     training_set: Split,
     held_out: Split,
-    loss: Callable[..., torch.Tensor],
+    loss: TrainingLoss,
     settings: Settings,
     checkpoints: Checkpoints,
     progress: Any,
+    selection: Selection | None = None,
 ) -> Training:
     """Train `model` in place, from its checkpoint if there is one.
 
@@ -48,56 +51,64 @@ def train(
         model: on the device of the splits.
         training_set: what it learns from.
         held_out: what it is measured on after each epoch.
-        loss: as `recipe.loss_function` makes it.
+        loss: what is minimized, and what is reported.
         settings: of this training.
         checkpoints: where the state is saved.
         progress: is told of each step and epoch (`lib.running.progress.Progress`).
+        selection: by what the best epoch is found, whose weights `network` has in the end; None
+            keeps the last.
 
     Raises:
         Diverged: a loss is not finite; the message says at which epoch and step.
         Stopped: a signal asked for it; the checkpoint is saved.
+        UserError: the metric of the selection cannot be computed.
     """
     optimizer = make_optimizer(settings.optimizer, model.parameters())
-    training = Training(model, optimizer, make_scheduler(settings.scheduler, optimizer))
-    step = partial(train_step, training, loss, settings.precision == "bf16")
+    scheduler = make_scheduler(settings, optimizer, settings.steps(len(training_set)))
+    training = Training(model, optimizer, scheduler, averaged(model, settings.ema))
+    step = partial(train_step, training, training_set, loss, settings)
     graph = None
     on_gpu = training_set.images.device.type == "cuda"
-    if graphs.allowed(model, optimizer) and on_gpu and not is_plain():
+    if graphs.allowed(model, optimizer, settings) and on_gpu and not is_plain():
         graph = graphs.StepGraph(step, training_set, settings.batch_size)
     saved = checkpoints.load()
     if saved:
         training.restore(saved)
         progress.resumed(training)
 
-    while training.epoch <= settings.epochs:
-        learning_rate = optimizer.param_groups[0]["lr"]
+    while not training.is_over(settings):
         train_loss = train_epoch(
             training, training_set, step, graph, settings, checkpoints, progress
         )
         training.cuda_graph = bool(graph and graph.captured)
         fingerprint.after_epoch(training, is_last=training.epoch == settings.epochs)
-        results = test(training, held_out, loss, settings)
-        training.history.append(
-            {
-                "epoch": training.epoch,
-                "learning_rate": learning_rate,
-                "train_loss": train_loss,
-                "split": held_out.name,
-                **results,
-            }
-        )
-        if training.scheduler:
+        results, output = test(training, held_out, loss.reported, settings)
+        row = {
+            "epoch": training.epoch,
+            "learning_rate": training.learning_rate,
+            "train_loss": train_loss,
+            "split": held_out.name,
+            **results,
+        }
+        if selection:
+            row["metric"] = selection.value(output)
+            training.keep_if_better(selection, row["metric"])
+        training.history.append(row)
+        if training.scheduler and not settings.every_step:
             training.scheduler.step()
         training.epoch, training.step = training.epoch + 1, 0
         progress.epoch_done(training)
         checkpoints.save(training.state())
+    fingerprint.complete(training)
+    if training.best:
+        load_state(training.network, training.best.weights)
     return training
 
 
 def train_epoch(
     training: Training,
     training_set: Split,
-    step: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    step: Callable[[list], torch.Tensor],
     graph: graphs.StepGraph | None,
     settings: Settings,
     checkpoints: Checkpoints,
@@ -106,21 +117,27 @@ def train_epoch(
     """Train one epoch, or what is left of it; return the mean training loss over its images."""
     labels, size = training_set.labels, len(training_set)
     if training.step == 0:
-        begin_epoch(training, math.ceil(size / settings.batch_size), settings.shuffle)
+        drawn = settings.shuffle or settings.sampling is not None
+        begin_epoch(training, settings.steps(size), drawn)
     training.losses = training.losses.to(labels.device)
     order = None
     if training.order_seed is not None:
-        order = shuffled(size, training.order_seed).to(training_set.images.device)
+        order = order_of_epoch(labels, training.order_seed, settings.sampling)
+        order = order.to(training_set.images.device)
     batches = epoch_batches(size, settings.batch_size, order)
+    steps = [
+        batches[first : first + settings.accumulate]
+        for first in range(0, len(batches), settings.accumulate)
+    ]
 
     start = time.perf_counter() - training.seconds
     progress.epoch_started(training)
     training.model.train()
     if graph:
         graph.start_epoch(order, training.losses)
-    for batch in batches[training.step :]:
+    for together in steps[training.step :]:
         if not (graph and graph.replay(training.step)):
-            training.losses[training.step] = step(training_set.batch(batch), labels[batch])
+            training.losses[training.step] = step(together)
         training.step += 1
         fingerprint.after_step(training, size, order, batches)
         progress.step_done(training)
@@ -129,37 +146,76 @@ def train_epoch(
             checkpoints.save(training.state())
     training.seconds = time.perf_counter() - start
 
-    sizes = torch.full((training.step,), settings.batch_size, dtype=torch.float64)
-    sizes[-1] = size - settings.batch_size * (training.step - 1)
+    sizes = torch.full((training.step,), settings.images_per_step, dtype=torch.float64)
+    sizes[-1] = size - settings.images_per_step * (training.step - 1)
     return float((training.losses.cpu().to(torch.float64) * sizes).sum() / size)
 
 
 def train_step(
-    training: Training,
-    loss: Callable[..., torch.Tensor],
-    bf16: bool,
-    images: torch.Tensor,
-    labels: torch.Tensor,
+    training: Training, training_set: Split, loss: TrainingLoss, settings: Settings, batches: list
 ) -> torch.Tensor:
-    """Do one step on a batch, which the model may change; return the loss, on the device."""
+    """Do one step; return the mean loss of its images that is reported, on the device.
+
+    Args:
+        training: whose step it is.
+        training_set: what it learns from.
+        loss: what is minimized, and what is reported.
+        settings: of this training.
+        batches: what selects each of the batches whose gradients are added up.
+    """
     training.optimizer.zero_grad()
-    with errors_named(type(training.model).__name__):
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            output = training.model(images)
-        batch_loss = loss(output.float(), labels)
-        batch_loss.backward()
+    shares = loss.shares([training_set.labels[batch] for batch in batches])
+    losses = [
+        backward(training, training_set, loss, settings, *each)
+        for each in zip(batches, shares, strict=True)
+    ]
+    if settings.clip_norm:
+        torch.nn.utils.clip_grad_norm_(training.model.parameters(), settings.clip_norm)
     training.optimizer.step()
-    return batch_loss.detach()
+    if training.averaged:
+        training.averaged.update_parameters(training.model)
+    if training.scheduler and settings.every_step:
+        training.scheduler.step()
+    return reduce(torch.add, losses)
+
+
+def backward(
+    training: Training,
+    training_set: Split,
+    loss: TrainingLoss,
+    settings: Settings,
+    batch: slice | torch.Tensor,
+    share: tuple | None,
+) -> torch.Tensor:
+    """Compute the gradient of one batch of a step; return its part in the loss that is reported.
+
+    The model may change the images. `share` is one of `loss.shares`.
+    """
+    images, labels = training_set.batch(batch), training_set.labels[batch]
+    with errors_named(type(training.model).__name__):
+        with torch.autocast(
+            images.device.type, torch.bfloat16, enabled=settings.precision == "bf16"
+        ):
+            output = training.model(images)
+        batch_loss, reported = loss.of_batch(output.float(), labels, share)
+        batch_loss.backward()
+    return reported
 
 
 def test(
     training: Training, held_out: Split, loss: Callable[..., torch.Tensor], settings: Settings
-) -> dict[str, float]:
-    """Measure the model after an epoch; return loss, accuracy, and the seconds of both halves."""
+) -> tuple[dict[str, float], torch.Tensor]:
+    """Measure the network after an epoch.
+
+    Returns:
+        loss, accuracy, and the seconds of both halves of the epoch; and its output [N, classes].
+    """
     draw_seed()
     start = time.perf_counter()
     try:
-        mean_loss, output = evaluate(training.model, held_out, loss, settings.evaluation_batch_size)
+        mean_loss, output = evaluate(
+            training.network, held_out, loss, settings.evaluation_batch_size
+        )
     except NotFinite as error:
         raise diverged(training, held_out, settings, error) from error
     seconds = time.perf_counter() - start
@@ -168,12 +224,13 @@ def test(
         if torch.isfinite(output).all():
             raise Diverged(what)
         raise Diverged(what, "the model gives the true class of an image the probability 0")
-    return {
+    results = {
         "loss": mean_loss,
         "accuracy": count_correct(output, held_out.labels) / len(held_out),
         "train_seconds": training.seconds,
         "eval_seconds": seconds,
     }
+    return results, output
 
 
 def diverged(training: Training, held_out: Split, settings: Settings, error: NotFinite) -> Diverged:
@@ -182,7 +239,7 @@ def diverged(training: Training, held_out: Split, settings: Settings, error: Not
     If the output is not finite in training mode either, the weights are. The model's state does
     not matter any more.
     """
-    model = training.model.train()
+    model = training.network.train()
     with torch.no_grad(), errors_named(type(model).__name__):
         output = model(held_out.batch(slice(settings.batch_size)))
     what = f"{error} after epoch {training.epoch}"
@@ -192,7 +249,7 @@ def diverged(training: Training, held_out: Split, settings: Settings, error: Not
 
 
 def begin_epoch(training: Training, steps: int, shuffle: bool) -> None:
-    """Draw from torch's global generator what a `torch.utils.data.DataLoader` draws.
+    """Begin an epoch: draw from torch's global generator what torch's `DataLoader` draws.
 
     In torch 2.14, `_BaseDataLoaderIter` draws a seed for its workers and `RandomSampler` one for
     its order. So the batches and the dropout masks are those of a DataLoader of the same `shuffle`.
@@ -201,11 +258,36 @@ def begin_epoch(training: Training, steps: int, shuffle: bool) -> None:
     training.order_seed = draw_seed() if shuffle else None
     training.order_seeds += [training.order_seed] if shuffle else []
     training.losses, training.seconds = torch.zeros(steps), 0.0
+    training.learning_rate = training.optimizer.param_groups[0]["lr"]
 
 
-def shuffled(size: int, seed: int) -> torch.Tensor:
-    """Return the order of an epoch, [size]: drawn on the CPU, where every device has the same."""
-    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+def order_of_epoch(labels: torch.Tensor, seed: int, sampling: str | None) -> torch.Tensor:
+    """Return the order of an epoch, int64 [N]: drawn on the CPU, where every device has the same.
+
+    Args:
+        labels: of the training set, int64 [N].
+        seed: of the order.
+        sampling: `balanced` draws each class as often as any other, and within a class each image,
+            to within one; None takes each image once.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    if sampling is None:
+        return torch.randperm(len(labels), generator=generator)
+    labels = labels.cpu()
+    present = labels.unique()
+    counts = torch.full((len(present),), len(labels) // len(present))
+    one_more = torch.randperm(len(present), generator=generator)[: len(labels) % len(present)]
+    counts[one_more] += 1
+    drawn = []
+    for label, count in zip(present, counts.tolist(), strict=True):
+        images = (labels == label).nonzero().flatten()
+        rounds = [
+            images[torch.randperm(len(images), generator=generator)]
+            for _ in range(-(-count // len(images)))
+        ]
+        drawn.append(torch.cat([*rounds, images[:0]])[:count])
+    together = torch.cat(drawn)
+    return together[torch.randperm(len(together), generator=generator)]
 
 
 def epoch_batches(size: int, batch_size: int, order: torch.Tensor | None) -> list:

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 
 import models
-from lib.core.settings import Settings
+from lib.core.settings import Settings, loss_of
 from lib.data.batches import Split
 from lib.data.prepared import Dataset
 from lib.training import loop, metrics
 from lib.training.checkpoint import Checkpoints
-from lib.training.recipe import loss_function
+from lib.training.recipe import TrainingLoss, loss_function
+from lib.training.selection import Selection
 from lib.training.state import Diverged, Training, seed_everything
 from lib.training.weights import load_weights
 
@@ -50,7 +51,7 @@ def train(
     settings: Settings,
     training_set: Split,
     held_out: Split,
-    num_classes: int,
+    classes: list[str],
     device: torch.device,
     checkpoints: Checkpoints,
     progress: Any,
@@ -62,7 +63,7 @@ def train(
         settings: of the training.
         training_set: what it learns from, on the device.
         held_out: what it is measured on after each epoch, on the device.
-        num_classes: the number of classes.
+        classes: their names.
         device: where it is trained.
         checkpoints: where the state is saved.
         progress: is told of each step and epoch (`lib.running.progress.Progress`).
@@ -71,21 +72,25 @@ def train(
     Raises:
         Diverged: a loss is not finite.
         Stopped: a signal asked for it; the checkpoint is saved.
+        UserError: the weights or the metric of the settings do not fit the classes.
     """
+    output = models.output_of(settings.model)
+    selection = Selection.of(settings, held_out.labels, classes, output)
     seed_everything(settings.seed)
-    model = models.build(settings.model, tuple(training_set.images.shape[1:]), num_classes)
+    model = models.build(settings.model, tuple(training_set.images.shape[1:]), len(classes))
     parameters, diverged = sum(parameter.numel() for parameter in model.parameters()), None
     progress.started(parameters, device)
-    model, loss = model.to(device), loss_function(settings.loss, num_classes)
+    model, loss = model.to(device), TrainingLoss(settings.loss, len(classes), training_set.labels)
+    where = (settings, checkpoints, progress, selection)
     try:
-        training = loop.train(model, training_set, held_out, loss, settings, checkpoints, progress)
+        training = loop.train(model, training_set, held_out, loss, *where)
     except Diverged as error:
         if not keep_diverged:
             raise
         training, diverged = Training(model, None, None), str(error)
     probabilities = None
     if held_out.name == "validation" and not diverged:  # a search compares them
-        probabilities = predict(model, held_out, loss, settings)[2]
+        probabilities = predict(training.network, held_out, loss.reported, settings)[2]
     return Trained(training, parameters, probabilities, diverged)
 
 
@@ -117,7 +122,7 @@ def evaluate_split(
     seed_everything(settings.seed)
     model = models.build(settings.model, tuple(held_out.images.shape[1:]), num_classes)
     load_weights(model, weights)
-    loss = loss_function(settings.loss, num_classes)
+    loss = loss_function(loss_of(settings.loss)["name"], num_classes)
     return predict(model.to(device), held_out, loss, settings)
 
 

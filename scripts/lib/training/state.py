@@ -1,5 +1,6 @@
 """The state of a training: all that a checkpoint must hold to resume with the same bits."""
 
+import copy
 import random
 import warnings
 from dataclasses import dataclass, field
@@ -7,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from lib.core.errors import UserError
+from lib.core.settings import Settings
+from lib.training.selection import Selection
 from lib.training.weights import load_state
 
 LOWER_RATE = "training has diverged; a smaller learning rate (optimizer: lr) usually helps"
 # The part of the state that is numbers, lists and one tensor, rather than torch's own objects.
 SCALARS = (
-    "history", "epoch", "step", "order_seed", "losses", "seconds", "resumes", "order_seeds",
-    "begin", "first_losses", "fingerprint",
+    "history", "epoch", "step", "learning_rate", "order_seed", "losses", "seconds", "resumes",
+    "order_seeds", "begin", "first_losses", "fingerprint",
 )  # fmt: skip
 
 
@@ -27,15 +31,27 @@ class Diverged(UserError):
 
 
 @dataclass
+class Best:
+    """The best epoch so far: its number, the metric of the validation images, its `state_dict`."""
+
+    epoch: int
+    value: float
+    weights: dict[str, Any]
+
+
+@dataclass
 class Training:
     """A training, and where it is."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler | None
+    averaged: AveragedModel | None = None  # of its weights, if they are averaged
+    best: Best | None = None  # if the best epoch is kept
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per epoch done
     epoch: int = 1
     step: int = 0  # steps done in this epoch
+    learning_rate: float = 0.0  # at the begin of this epoch
     order_seed: int | None = None  # of this epoch's shuffled order
     losses: torch.Tensor | None = None  # [steps] of this epoch
     seconds: float = 0.0  # spent on this epoch's steps
@@ -46,12 +62,32 @@ class Training:
     fingerprint: dict[str, Any] | None = None  # see fingerprint.py; None until it is complete
     cuda_graph: bool = False  # whether its steps are captured; no part of the state
 
+    @property
+    def network(self) -> torch.nn.Module:
+        """What is evaluated, and kept: the model, or the one of its averaged weights."""
+        return self.averaged.module if self.averaged else self.model
+
+    def keep_if_better(self, selection: Selection, value: float) -> None:
+        """Keep the weights of the epoch that was just measured, if no earlier one is as good."""
+        if self.best is None or selection.metric.better(value, self.best.value):
+            weights = copy.deepcopy(self.network.state_dict())
+            self.best = Best(self.epoch, value, weights)
+
+    def is_over(self, settings: Settings) -> bool:
+        """Return whether all epochs are done, or the patience for a better one has ended."""
+        done = len(self.history)
+        if settings.patience and self.best and done - self.best.epoch >= settings.patience:
+            return True
+        return done >= settings.epochs
+
     def state(self) -> dict[str, Any]:
         """Return the state as a tree of dicts, lists, tensors and plain values."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler and self.scheduler.state_dict(),
+            "averaged": self.averaged and self.averaged.state_dict(),
+            "best": self.best and vars(self.best),
             "random": random_state(),
             "plain": {name: getattr(self, name) for name in SCALARS},
         }
@@ -62,6 +98,9 @@ class Training:
         load_optimizer(self.optimizer, state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
+        if self.averaged:
+            load_state(self.averaged, state["averaged"])
+        self.best = state["best"] and Best(**state["best"])
         restore_random_state(state["random"])
         for name, value in state["plain"].items():
             setattr(self, name, value)
