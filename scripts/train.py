@@ -36,7 +36,7 @@ from lib.core import checked_settings, code_digests, provenance
 from lib.core.errors import UserError
 from lib.core.failure_file import Failure
 from lib.core.layout import RunFiles
-from lib.core.metric import ACCURACY
+from lib.core.metric import ACCURACY, Metric
 from lib.core.run_state import Expected, run_state
 from lib.core.settings import Settings
 from lib.data import prepared, prepared_record, staging
@@ -150,6 +150,17 @@ def train_and_write(
     if trained.diverged:
         print(f"{trained.diverged} (--keep-diverged: its results are written)")
     training = trained.training
+    best = training.best and {
+        "epoch": training.best.epoch,
+        "metric": settings.metric or ACCURACY.name,
+        "value": training.best.value,
+    }
+    if best:
+        metric = Metric(best["metric"])
+        print(
+            f"kept: the weights of epoch {best['epoch']} of {len(training.history)}, the best on "
+            f"the validation images ({metric.words} {metric.text(best['value'])})"
+        )
     train_seconds = sum(row["train_seconds"] for row in training.history)
     record = {
         **results.identity,
@@ -177,12 +188,7 @@ def train_and_write(
         "resumes": training.resumes,
         "order_seeds": training.order_seeds,
         "fingerprint": training.fingerprint,
-        "best": training.best
-        and {
-            "epoch": training.best.epoch,
-            "metric": settings.metric or ACCURACY.name,
-            "value": training.best.value,
-        },
+        "best": best,
         "diverged": trained.diverged,
     }
     checkpoints.ensure_held()

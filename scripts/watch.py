@@ -152,8 +152,9 @@ class Display:
         if results is not None and state.results != results:  # it is trained again
             shown = 0
         epochs = self.study.experiments[run[0]].settings(run[1]).epochs  # in all
+        last = epochs if state.training else len(state.epochs)  # it may end before all are done
         for each in state.epochs[shown:]:
-            if not self.on_terminal or each.epoch == epochs:
+            if not self.on_terminal or each.epoch == last:
                 left = state.training.remaining_seconds if state.training else None
                 more = each.epoch == len(state.epochs) < epochs and left
                 self.write(

@@ -27,6 +27,7 @@ from lib.running.progress import Progress
 from lib.training import graph, loop
 from lib.training.checkpoint import Checkpoints, Stopped, deserialize, serialize
 from lib.training.recipe import TrainingLoss, make_optimizer, make_scheduler
+from lib.training.selection import Selection
 from lib.training.state import Training, seed_everything
 
 SETTINGS = Settings({"name": "CNN"}, batch_size=16, evaluation_batch_size=50, shuffle=True)
@@ -68,7 +69,9 @@ def attempt(splits, checkpoints, settings, model="CNN") -> Training:
     network = models.build({"name": model}, (1, SIZE, SIZE), 10)
     progress = Progress(settings, len(splits[0]), len(splits[1]))
     loss = TrainingLoss(settings.loss, 10, splits[0].labels)
-    return loop.train(network, *splits, loss, settings, checkpoints, progress)
+    classes = [str(digit) for digit in range(10)]
+    selection = Selection.of(settings, splits[1].labels, classes, "log_softmax")
+    return loop.train(network, *splits, loss, settings, checkpoints, progress, selection)
 
 
 def with_interruptions(splits, folder, stops, config=SETTINGS, model="CNN"):
@@ -82,7 +85,7 @@ def with_interruptions(splits, folder, stops, config=SETTINGS, model="CNN"):
     else:
         run = attempt(splits, Interrupting(folder, 10**9), config, model)
     rows = [{key: row[key] for key in row if key not in TIMES} for row in run.history]
-    return run, rows, run.model.state_dict()
+    return run, rows, run.network.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,46 @@ def test_interrupted_anywhere_any_number_of_times(splits, undisturbed, tmp_path_
         assert torch.equal(weights[name], tensor), name
     assert run.resumes <= len(stops)
     assert run.resumes > 0 or not stops or sum(stops) >= 3 * STEPS
+
+
+EVERYTHING = {
+    "optimizer": {"name": "SGD", "lr": 0.05, "momentum": 0.9},
+    "loss": {"name": "nll_loss", "weight": "balanced"},
+    "sampling": "balanced",
+    "batch_size": 8,
+    "accumulate": 2,
+    "clip_norm": 1.0,
+    "ema": 0.9,
+    "keep": "best",
+    "patience": 1,
+}
+SCHEDULES = {
+    "one cycle": {"scheduler": {"name": "OneCycleLR", "max_lr": 0.2, "every": "step"}},
+    "warmup, cosine": {
+        "scheduler": {"name": "CosineAnnealingLR", "T_max": 16, "every": "step"},
+        "warmup_epochs": 1,
+    },
+    "warmup": {"scheduler": None, "warmup_epochs": 2},
+}
+
+
+@pytest.mark.parametrize("schedule", cases(SCHEDULES, "one cycle"))
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(stops=st.lists(st.integers(1, STEPS + 2), min_size=1, max_size=4))
+def test_a_whole_recipe_is_interrupted_anywhere(splits, tmp_path_factory, schedule, stops):
+    config = replace(SETTINGS, **EVERYTHING | schedule)
+    folders = [tmp_path_factory.mktemp(name) for name in ("undisturbed", "resumed")]
+    one, rows, weights = with_interruptions(splits, folders[0], [], config)
+    run, again, resumed = with_interruptions(splits, folders[1], stops, config)
+    assert again == rows
+    assert run.fingerprint == one.fingerprint
+    assert run.best.epoch == one.best.epoch
+    for name, tensor in weights.items():
+        assert torch.equal(resumed[name], tensor), name
+    for name, tensor in one.model.state_dict().items():  # and those that are averaged
+        assert torch.equal(run.model.state_dict()[name], tensor), name
 
 
 RECIPES = {

@@ -67,7 +67,10 @@ def component(properties: dict[str, dict]) -> dict[str, Any]:
         "type": "object",
         "required": ["name"],
         "properties": {"name": {"type": "string"}} | properties,
-        "additionalProperties": {"type": ["number", "boolean", "null", "array"], "items": NUMBER},
+        "additionalProperties": {
+            "type": ["number", "boolean", "null", "array", "string"],
+            "items": NUMBER,
+        },
     }
 
 
@@ -272,7 +275,7 @@ def canonical(settings: dict[str, Any]) -> dict[str, Any]:
 def loss_of(loss: str | dict[str, Any]) -> dict[str, Any]:
     """Return the name of a loss and all its arguments."""
     given = {"name": loss} if isinstance(loss, str) else loss
-    return LOSS_ARGUMENTS.get(given["name"], {}) | given
+    return {"name": given["name"]} | LOSS_ARGUMENTS.get(given["name"], {}) | given
 
 
 def difference(settings: dict[str, Any], others: dict[str, Any]) -> list[str]:

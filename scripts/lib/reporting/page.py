@@ -191,7 +191,8 @@ def flat(settings: dict, prefix: str = "") -> dict[str, str]:
 def differing_settings(experiments: list[FinishedExperiment]) -> dict[str, dict[str, str]]:
     """Return the settings of each experiment that are not the same for all experiments.
 
-    The model's name is left out because it has its own column.
+    The model's name is left out because it has its own column, and the metric, which is that of the
+    study.
     """
     full = {each.name: Settings().as_dict() | each.settings for each in experiments}
     if any(isinstance(settings["loss"], dict) for settings in full.values()):
@@ -200,7 +201,8 @@ def differing_settings(experiments: list[FinishedExperiment]) -> dict[str, dict[
         }
     each = {name: flat(settings) for name, settings in full.items()}
     keys = dict.fromkeys(key for settings in each.values() for key in settings)
-    keys.pop("model.name")
+    for name in ("model.name", "metric", "positive"):
+        keys.pop(name)
     differing = [key for key in keys if len({settings.get(key) for settings in each.values()}) > 1]
     return {
         name: {key: settings[key] for key in differing if key in settings}
