@@ -45,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="KEY=VALUE",
         help="settings over those of the file, the values in YAML, such as epochs=5 "
-        "optimizer.lr=0.1; with its name, such as optimizer.name=SGD, an optimizer, scheduler or "
-        "model is replaced as a whole (default: none)",
+        "optimizer.lr=0.1; with its name, such as optimizer.name=SGD, an optimizer, scheduler, "
+        "loss or model is replaced as a whole (default: none)",
     )
 
 

@@ -145,7 +145,7 @@ class Settings:
         "of the data, from 1, which is the test set; null where the data has no folds",
     ] = None
     epochs: Annotated[int, POSITIVE, "passes over the training set"] = 3
-    batch_size: Annotated[int, POSITIVE, "images per step"] = 64
+    batch_size: Annotated[int, POSITIVE, "images per batch"] = 64
     evaluation_batch_size: Annotated[int, POSITIVE, "images per step of an evaluation"] = 1000
     shuffle: Annotated[bool, {"type": "boolean"}, "a new order of the images in each epoch"] = False
     optimizer: Annotated[dict[str, Any], OPTIMIZER, "a class in torch.optim and its arguments"] = (
@@ -158,13 +158,15 @@ class Settings:
         "it is stepped; or null",
     ] = field(default_factory=lambda: {"name": "StepLR", "step_size": 1, "gamma": 0.7})
     warmup_epochs: Annotated[
-        int, COUNT, "in which the learning rate rises to its value, before the scheduler begins"
+        int,
+        COUNT,
+        "epochs in which the learning rate rises to its value, before the scheduler begins",
     ] = 0
     loss: Annotated[
         str | dict[str, Any],
         LOSS,
         "a function in torch.nn.functional that fits the model's output, or a mapping of its name "
-        "and arguments",
+        f"and arguments ({', '.join(LOSSES)})",
     ] = "nll_loss"
     sampling: Annotated[
         str | None,
