@@ -145,7 +145,7 @@ def here(record: dict) -> dict:
         "processor": provenance.processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "variables": provenance.variables(),
-        "versions": provenance.versions(models.file_of(settings.model["name"])),
+        "versions": provenance.versions(models.file_of(settings.model["name"]), settings.packages),
     }
 
 

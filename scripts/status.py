@@ -17,6 +17,7 @@ import pandas as pd
 from lib.cluster import driver
 from lib.cluster.job_end import Cause
 from lib.cluster.submissions import ACTIVE, COMPLETED, UNKNOWN, Job, ask
+from lib.core import records
 from lib.core.run_state import RunState
 from lib.core.seeds import Run, Seed
 from lib.study.config import add_argument, read_study
@@ -70,6 +71,7 @@ def row(study: Study, run: Run, now: RunState, jobs: list[Job]) -> dict[str, str
         state = f"{latest.rule} {'failed' if failed else 'not finished'}"
     else:
         state = "not started" if now.status == "waiting" else now.status
+    kept = records.kept_row(now.record or {})
     pending = latest and latest.state == "PENDING" and state != "done"
     return {
         "experiment": run[0],
@@ -81,7 +83,7 @@ def row(study: Study, run: Run, now: RunState, jobs: list[Job]) -> dict[str, str
         "elapsed": _clock(latest.elapsed_seconds) if latest else "",
         "limit": _clock(60 * latest.limit_minutes) if latest and latest.limit_minutes else "",
         "epoch": f"{len(now.epochs)}/{study.experiments[run[0]].settings(run[1]).epochs}",
-        "accuracy": f"{now.epochs[-1].accuracy:.4f}" if now.epochs else "",
+        "accuracy": f"{now.epochs[kept].accuracy:.4f}" if now.epochs else "",
         "reason": latest.reason if pending else "",
     }
 

@@ -78,9 +78,7 @@ def main() -> None:
         "dataset": data.dataset,
         "form": data.form,
         "code": own_code,
-        "versions": provenance.versions(
-            models.file_of(name), ["scikit-learn"] if settings.keep == "best" else []
-        ),
+        "versions": provenance.versions(models.file_of(name), settings.packages),
         **provenance.code_state(own_code),
     }
     files = RunFiles(args.output)

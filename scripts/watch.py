@@ -152,7 +152,8 @@ class Display:
         if results is not None and state.results != results:  # it is trained again
             shown = 0
         epochs = self.study.experiments[run[0]].settings(run[1]).epochs  # in all
-        last = epochs if state.training else len(state.epochs)  # it may end before all are done
+        done = state.training is None or len(state.epochs) == epochs
+        last = len(state.epochs) if done else None  # it may end before all epochs are done
         for each in state.epochs[shown:]:
             if not self.on_terminal or each.epoch == last:
                 left = state.training.remaining_seconds if state.training else None
@@ -162,7 +163,8 @@ class Display:
                     f"{each.split} accuracy {100 * each.accuracy:.2f}%"
                     + (f", about {durations.in_words(left)} left" if more else "")
                 )
-        self.shown[run] = len(state.epochs), state.results
+        all_shown = done or not self.on_terminal
+        self.shown[run] = len(state.epochs) if all_shown else shown, state.results
 
     def _draw_bars(self, training: dict[Run, RunState]) -> None:
         for run in [run for run in self.bars if run not in training]:

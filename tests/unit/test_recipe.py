@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from sklearn.utils.class_weight import compute_class_weight
 
 import models
+import replay
 from lib.core.errors import UserError
 from lib.core.settings import Settings, difference
 from lib.data.batches import Split
@@ -22,6 +23,7 @@ from lib.running.progress import Progress
 from lib.training import loop, recipe
 from lib.training.checkpoint import Checkpoints
 from lib.training.recipe import TrainingLoss
+from lib.training.selection import Selection
 from lib.training.state import Best, Training, seed_everything
 
 SHAPE, IMAGES = (1, 6, 6), 50
@@ -239,6 +241,34 @@ def test_the_average_is_that_of_the_formula(tmp_path):
     assert torch.allclose(weights(found), wanted, atol=1e-6)
 
 
+def test_what_does_not_change_has_no_average(tmp_path):
+    """A mask may be infinite, and a buffer of indices has no decimals."""
+    model = torch.nn.Linear(2, 2)
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    model.register_buffer("index", torch.arange(200))
+    average = recipe.averaged(model, 0.9)
+    for _ in range(50):
+        average.update_parameters(model)
+    assert torch.equal(average.module.mask, model.mask)
+    assert torch.equal(average.module.index, model.index)
+
+
+def test_a_model_with_more_state_has_no_average():
+    class Counting(torch.nn.Linear):
+        def get_extra_state(self):
+            return 1
+
+    with pytest.raises(UserError, match="no average of what get_extra_state returns"):
+        recipe.averaged(Counting(2, 2), 0.9)
+
+
+def test_one_cycle_that_rises_for_one_step():
+    settings = Settings(scheduler={"name": "OneCycleLR", "max_lr": 1, "pct_start": 0.1}, epochs=10)
+    optimizer = torch.optim.SGD([torch.ones(1)], lr=1.0, momentum=0.9)
+    with pytest.raises(UserError, match=r"pct_start 0\.1 of 10 steps would rise for one step"):
+        recipe.make_scheduler(settings, optimizer, 5)
+
+
 # --- settings that mean the same
 
 
@@ -249,6 +279,10 @@ def test_a_name_alone_is_a_loss_without_arguments():
     assert changed("nll_loss", {"name": "nll_loss", "weight": None}) == []
     assert changed("cross_entropy", {"name": "cross_entropy", "label_smoothing": 0}) == []
     assert changed("cross_entropy", {"name": "cross_entropy", "label_smoothing": 0.1}) == ["loss"]
+    best = {"model": MLP, "keep": "best"}
+    assert difference(best, best | {"metric": "accuracy", "positive": "yes"}) == []
+    assert difference(best, best | {"metric": "auroc"}) == ["metric"]
+    assert difference({"model": MLP}, {"model": MLP, "metric": "auroc"}) == []
     every = HALF | {"every": "epoch"}
     assert difference({"model": MLP, "scheduler": HALF}, {"model": MLP, "scheduler": every}) == []
 
@@ -319,6 +353,21 @@ def test_a_training_that_keeps_its_best_epoch_is_replayed(best, small_data):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "equal (replay of 50 steps)" in done.stdout
+
+
+def test_a_metric_that_cannot_be_computed_is_found_before_the_training():
+    settings = Settings(MLP, keep="best", metric="recall:3")
+    classes = list("01234")
+    with pytest.raises(UserError, match="there is no recall:3 of the validation images"):
+        Selection.of(settings, LABELS, classes, "log_softmax")
+    value = Selection.of(replace(settings, metric="recall:2"), LABELS, classes, "log_softmax")
+    assert value.metric.name == "recall:2"
+
+
+def test_the_package_that_chooses_is_known_of_this_machine(best):
+    record = json.loads((best / "run.json").read_text())
+    versions = replay.here(record)["versions"]
+    assert versions["scikit-learn"] == record["versions"]["scikit-learn"]
 
 
 def test_a_metric_that_the_validation_images_do_not_have(small_data, tmp_path):

@@ -328,6 +328,7 @@ def test_every_activation(name, activation):
         (["model.name=MLP", "clip_norm=0"], ["clip_norm: 0"]),
         (["model.name=MLP", "keep=best"], ["keep: the best epoch is found", "validation_size"]),
         (["model.name=MLP", "patience=2"], ["patience", "set keep: best"]),
+        (["model.name=MLP", "warmup_epochs=3"], ["warmup_epochs: 3 of 3 epochs leave none"]),
         (["model.name=MLP", "epochs=0"], ["epochs: 0", "minimum of 1"]),
         (["model.name=MLP", "epochs=2.0"], ["epochs: 2.0 is not of type integer"]),
         (["model.name=MLP", "epoch=1"], ["unknown key 'epoch'; did you mean 'epochs'"]),

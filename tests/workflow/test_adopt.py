@@ -13,19 +13,17 @@ LOOP = "scripts/lib/training/loop.py"
 # A function that is split in two, and its variables are called otherwise.
 REFACTORED = (
     LOOP,
-    """        batch_loss = loss(output.float(), labels)
+    """        batch_loss, reported = loss.of_batch(output.float(), labels, share)
         batch_loss.backward()
-    training.optimizer.step()
-    return batch_loss.detach()
+    return reported
 """,
-    """        mean = with_gradients(loss(output.float(), labels))
-    training.optimizer.step()
-    return mean.detach()
+    """        mean, shown = loss.of_batch(output.float(), labels, share)
+        with_gradients(mean)
+    return shown
 
 
 def with_gradients(mean):
     mean.backward()
-    return mean
 """,
 )
 OLD = ROOT / "tests/data/finished-0.2.0"
@@ -109,9 +107,8 @@ CHANGES = {
     ),
     "another rate, later": (
         "scripts/lib/training/recipe.py",
-        'return _construct("scheduler", torch.optim.lr_scheduler, scheduler, optimizer)',
-        'return _construct("scheduler", torch.optim.lr_scheduler, scheduler | {"gamma": 0.6}, '
-        "optimizer)",
+        '_construct("scheduler", schedulers, given, optimizer, **own)',
+        '_construct("scheduler", schedulers, given | {"gamma": 0.6}, optimizer, **own)',
         "the learning rate of epoch 2",
     ),
     "another evaluation": (

@@ -28,7 +28,7 @@ experiments:
     model: {{name: MLP, hidden: 8}}
     optimizer: {{name: SGD, lr: 2.0}}
     scheduler: null
-    loss: {{name: cross_entropy}}
+    loss: cross_entropy
     keep: best
     patience: 2
     sweep: {{loss.label_smoothing: [0, 0.2]}}
@@ -79,6 +79,13 @@ def test_nothing_is_made_again_that_means_the_same(study):
     )
     (study.folder / "same.yaml").write_text(default)
     assert study.planned(config="same.yaml") == set()
+
+
+def test_what_is_trained_on_all_images_can_keep_no_best_epoch(study):
+    (study.folder / "refit.yaml").write_text(CONFIG.replace("[0, 0.2]", "[0, 0.2], refit: true"))
+    done = study.snakemake("-n", config="refit.yaml", check=False)
+    assert done.returncode != 0
+    assert "experiments.searched.sweep.refit: what is chosen is trained again" in done.stdout
 
 
 def test_another_metric_finds_other_epochs(study):

@@ -124,6 +124,11 @@ def recipe_problems(settings: Settings) -> list[str]:
         )
     if settings.patience and settings.keep != "best":
         found.append("patience: it waits for a better epoch, which is then kept: set keep: best")
+    if settings.warmup_epochs >= settings.epochs:
+        found.append(
+            f"warmup_epochs: {settings.warmup_epochs} of {settings.epochs} epochs leave none for "
+            "the learning rate itself"
+        )
     if settings.warmup_epochs and (settings.scheduler or {}).get("name") == "OneCycleLR":
         found.append("warmup_epochs: OneCycleLR has a warmup of its own, pct_start")
     return found

@@ -106,7 +106,10 @@ SCHEDULER = component(
     | each_of("gamma factor start_factor end_factor eta_min", NOT_NEGATIVE)
     | each_of("max_lr base_momentum max_momentum", NOT_NEGATIVE)
     | each_of("div_factor final_div_factor", NUMBER | {"exclusiveMinimum": 0})
-    | {"pct_start": NOT_NEGATIVE | {"maximum": 1}, "anneal_strategy": {"enum": ["cos", "linear"]}}
+    | {
+        "pct_start": NUMBER | {"exclusiveMinimum": 0, "exclusiveMaximum": 1},
+        "anneal_strategy": {"enum": ["cos", "linear"]},
+    }
     | {"power": NUMBER, "every": {"enum": ["epoch", "step"]}}
 )
 LOSS = {
@@ -248,6 +251,11 @@ class Settings:
         """Whether the learning rate changes after each step, rather than after each epoch."""
         return (self.scheduler or {}).get("every") == "step"
 
+    @property
+    def packages(self) -> list[str]:
+        """The packages that compute beside those of every training, by the names that pip knows."""
+        return ["scikit-learn"] if self.keep == "best" else []
+
     def steps(self, images: int) -> int:
         """Return the steps of an epoch that trains on so many images."""
         return -(-images // self.images_per_step)
@@ -263,9 +271,14 @@ SHARED = [name for name in SCHEMAS if name not in ("model", "seed", "device", *O
 def canonical(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings in a form that is equal where they mean the same.
 
-    A setting, or an argument of a component, that is left out has its default.
+    A setting, or an argument of a component, that is left out has its default. The metric and the
+    positive class mean nothing where no epoch is chosen by them.
     """
     settings = Settings().as_dict() | settings
+    metric = settings["keep"] == "best" and (settings["metric"] or "accuracy")
+    settings["metric"] = metric or None
+    if metric != "average_precision":  # the others are the same for both classes, or name one
+        settings["positive"] = None
     classes = [kind for kind in COMPONENTS if kind != "loss"]
     return (
         settings

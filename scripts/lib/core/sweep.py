@@ -22,7 +22,7 @@ from itertools import product
 from typing import Any
 
 from lib.core.errors import UserError
-from lib.core.settings import COMPONENTS, SHARED, canonical
+from lib.core.settings import COMPONENTS, SHARED, canonical, loss_of
 from lib.core.spelling import nearest
 
 OPTIONS = ("samples", "seed", "refit")  # the keys of a sweep that are no settings
@@ -104,7 +104,13 @@ def _problems(searched: dict, settings: dict, samples: int | None) -> list[str]:
 def bases(component: str, searched: dict, settings: dict) -> list:
     """Return what a dotted key changes an argument of: what is searched, or the experiment's."""
     values = searched.get(component, [settings[component]])
-    return next(iter(values.values())) if isinstance(values, dict) else values
+    values = next(iter(values.values())) if isinstance(values, dict) else values
+    return [loss_of(each) if is_name_of_loss(component, each) else each for each in values]
+
+
+def is_name_of_loss(component: str, value: Any) -> bool:
+    """Return whether a value is a loss that is given by its name alone."""
+    return component == "loss" and isinstance(value, str)
 
 
 def _distribution_problems(distribution: dict) -> list[str]:
@@ -155,6 +161,8 @@ def with_values(settings: dict[str, Any], values: dict[str, Any]) -> dict[str, A
     for key, value in values.items():
         first, dot, argument = key.partition(".")
         if dot:
+            if is_name_of_loss(first, changed[first]):
+                changed[first] = {"name": changed[first]}
             changed[first][argument] = value
     return changed
 

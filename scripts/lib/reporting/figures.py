@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from lib.core.metric import ACCURACY, Metric
+from lib.core.records import kept_row
 from lib.core.settings import loss_of
 from lib.reporting.finished_runs import FinishedExperiment, FinishedRun
 from lib.reporting.verdict import capitalized
@@ -146,11 +147,12 @@ def learning_curves(experiments: list[FinishedExperiment]) -> Figure:
     _legend(figure, experiments)
     splits = sorted({run.history["split"].iloc[0] for each in experiments for run in each.runs})
     last = [
-        (each, np.mean([run.history["accuracy"].iloc[-1] for run in each.runs]))
+        (each, np.mean([run.history["accuracy"].iloc[kept_row(run.record)] for run in each.runs]))
         for each in experiments
     ]
+    chosen = any(kept_row(run.record) != -1 for each in experiments for run in each.runs)
     alt = f"Training loss, and loss and accuracy on the {' and '.join(splits)} images, by epoch. "
-    alt += "Accuracy after the last epoch: " + _few(
+    alt += f"Accuracy after the {'epoch that is kept' if chosen else 'last epoch'}: " + _few(
         f"{e.name} {100 * value:.2f}%" for e, value in last
     )
     return finish(figure, "learning-curves", "Learning curves", alt)
@@ -179,11 +181,11 @@ def _curve(panel, place: int, experiment: FinishedExperiment, column: str, scale
         return
     for line in lines:
         panel.plot(*line, linewidth=0.5, **look | {"alpha": 0.4 * look["alpha"]})
-    if len({len(epochs) for epochs, _ in lines}) == 1:
-        epochs, values = lines[0][0], np.stack([values for _, values in lines])
-        ends = values.min(axis=0), values.max(axis=0)
-        panel.fill_between(epochs, *ends, linewidth=0, **look | {"alpha": 0.2 * look["alpha"]})
-        panel.plot(epochs, values.mean(axis=0), marker=marker, markersize=4, **look)
+    shortest = min(len(epochs) for epochs, _ in lines)  # one may end before the others
+    epochs, values = lines[0][0][:shortest], np.stack([values[:shortest] for _, values in lines])
+    ends = values.min(axis=0), values.max(axis=0)
+    panel.fill_between(epochs, *ends, linewidth=0, **look | {"alpha": 0.2 * look["alpha"]})
+    panel.plot(epochs, values.mean(axis=0), marker=marker, markersize=4, **look)
 
 
 def _legend(figure, experiments: list[FinishedExperiment], notes: list[str] | None = None) -> None:

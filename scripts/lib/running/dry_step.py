@@ -76,7 +76,11 @@ def dry_step(
         check_output(name, evaluated(model, test_images), len(test_images), num_classes)
         try_recipe(settings, model, optimizer, scheduler, settings.steps(train_size))
         if average:
-            average.update_parameters(model)
+            for _ in range(2):  # the first is a copy
+                average.update_parameters(model)
+            check_output(
+                name, evaluated(average.module, test_images), len(test_images), num_classes
+            )
 
         fresh = models.build(settings.model, input_shape, num_classes)
         check_saved(name, model, fresh.to(device), test_images)

@@ -240,6 +240,11 @@ def with_points(config: dict, where: str) -> tuple[dict[str, dict], dict[str, Se
                 f"{at}: the points are compared on images that are held out of the training set, "
                 f"since the test set is for the one that is chosen: set validation_size"
             )
+        if each["sweep"].get("refit") and "best" in kept_epochs(settings, each["sweep"]):
+            problems.append(
+                f"{at}.refit: what is chosen is trained again on all training images, so none are "
+                "left that keep: best could find an epoch by: leave out one of the two"
+            )
         try:
             found = sweep.points(name, settings, each["sweep"])
         except UserError as error:
@@ -260,6 +265,11 @@ def with_points(config: dict, where: str) -> tuple[dict[str, dict], dict[str, Se
     if problems:
         raise UserError("\n".join(problems))
     return experiments, searches
+
+
+def kept_epochs(settings: dict, searched: dict) -> list:
+    """Return which epochs the points of a search keep: `last`, `best`, or both."""
+    return sweep.bases("keep", searched, settings)
 
 
 def value_problems(points: dict[str, dict], where: str) -> list[str]:

@@ -34,9 +34,7 @@ def time_left(study: Study, states: Mapping[Run, RunState]) -> list[str]:
     for (experiment, seed), state in states.items():
         network = study.experiments[experiment].settings(seed).model["name"]
         if state.record and not state.record["diverged"]:
-            trained[network].append(
-                state.record["train_seconds"] / state.record["settings"]["epochs"]
-            )
+            trained[network].append(state.record["train_size"] / state.record["images_per_second"])
         if state.left == "train":
             left[network].append((experiment, seed))
     seconds, known, count = 0.0, 0, 0

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from lib.core.errors import UserError, errors_named
 from lib.core.settings import Settings, loss_of
@@ -157,24 +157,50 @@ def make_scheduler(
     if warmup:
         parts.append(schedulers.LinearLR(optimizer, WARMUP_FROM, total_iters=warmup))
     if given:
-        own = {"total_steps": settings.epochs * per_epoch} if given["name"] == "OneCycleLR" else {}
+        own = one_cycle(given, settings.epochs * per_epoch)
         parts.append(_construct("scheduler", schedulers, given, optimizer, **own))
     if len(parts) == 2:
         return schedulers.SequentialLR(optimizer, parts, milestones=[warmup])
     return parts[0] if parts else None
 
 
+def one_cycle(scheduler: dict, steps: int) -> dict:
+    """Return what a OneCycleLR gets beside its arguments; nothing for another scheduler.
+
+    Raises:
+        UserError: the rise of the rate would end with the first of so many steps.
+    """
+    if scheduler["name"] != "OneCycleLR":
+        return {}
+    if scheduler.get("pct_start", 0.3) * steps == 1:  # torch divides by 0
+        raise UserError(
+            f"scheduler: OneCycleLR with pct_start {scheduler.get('pct_start', 0.3)} of {steps} "
+            "steps would rise for one step: make it larger, or step it after each step (every)"
+        )
+    return {"total_steps": steps}
+
+
 def averaged(model: torch.nn.Module, decay: float | None) -> AveragedModel | None:
     """Return what keeps an exponential moving average of a model's weights and buffers.
 
+    Buffers that are no floating-point numbers are those of the model, and so is a number that does
+    not change: in a mask, it may be infinite.
+
     Raises:
-        UserError: the model cannot be copied.
+        UserError: the model cannot be copied, or has a state of which there is no average.
     """
     if decay is None:
         return None
-    with errors_named(f"ema: {type(model).__name__}"):
-        update = get_ema_multi_avg_fn(decay)
-        return AveragedModel(model, multi_avg_fn=update, use_buffers=True)
+
+    def average(old: torch.Tensor, new: torch.Tensor, _updates: torch.Tensor) -> torch.Tensor:
+        if not (new.is_floating_point() or new.is_complex()):
+            return new
+        return torch.where(old == new, old, torch.lerp(old, new, 1 - decay))
+
+    with errors_named(f"{type(model).__name__}: ema"):
+        if any(name.endswith("_extra_state") for name in model.state_dict()):
+            raise ValueError("there is no average of what get_extra_state returns")
+        return AveragedModel(model, avg_fn=average, use_buffers=True)
 
 
 def _construct(kind: str, module, component: dict, first, **others):

@@ -37,14 +37,16 @@ class Selection:
         """Return the selection of a training; None where the last epoch is kept.
 
         Raises:
-            UserError: there is no such metric, or no such class.
+            UserError: there is no such metric, or no such class, or it cannot be computed for these
+                images.
         """
         if settings.keep == "last":
             return None
         metric = metrics.parse(settings.metric or ACCURACY.name, classes)
-        return cls(
-            metric, labels, classes, metrics.positive_class(settings.positive, classes), output
-        )
+        positive = metrics.positive_class(settings.positive, classes)
+        selection = cls(metric, labels, classes, positive, output)
+        selection.value(torch.full((len(labels), len(classes)), 1 / len(classes)))
+        return selection
 
     def value(self, output: torch.Tensor) -> float:
         """Return the metric of a model's output for the validation images, [N, classes].
