@@ -32,9 +32,10 @@ FAULTS = {
 # each still trains when its fault comes.
 EPOCHS = dict.fromkeys(FAULTS, 50) | {"memory": 3}
 CNN = NETWORK.replace("Slow", "CNN")
-# It reaches its time limit, though slurmctld, which sends the signal before it, is away for long.
+# It reaches its time limit, though slurmctld, which sends the signal before it, is away for long;
+# or it still trains when all that are struck with it have a checkpoint.
 LONG = NETWORK.replace("Slow", "Slow, pause: 0.1")
-NETWORKS = {"memory": CNN, "time": LONG}
+NETWORKS = {"memory": CNN} | dict.fromkeys(("time", "preempted", "bumped"), LONG)
 # Jobs that train two runs each, with the faults of the experiment of that name.
 PACKS = {"preempted": "PREEMPTED", "lost": "NODE_FAIL"}
 SEEDS, PACK_EPOCHS = (1, 2), 50
@@ -69,7 +70,7 @@ def all_injected(accounting, undisturbed, tmp_path_factory):
         packs[fault] = new_project(tmp_path_factory.mktemp(f"packs-{fault}") / "project")
         less = limits[fault].replace("1600", "700")  # each run; what they share comes to it
         packs[fault].configure(
-            f"{fault}: {{{NETWORK}, epochs: {PACK_EPOCHS}, {less}}}",
+            f"{fault}: {{{NETWORKS.get(fault, NETWORK)}, epochs: {PACK_EPOCHS}, {less}}}",
             **{"seeds": list(SEEDS), "runs_per_job": 2, "cpus_per_job": 2},
         )
     # On a slow machine the job that runs out of time does so more often than it is retried.

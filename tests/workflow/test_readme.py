@@ -176,9 +176,11 @@ def test_every_column_is_documented(outputs, project, document, section, table):
         further = len(columns) - 3 * len(tables.further_metrics([str(i) for i in range(10)]))
         columns = columns[:further] + [f"METRIC_{end}" for end in ("mean", "low", "high")]
     heading = next(line for line in TEXT[document].splitlines() if line.startswith(section))
-    *documented, last = first_cells(document, heading)
-    assert last in ("fold", "folds")  # only of data that has folds
-    assert documented == list(columns)
+    documented = first_cells(document, heading)
+    others = documented[len(columns) :]  # of data that has folds, of studies that keep best epochs
+    of_some = {"report": ["fold", "best_epoch"], "resources": ["fold"]}
+    assert others == of_some.get(table, ["folds"])
+    assert documented[: len(columns)] == list(columns)
 
 
 def test_every_file_of_a_run_is_documented(outputs, project):
@@ -228,6 +230,9 @@ def test_each_config_shown_is_one(project):
             first = block.partition("\n")[0].removeprefix("# ")
             if language == "yaml" and first != "config/config.yaml, under experiments":
                 others[first] = block
+    path = project.folder / "recipe.yaml"
+    path.write_text(others.pop("config/config.yaml, the recipe"))
+    assert read_study([path], {}).experiments["cnn"].recipe.keep == "best"
     example = strict_yaml.load(ROOT / "config/examples/search.yaml")["experiments"]["mlp"]
     shown = strict_yaml.parse(others.pop("config/examples/search.yaml"))["experiments"]["mlp"]
     assert shown["sweep"].items() <= example["sweep"].items()

@@ -17,8 +17,13 @@ from lib.core.signatures import with_defaults
 
 # The settings that name a class or function and its arguments.
 COMPONENTS = ("model", "optimizer", "scheduler", "loss")
-# Those that the study gives, where they mean something: what is null is not written out.
+# Those that the study gives, where they mean something.
 OF_THE_STUDY = ("fold", "metric", "positive")
+# Those that are off unless somebody wants them: then no command line names them.
+OFF = (
+    "warmup_epochs", "sampling", "accumulate", "clip_norm", "ema", "keep", "patience",
+    *OF_THE_STUDY,
+)  # fmt: skip
 
 
 # Functions of `torch.nn.functional`, and the model outputs that each fits.
@@ -235,10 +240,11 @@ class Settings:
     def options(self) -> list[str]:
         """Return the options with which a command reads these settings.
 
-        What the study gives is only named where it does.
+        What is off is not named.
         """
-        none = [name for name in OF_THE_STUDY if getattr(self, name) is None]
-        given = {key: each for key, each in self.as_dict().items() if key not in none}
+        default = Settings()
+        off = [name for name in OFF if getattr(self, name) == getattr(default, name)]
+        given = {key: each for key, each in self.as_dict().items() if key not in off}
         return [part for key, each in given.items() for part in ("--set", *words(key, each))]
 
     @property
